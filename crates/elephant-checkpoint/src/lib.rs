@@ -1,0 +1,1 @@
+//! PyTorch checkpoint files without executing them.

@@ -1,0 +1,69 @@
+//! Replacing one file whole.
+
+use std::{
+    fs::{self, File},
+    io::{self, BufWriter, Write},
+    path::Path,
+};
+
+use crate::FsError;
+
+/// Writes a file so that `path` holds either its old content or all of the new, even when the process is killed or the
+/// disk is full: into a temporary file beside it, flushed to the disk, then renamed. Missing parent folders are made.
+///
+/// # Errors
+/// When the content cannot be written; the old file is then untouched and no temporary file stays.
+pub fn write_atomic(path: &Path, write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>) -> Result<(), FsError> {
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(folder).map_err(FsError::io("create", folder))?;
+    let temporary = tempfile::Builder::new()
+        .prefix(".tmp-")
+        .tempfile_in(folder)
+        .map_err(FsError::io("create a temporary file in", folder))?;
+    let mut writer = BufWriter::new(temporary.as_file());
+    write(&mut writer).and_then(|()| writer.flush()).map_err(FsError::io("write", path))?;
+    drop(writer);
+    temporary.as_file().sync_all().map_err(FsError::io("flush", path))?;
+    // Temporary files are private to their owner; published ones follow the usual permissions.
+    set_default_permissions(temporary.as_file()).map_err(FsError::io("set the permissions of", path))?;
+    temporary.persist(path).map_err(|failed| FsError::io("replace", path)(failed.error))?;
+    sync_folder(folder)
+}
+
+/// Copies a file as [`write_atomic`] writes one.
+///
+/// # Errors
+/// When `from` cannot be read or `to` cannot be written.
+pub fn copy_atomic(from: &Path, to: &Path) -> Result<(), FsError> {
+    let mut source = File::open(from).map_err(FsError::io("open", from))?;
+    write_atomic(to, |writer| io::copy(&mut source, writer).map(|_| ()))
+}
+
+fn set_default_permissions(file: &File) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    file.set_permissions(fs::Permissions::from_mode(0o644))
+}
+
+/// Flushes a folder's list of names, so that a rename survives a power failure.
+pub(crate) fn sync_folder(folder: &Path) -> Result<(), FsError> {
+    File::open(folder).and_then(|opened| opened.sync_all()).map_err(FsError::io("flush", folder))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.pth");
+        write_atomic(&path, |file| file.write_all(b"old")).unwrap();
+        let failed = write_atomic(&path, |file| {
+            file.write_all(b"half of the new")?;
+            Err(io::Error::from(io::ErrorKind::StorageFull))
+        });
+        assert!(failed.is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file stays");
+    }
+}

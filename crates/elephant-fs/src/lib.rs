@@ -1,0 +1,20 @@
+//! Files that are old or new, never half.
+//!
+//! Every change below the workspace goes through this crate: [`write_atomic`] for one file, [`StagingDir`] for a set of
+//! folders published together, [`Root`] for names that come from outside. It knows nothing of what the files hold.
+//!
+//! Temporary names start with a dot; names of datasets, models and files may not, so the two never meet.
+
+mod atomic;
+mod error;
+mod lock;
+mod root;
+mod space;
+mod staging;
+
+pub use atomic::{copy_atomic, write_atomic};
+pub use error::FsError;
+pub use lock::FolderLock;
+pub use root::Root;
+pub use space::{free_bytes, require_free_bytes};
+pub use staging::StagingDir;

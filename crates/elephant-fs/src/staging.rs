@@ -1,0 +1,121 @@
+//! A set of folders made aside and published together.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use crate::{FolderLock, FsError, atomic::sync_folder};
+
+const PREFIX: &str = ".staging-";
+
+/// A folder inside `target` where new content is made, out of sight. Dropped without [`publish`](Self::publish), it
+/// vanishes; after a kill, the next [`StagingDir`] of the same target removes it.
+#[derive(Debug)]
+pub struct StagingDir {
+    target: PathBuf,
+    folder: tempfile::TempDir,
+    _lock: FolderLock,
+}
+
+impl StagingDir {
+    /// Begins a publication into `target` for `purpose`, and removes what killed ones left there.
+    ///
+    /// # Errors
+    /// [`FsError::Locked`] when another publication into the same target is under way.
+    pub fn begin(target: &Path, purpose: &'static str) -> Result<Self, FsError> {
+        let lock = FolderLock::try_acquire(target, purpose)?;
+        for entry in fs::read_dir(target).map_err(FsError::io("list", target))? {
+            let entry = entry.map_err(FsError::io("list", target))?;
+            if entry.file_name().to_string_lossy().starts_with(PREFIX) {
+                fs::remove_dir_all(entry.path()).map_err(FsError::io("remove", entry.path()))?;
+            }
+        }
+        let folder = tempfile::Builder::new()
+            .prefix(PREFIX)
+            .tempdir_in(target)
+            .map_err(FsError::io("create a folder in", target))?;
+        Ok(Self { target: target.to_owned(), folder, _lock: lock })
+    }
+
+    /// Where to put the new content.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Moves the named entries into the target, in place of the old ones of the same names, which are deleted.
+    ///
+    /// The last name is the marker: it leaves the target first and enters it last. Whoever finds the marker finds a
+    /// complete set, old or new; a kill in between leaves a set without its marker.
+    ///
+    /// # Errors
+    /// When an entry is missing from the staging folder or cannot be moved.
+    pub fn publish(self, names: &[&str]) -> Result<(), FsError> {
+        let Some((marker, others)) = names.split_last() else { return Ok(()) };
+        let old = self.folder.path().join(".old");
+        fs::create_dir(&old).map_err(FsError::io("create", &old))?;
+        let retire = |name: &str| match fs::rename(self.target.join(name), old.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(FsError::io("move", self.target.join(name))(error)),
+            _ => Ok(()),
+        };
+        let enter = |name: &str| {
+            let (from, to) = (self.folder.path().join(name), self.target.join(name));
+            fs::rename(&from, &to).map_err(FsError::io("publish", to))
+        };
+        flush_file_system(self.folder.path())?;
+        retire(marker)?;
+        sync_folder(&self.target)?;
+        for name in others {
+            retire(name)?;
+            enter(name)?;
+        }
+        enter(marker)?;
+        sync_folder(&self.target)
+    }
+}
+
+/// Flushes everything written so far: one call for thousands of chunk files, instead of one for each.
+fn flush_file_system(folder: &Path) -> Result<(), FsError> {
+    let opened = fs::File::open(folder).map_err(FsError::io("open", folder))?;
+    rustix::fs::syncfs(&opened).map_err(|error| FsError::io("flush", folder)(error.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(folder: &Path, name: &str, text: &str) {
+        fs::create_dir_all(folder.join(name)).unwrap();
+        fs::write(folder.join(name).join("0"), text).unwrap();
+    }
+
+    #[test]
+    fn publishes_all_and_removes_the_old() {
+        let folder = tempfile::tempdir().unwrap();
+        put(folder.path(), "a", "old");
+        put(folder.path(), "b", "old");
+        fs::write(folder.path().join("movie.h5"), "kept").unwrap();
+        let staging = StagingDir::begin(folder.path(), "a test").unwrap();
+        put(staging.path(), "a", "new");
+        put(staging.path(), "b", "new");
+        assert_eq!(fs::read_to_string(folder.path().join("a/0")).unwrap(), "old");
+        staging.publish(&["a", "b"]).unwrap();
+        for name in ["a", "b"] {
+            assert_eq!(fs::read_to_string(folder.path().join(name).join("0")).unwrap(), "new");
+        }
+        let mut left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, [".lock", "a", "b", "movie.h5"]);
+    }
+
+    #[test]
+    fn the_next_one_removes_what_a_killed_one_left() {
+        let folder = tempfile::tempdir().unwrap();
+        put(folder.path(), ".staging-killed", "half");
+        let staging = StagingDir::begin(folder.path(), "a test").unwrap();
+        assert!(!folder.path().join(".staging-killed").exists());
+        assert!(matches!(StagingDir::begin(folder.path(), "a test"), Err(FsError::Locked { .. })));
+        drop(staging);
+        StagingDir::begin(folder.path(), "a test").unwrap();
+    }
+}

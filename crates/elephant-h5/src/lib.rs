@@ -1,0 +1,1 @@
+//! BigDataViewer HDF5/XML files: reading and writing.

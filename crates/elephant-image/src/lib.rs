@@ -1,0 +1,1 @@
+//! Pure voxel code: normalisation, filters, connected components, moments.

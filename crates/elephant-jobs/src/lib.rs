@@ -1,0 +1,1 @@
+//! Job records, the state machine and the progress bus.

@@ -1,0 +1,1 @@
+//! The U-Net, its tiling and the thread that owns the device; the only libtorch dependency.

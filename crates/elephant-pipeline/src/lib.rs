@@ -1,0 +1,1 @@
+//! The use cases: generate a dataset, predict spots, keep models.

@@ -1,0 +1,1 @@
+//! Synthetic embryos with known lineage, written as a BigDataViewer movie.

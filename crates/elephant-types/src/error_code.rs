@@ -1,0 +1,39 @@
+//! A closed set of reasons for failure, so that every crate's errors map to HTTP in one place.
+
+/// Why an operation failed, seen from the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorCode {
+    /// The request itself is wrong: a value out of range, a malformed file, a name that leaves its root.
+    InvalidArgument,
+    /// The dataset, model or file does not exist.
+    NotFound,
+    /// The request is fine but cannot run now, because something else holds what it needs.
+    Conflict,
+    /// The request is fine but larger than this server accepts.
+    TooLarge,
+    /// The caller, or another one, cancelled the operation.
+    Cancelled,
+    /// No space is left on the device.
+    StorageFull,
+    /// Something this server depends on (a network host, a broker) cannot be reached.
+    Unavailable,
+    /// A defect of this server.
+    Internal,
+}
+
+/// Errors that know their [`ErrorCode`].
+pub trait Coded: std::error::Error {
+    /// The reason for this failure, seen from the caller.
+    fn code(&self) -> ErrorCode;
+}
+
+impl Coded for std::io::Error {
+    fn code(&self) -> ErrorCode {
+        match self.kind() {
+            std::io::ErrorKind::NotFound => ErrorCode::NotFound,
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorCode::StorageFull,
+            std::io::ErrorKind::FileTooLarge => ErrorCode::TooLarge,
+            _ => ErrorCode::Internal,
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! The vocabulary of the project: validated names, voxel sizes, spots, error codes, cancellation and progress.
+//!
+//! Plain data with its rules. No input or output, no threads, no heavy dependency: everything above may use this crate.
+//!
+//! Conventions: arrays are C order with axes (t, c, z, y, x); vectors and matrices are (z, y, x). The x, y, z order of the
+//! ELEPHANT client exists only in the data-transfer objects of `elephant-api`.
+
+mod error_code;
+mod name;
+mod segmentation;
+mod spot;
+mod task;
+mod voxel_size;
+
+pub use error_code::{Coded, ErrorCode};
+pub use name::{DatasetName, FileName, InvalidName, ModelName};
+pub use segmentation::{KeepAxials, NetworkKind, Numerics, ProbabilityOutput, SegmentationRequest};
+pub use spot::Spot;
+pub use task::{CancelToken, Cancelled, Progress, TaskContext};
+pub use voxel_size::{InvalidVoxelSize, VoxelSize};

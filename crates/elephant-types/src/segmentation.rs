@@ -1,0 +1,76 @@
+//! What a segmentation network is asked to do with one image.
+
+use ndarray::Array3;
+
+/// Whose numbers to compute; see `docs/numerics.md` for the rules and the size of each difference.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Numerics {
+    /// The original server's numbers, with its mistakes.
+    Original,
+    /// The original's method with its mistakes mended.
+    #[default]
+    Corrected,
+}
+
+/// Whether the network convolves in three dimensions, or in two and sees each z-plane on its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NetworkKind {
+    /// 3-D convolutions.
+    Volumetric,
+    /// 2-D convolutions, plane by plane.
+    Planar,
+}
+
+/// For each of the four pooling levels of the U-Net, whether z keeps its size there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct KeepAxials(pub [bool; 4]);
+
+impl KeepAxials {
+    /// The first `n` levels keep z. Numbers outside 0 to 4 are clipped, as clients send −1 to 5
+    /// (contract section 1.1, `n_keep_axials`).
+    pub fn first(n: i64) -> Self {
+        Self(std::array::from_fn(|level| (level as i64) < n))
+    }
+}
+
+/// Which class probabilities the caller needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProbabilityOutput {
+    /// Class 2, "cell centre", alone: one channel.
+    Center,
+    /// Background, border and centre: three channels.
+    AllClasses,
+}
+
+/// One image to be segmented, and how.
+#[derive(Clone, Debug)]
+pub struct SegmentationRequest {
+    /// Intensities scaled to 0..=1, (z, y, x); a 2-D image has z = 1.
+    pub image: Array3<f32>,
+    /// Which kind of network the checkpoint holds.
+    pub kind: NetworkKind,
+    /// Pooling along z.
+    pub keep_axials: KeepAxials,
+    /// Tile size (z, y, x) in voxels; clipped to the image. `None` computes the image in one piece.
+    pub tile: Option<[usize; 3]>,
+    /// Whether tiles are padded by replication before and cut after the network.
+    pub is_pad: bool,
+    /// Tiles per forward pass, at least 1.
+    pub batch_size: usize,
+    /// How tiles are blended.
+    pub numerics: Numerics,
+    /// Which channels are returned.
+    pub output: ProbabilityOutput,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keep_axials_are_clipped() {
+        assert_eq!(KeepAxials::first(-1), KeepAxials([false; 4]));
+        assert_eq!(KeepAxials::first(2), KeepAxials([true, true, false, false]));
+        assert_eq!(KeepAxials::first(5), KeepAxials([true; 4]));
+    }
+}

@@ -1,0 +1,90 @@
+//! What every long operation gets: a way to be cancelled and a way to tell how far it is.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+/// The operation stopped because its [`CancelToken`] was cancelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("cancelled")]
+pub struct Cancelled;
+
+/// A flag shared between an operation and those who may stop it. Clones are the same flag.
+#[derive(Clone, Debug, Default)]
+pub struct CancelToken(Arc<AtomicBool>);
+
+impl CancelToken {
+    /// Asks the operation to stop; it does so at its next check.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Whether the operation was asked to stop.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Returns early from an operation that was asked to stop.
+    ///
+    /// # Errors
+    /// [`Cancelled`] once [`cancel`](Self::cancel) was called.
+    pub fn check(&self) -> Result<(), Cancelled> {
+        if self.is_cancelled() { Err(Cancelled) } else { Ok(()) }
+    }
+}
+
+/// How far an operation is: `done` of `total` steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Steps finished.
+    pub done: u64,
+    /// Steps in all; at least `done`.
+    pub total: u64,
+}
+
+/// Cancellation and progress of one operation. Clones belong to the same operation.
+#[derive(Clone)]
+pub struct TaskContext {
+    cancel: CancelToken,
+    report: Arc<dyn Fn(Progress) + Send + Sync>,
+}
+
+impl TaskContext {
+    /// An operation that `cancel` stops and that tells `report` how far it is. `report` must return quickly.
+    pub fn new(cancel: CancelToken, report: impl Fn(Progress) + Send + Sync + 'static) -> Self {
+        Self { cancel, report: Arc::new(report) }
+    }
+
+    /// An operation nobody watches or stops.
+    pub fn detached() -> Self {
+        Self::new(CancelToken::default(), |_| {})
+    }
+
+    /// The operation's cancellation flag.
+    pub fn cancel_token(&self) -> &CancelToken {
+        &self.cancel
+    }
+
+    /// See [`CancelToken::check`].
+    ///
+    /// # Errors
+    /// [`Cancelled`] once the operation was asked to stop.
+    pub fn check(&self) -> Result<(), Cancelled> {
+        self.cancel.check()
+    }
+
+    /// Tells the watcher that `done` of `total` steps are finished.
+    pub fn report(&self, done: u64, total: u64) {
+        (self.report)(Progress { done, total });
+    }
+}
+
+impl fmt::Debug for TaskContext {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("TaskContext").field("cancel", &self.cancel).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,25 @@
+//! The physical size of a voxel.
+
+/// Edge lengths of a voxel in micrometres (or the dataset's own unit), (z, y, x).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct VoxelSize([f64; 3]);
+
+/// A voxel size that is not three positive finite numbers.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+#[error("the voxel size {0:?} (z, y, x) must be three positive numbers")]
+pub struct InvalidVoxelSize([f64; 3]);
+
+impl VoxelSize {
+    /// A voxel of the given edge lengths (z, y, x).
+    ///
+    /// # Errors
+    /// When an edge is not a positive finite number.
+    pub fn new(zyx: [f64; 3]) -> Result<Self, InvalidVoxelSize> {
+        if zyx.iter().all(|edge| edge.is_finite() && *edge > 0.0) { Ok(Self(zyx)) } else { Err(InvalidVoxelSize(zyx)) }
+    }
+
+    /// The edge lengths (z, y, x).
+    pub fn zyx(self) -> [f64; 3] {
+        self.0
+    }
+}

@@ -1,0 +1,1 @@
+//! Chunked arrays on disk: the seven Zarr v2 stores of an ELEPHANT dataset.
