@@ -19,11 +19,7 @@ impl FolderLock {
     pub fn try_acquire(folder: &Path, purpose: &'static str) -> Result<Self, FsError> {
         fs::create_dir_all(folder).map_err(FsError::io("create", folder))?;
         let path = folder.join(".lock");
-        let file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .map_err(FsError::io("open", &path))?;
+        let file = OpenOptions::new().create(true).append(true).open(&path).map_err(FsError::io("open", &path))?;
         match file.try_lock() {
             Ok(()) => Ok(Self(file)),
             Err(TryLockError::WouldBlock) => Err(FsError::Locked { path: folder.to_owned(), purpose }),

@@ -9,7 +9,8 @@ use crate::FsError;
 /// # Errors
 /// When `path` does not exist.
 pub fn free_bytes(path: &Path) -> Result<u64, FsError> {
-    let status = rustix::fs::statvfs(path).map_err(|error| FsError::io("ask for the free space of", path)(error.into()))?;
+    let status =
+        rustix::fs::statvfs(path).map_err(|error| FsError::io("ask for the free space of", path)(error.into()))?;
     Ok(status.f_bavail.saturating_mul(status.f_frsize))
 }
 
@@ -20,7 +21,11 @@ pub fn free_bytes(path: &Path) -> Result<u64, FsError> {
 pub fn require_free_bytes(path: &Path, needed: u64) -> Result<(), FsError> {
     let free = free_bytes(path)?;
     if free < needed {
-        return Err(FsError::NoSpace { path: path.to_owned(), needed_mib: needed.div_ceil(1 << 20), free_mib: free >> 20 });
+        return Err(FsError::NoSpace {
+            path: path.to_owned(),
+            needed_mib: needed.div_ceil(1 << 20),
+            free_mib: free >> 20,
+        });
     }
     Ok(())
 }

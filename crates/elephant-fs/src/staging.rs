@@ -55,7 +55,9 @@ impl StagingDir {
         let old = self.folder.path().join(".old");
         fs::create_dir(&old).map_err(FsError::io("create", &old))?;
         let retire = |name: &str| match fs::rename(self.target.join(name), old.join(name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(FsError::io("move", self.target.join(name))(error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(FsError::io("move", self.target.join(name))(error))
+            }
             _ => Ok(()),
         };
         let enter = |name: &str| {

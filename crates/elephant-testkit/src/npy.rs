@@ -17,10 +17,8 @@ pub fn read_npy(path: &Path) -> ArrayD<f32> {
     };
     let header = std::str::from_utf8(&bytes[header_at..header_at + header_length]).expect("the header is text");
     assert!(header.contains("'fortran_order': False"), "{}: not C order", path.display());
-    let shape: Vec<usize> = between(header, "'shape': (", ")")
-        .split(',')
-        .filter_map(|part| part.trim().parse().ok())
-        .collect();
+    let shape: Vec<usize> =
+        between(header, "'shape': (", ")").split(',').filter_map(|part| part.trim().parse().ok()).collect();
     let data = &bytes[header_at + header_length..];
     let values = match between(header, "'descr': '", "'") {
         "<f4" => data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect(),

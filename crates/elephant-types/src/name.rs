@@ -124,7 +124,23 @@ mod tests {
     #[test]
     fn names_that_leave_their_root_are_refused() {
         let long = "x".repeat(300);
-        for name in ["", "..", "a/..", "../a", "a/../b", "/etc/passwd", "a//b", "a/", ".", "a/.", "a\0b", "a\\b", ".tmp", "a/.b", &long] {
+        for name in [
+            "",
+            "..",
+            "a/..",
+            "../a",
+            "a/../b",
+            "/etc/passwd",
+            "a//b",
+            "a/",
+            ".",
+            "a/.",
+            "a\0b",
+            "a\\b",
+            ".tmp",
+            "a/.b",
+            &long,
+        ] {
             assert!(name.parse::<ModelName>().is_err(), "{name:?}");
         }
     }

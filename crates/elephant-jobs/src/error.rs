@@ -1,0 +1,32 @@
+//! What can go wrong with the records.
+
+use elephant_types::{Coded, ErrorCode};
+
+/// The state database failed.
+#[derive(Debug, thiserror::Error)]
+pub enum JobsError {
+    /// SQLite refused.
+    #[error("cannot {operation} in the state database: {source}")]
+    Database {
+        /// What was being done, as a verb.
+        operation: &'static str,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+}
+
+impl JobsError {
+    pub(crate) fn database(operation: &'static str) -> impl FnOnce(rusqlite::Error) -> Self {
+        move |source| Self::Database { operation, source }
+    }
+}
+
+impl Coded for JobsError {
+    fn code(&self) -> ErrorCode {
+        let Self::Database { source, .. } = self;
+        match source.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DiskFull) => ErrorCode::StorageFull,
+            _ => ErrorCode::Internal,
+        }
+    }
+}
