@@ -1,1 +1,86 @@
-//! PyTorch checkpoint files without executing them.
+//! PyTorch checkpoint files (`.pth`) without executing them.
+//!
+//! A `.pth` file is a pickle, and unpickling runs whatever the file says (CVE-2025-32434 and its like). This crate reads
+//! the small part of the format that holds named tensors: it lists what the pickle *would* build and then looks for
+//! tensors in that list. Nothing is ever called. What it writes, `torch.load(weights_only=True)` reads.
+//!
+//! It knows nothing of networks: which names and shapes are right is for the reader of the [`StateDict`] to say.
+//!
+//! Memory stays within a small multiple of the file's length, whatever the file claims.
+
+mod archive;
+mod error;
+mod interpret;
+mod legacy;
+mod pickle;
+mod tensor;
+mod views;
+mod write;
+
+use std::{
+    fs::File,
+    io::{Read, Seek, SeekFrom},
+    path::Path,
+};
+
+use elephant_fs::FsError;
+
+pub use error::CheckpointError;
+pub use tensor::{Dtype, StateDict, Tensor};
+
+/// The longest file that is read, 2 GiB: some eighty 3-D U-Nets.
+const MAX_FILE_BYTES: u64 = 2 << 30;
+
+/// A checkpoint: one state dict for a single network, several for an ensemble.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Checkpoint {
+    /// The members, in the file's order; never empty in a checkpoint that was read.
+    pub members: Vec<StateDict>,
+}
+
+impl Checkpoint {
+    /// Reads a `.pth` file: a state dict or a list of them, in PyTorch's zip format (1.6 and later) or in the older one.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] when the file cannot be read, is no checkpoint, is damaged, asks for code to be run, or holds
+    /// something else than named tensors.
+    pub fn read(path: &Path) -> Result<Self, CheckpointError> {
+        let file = File::open(path).map_err(FsError::io("open", path))?;
+        Self::read_from(file)
+    }
+
+    /// Reads a checkpoint from anything that can be read and sought; see [`read`](Self::read).
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_from(mut reader: impl Read + Seek) -> Result<Self, CheckpointError> {
+        let length = reader.seek(SeekFrom::End(0))?;
+        if length > MAX_FILE_BYTES {
+            return Err(CheckpointError::TooLarge { what: "file", bytes: length, limit: MAX_FILE_BYTES });
+        }
+        reader.seek(SeekFrom::Start(0))?;
+        let mut start = Vec::new();
+        reader.by_ref().take(4).read_to_end(&mut start)?;
+        reader.seek(SeekFrom::Start(0))?;
+        match start.as_slice() {
+            b"PK\x03\x04" => archive::read(reader, length),
+            [0x80, ..] => legacy::read(reader, length),
+            _ => Err(CheckpointError::NotACheckpoint),
+        }
+    }
+
+    /// Writes the checkpoint in PyTorch's zip format, replacing `path` whole. One member is written as a state dict,
+    /// several as a list. Equal checkpoints give equal bytes.
+    ///
+    /// # Errors
+    /// When the file cannot be written; an old file is then untouched.
+    pub fn write(&self, path: &Path) -> Result<(), CheckpointError> {
+        Ok(elephant_fs::write_atomic(path, |file| write::write(self, file))?)
+    }
+}
+
+impl From<StateDict> for Checkpoint {
+    fn from(member: StateDict) -> Self {
+        Self { members: vec![member] }
+    }
+}

@@ -1,0 +1,102 @@
+//! PyTorch's zip format: `NAME/data.pkl`, `NAME/byteorder` and one uncompressed entry per storage, `NAME/data/KEY`.
+
+use std::io::{self, Read, Seek, SeekFrom};
+
+use zip::{ZipArchive, result::ZipError};
+
+use crate::{
+    Checkpoint, CheckpointError, interpret,
+    pickle::Pickle,
+    views::{self, ByteOrder, View},
+};
+
+/// The longest table of contents that is read; an entry takes about 100 bytes.
+const MAX_DIRECTORY_BYTES: u64 = 8 << 20;
+/// The longest `data.pkl` that is read; a tensor takes about 200 bytes.
+const MAX_PICKLE_BYTES: u64 = 4 << 20;
+
+pub(crate) fn read(reader: impl Read + Seek, file_length: u64) -> Result<Checkpoint, CheckpointError> {
+    let mut archive = Archive::open(reader, file_length)?;
+    let description = archive.entry("data.pkl", MAX_PICKLE_BYTES)?;
+    let pickle = Pickle::parse(&description, interpret::is_known_global)?;
+    let members = interpret::members(&pickle)?;
+    let order = archive.byte_order()?;
+    views::materialise(members, order, file_length, |view: &View| {
+        archive.entry(&format!("data/{}", view.storage_key), file_length)
+    })
+}
+
+struct Archive<R> {
+    zip: ZipArchive<Budgeted<R>>,
+    /// What stands before every entry's name.
+    prefix: String,
+}
+
+impl<R: Read + Seek> Archive<R> {
+    fn open(reader: R, file_length: u64) -> Result<Self, CheckpointError> {
+        // The budget bounds what the table of contents may make the reader allocate, whatever counts it claims; then it
+        // bounds how often overlapping entries may make it read the same bytes.
+        let budgeted = Budgeted { inner: reader, left: MAX_DIRECTORY_BYTES };
+        let mut reader = ZipArchive::new(budgeted).map_err(damaged)?.into_inner();
+        reader.left = MAX_DIRECTORY_BYTES + 2 * file_length;
+        let zip = ZipArchive::new(reader).map_err(damaged)?;
+        let prefix = zip.file_names_raw().filter_map(|name| str::from_utf8(name).ok()).find_map(|name| {
+            name.strip_suffix("data.pkl").filter(|prefix| prefix.ends_with('/') && prefix.matches('/').count() == 1)
+        });
+        let prefix = prefix.ok_or(CheckpointError::NotACheckpoint)?.to_owned();
+        Ok(Self { zip, prefix })
+    }
+
+    fn entry(&mut self, name: &str, limit: u64) -> Result<Vec<u8>, CheckpointError> {
+        let mut entry = self.zip.by_name(&format!("{}{name}", self.prefix)).map_err(damaged)?;
+        if entry.size() > limit {
+            return Err(CheckpointError::TooLarge { what: "entry in the zip archive", bytes: entry.size(), limit });
+        }
+        let mut content = Vec::new();
+        entry.read_to_end(&mut content).map_err(|error| damaged(ZipError::Io(error)))?;
+        Ok(content)
+    }
+
+    fn byte_order(&mut self) -> Result<ByteOrder, CheckpointError> {
+        if self.zip.index_for_name(&format!("{}byteorder", self.prefix)).is_none() {
+            return Ok(ByteOrder::Little); // before PyTorch 2.1, which wrote none
+        }
+        match self.entry("byteorder", 16)?.as_slice() {
+            b"little" => Ok(ByteOrder::Little),
+            b"big" => Ok(ByteOrder::Big),
+            _ => Err(CheckpointError::damaged("its byte order is neither little nor big")),
+        }
+    }
+}
+
+fn damaged(error: ZipError) -> CheckpointError {
+    match error {
+        ZipError::UnsupportedArchive(_) | ZipError::CompressionMethodNotSupported(_) => {
+            CheckpointError::unsupported("compressed or encrypted entries, which PyTorch does not write")
+        }
+        other => CheckpointError::damaged(format!("its zip archive cannot be read ({other})")),
+    }
+}
+
+/// A reader that refuses to read more than a number of bytes in all.
+struct Budgeted<R> {
+    inner: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Budgeted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.left = self
+            .left
+            .checked_sub(read as u64)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::FileTooLarge, "it claims more than the file holds"))?;
+        Ok(read)
+    }
+}
+
+impl<R: Seek> Seek for Budgeted<R> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.inner.seek(to)
+    }
+}

@@ -1,0 +1,154 @@
+//! What a parsed pickle says about tensors: names, and where in which storage their elements are.
+
+use crate::{
+    CheckpointError, Dtype,
+    pickle::{Node, NodeId, Pickle, shortened},
+    views::View,
+};
+
+/// Tensors by name, not yet read, in order.
+pub(crate) type Views = Vec<(String, View)>;
+
+/// The globals that named tensors need. Nothing is looked up by these names and nothing is called.
+pub(crate) fn is_known_global(module: &str, name: &str) -> bool {
+    match module {
+        "collections" => name == "OrderedDict",
+        "torch._utils" => matches!(name, "_rebuild_tensor_v2" | "_rebuild_parameter"),
+        "torch" => storage_dtype(name).is_some(),
+        _ => false,
+    }
+}
+
+fn storage_dtype(class: &str) -> Option<Dtype> {
+    Some(match class {
+        "FloatStorage" => Dtype::F32,
+        "DoubleStorage" => Dtype::F64,
+        "HalfStorage" => Dtype::F16,
+        "BFloat16Storage" => Dtype::Bf16,
+        "LongStorage" => Dtype::I64,
+        "IntStorage" => Dtype::I32,
+        "ShortStorage" => Dtype::I16,
+        "CharStorage" => Dtype::I8,
+        "ByteStorage" => Dtype::U8,
+        "BoolStorage" => Dtype::Bool,
+        _ => return None,
+    })
+}
+
+/// The members of a checkpoint: one state dict, or a list of them.
+pub(crate) fn members(pickle: &Pickle<'_>) -> Result<Vec<Views>, CheckpointError> {
+    let members = match pickle.node(pickle.root()) {
+        Node::List(items) | Node::Tuple(items) => items.iter().map(|&item| state_dict(pickle, item)).collect(),
+        _ => state_dict(pickle, pickle.root()).map(|member| vec![member]),
+    }?;
+    if members.is_empty() { Err(CheckpointError::unsupported("an empty list")) } else { Ok(members) }
+}
+
+fn state_dict(pickle: &Pickle<'_>, id: NodeId) -> Result<Views, CheckpointError> {
+    let items = match pickle.node(id) {
+        Node::Dict(items) => items,
+        Node::Call { function, items, .. } if is_global(pickle, *function, "collections", "OrderedDict") => items,
+        other => {
+            return Err(CheckpointError::unsupported(format!("{} where a state dict is expected", describe(other))));
+        }
+    };
+    if items.is_empty() {
+        return Err(CheckpointError::unsupported("a dict without any tensor"));
+    }
+    items.iter().map(|&(key, value)| named_tensor(pickle, key, value)).collect()
+}
+
+fn named_tensor(pickle: &Pickle<'_>, key: NodeId, value: NodeId) -> Result<(String, View), CheckpointError> {
+    let Node::Text(name) = pickle.node(key) else {
+        return Err(CheckpointError::unsupported("a dict whose keys are not names"));
+    };
+    let arguments = tensor_arguments(pickle, value).ok_or_else(|| {
+        let found = describe(pickle.node(value));
+        CheckpointError::unsupported(format!("{found} as {:?} where a tensor is expected", shortened(name)))
+    })?;
+    let view = view(pickle, arguments).ok_or_else(|| {
+        CheckpointError::damaged(format!("the description of the tensor {:?} makes no sense", shortened(name)))
+    })?;
+    Ok(((*name).to_owned(), view))
+}
+
+/// The arguments of the call that rebuilds a tensor; a parameter wraps one.
+fn tensor_arguments<'p>(pickle: &'p Pickle<'_>, id: NodeId) -> Option<&'p [NodeId]> {
+    let (function, arguments) = call(pickle, id)?;
+    if is_global(pickle, function, "torch._utils", "_rebuild_tensor_v2") {
+        return Some(arguments);
+    }
+    if !is_global(pickle, function, "torch._utils", "_rebuild_parameter") {
+        return None;
+    }
+    let (function, arguments) = call(pickle, *arguments.first()?)?;
+    is_global(pickle, function, "torch._utils", "_rebuild_tensor_v2").then_some(arguments)
+}
+
+/// (storage, offset, shape, strides, …) as `torch._utils._rebuild_tensor_v2` takes them.
+fn view(pickle: &Pickle<'_>, arguments: &[NodeId]) -> Option<View> {
+    let &[storage, offset, shape, strides, ..] = arguments else { return None };
+    let Node::Persistent(key) = pickle.node(storage) else { return None };
+    // ("storage", class, key, location, elements[, view]); the location (cpu, cuda:0) does not matter here.
+    let &[kind, class, storage_key, _, elements, ref rest @ ..] = tuple(pickle, *key)? else { return None };
+    let is_whole = rest.iter().all(|&id| matches!(pickle.node(id), Node::None));
+    if !matches!(pickle.node(kind), Node::Text("storage")) || !is_whole {
+        return None;
+    }
+    let Node::Global("torch", class) = pickle.node(class) else { return None };
+    let Node::Text(storage_key) = pickle.node(storage_key) else { return None };
+    Some(View {
+        storage_key: (*storage_key).to_owned(),
+        dtype: storage_dtype(class)?,
+        storage_elements: unsigned(pickle, elements)?,
+        offset: unsigned(pickle, offset)?,
+        shape: unsigned_tuple(pickle, shape)?,
+        strides: unsigned_tuple(pickle, strides)?,
+    })
+}
+
+fn call<'p>(pickle: &'p Pickle<'_>, id: NodeId) -> Option<(NodeId, &'p [NodeId])> {
+    match pickle.node(id) {
+        Node::Call { function, arguments, .. } => Some((*function, tuple(pickle, *arguments)?)),
+        _ => None,
+    }
+}
+
+fn tuple<'p>(pickle: &'p Pickle<'_>, id: NodeId) -> Option<&'p [NodeId]> {
+    match pickle.node(id) {
+        Node::Tuple(items) => Some(items),
+        _ => None,
+    }
+}
+
+fn unsigned(pickle: &Pickle<'_>, id: NodeId) -> Option<usize> {
+    match pickle.node(id) {
+        Node::Int(value) => usize::try_from(*value).ok(),
+        _ => None,
+    }
+}
+
+fn unsigned_tuple(pickle: &Pickle<'_>, id: NodeId) -> Option<Vec<usize>> {
+    tuple(pickle, id)?.iter().map(|&item| unsigned(pickle, item)).collect()
+}
+
+fn is_global(pickle: &Pickle<'_>, id: NodeId, module: &str, name: &str) -> bool {
+    matches!(pickle.node(id), Node::Global(found_module, found_name) if *found_module == module && *found_name == name)
+}
+
+fn describe(node: &Node<'_>) -> &'static str {
+    match node {
+        Node::None => "None",
+        Node::Bool(_) => "a boolean",
+        Node::Int(_) | Node::BigInt(_) => "an integer",
+        Node::Float(_) => "a number",
+        Node::Text(_) => "text",
+        Node::Bytes(_) => "bytes",
+        Node::Tuple(_) => "a tuple",
+        Node::List(_) => "a list",
+        Node::Dict(_) => "a dict",
+        Node::Global(..) => "a class",
+        Node::Persistent(_) => "a storage",
+        Node::Call { .. } => "an object",
+    }
+}

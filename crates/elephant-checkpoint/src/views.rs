@@ -1,0 +1,180 @@
+//! Tensors as windows onto storages: offset, shape and strides, in elements.
+
+use std::{collections::HashMap, iter};
+
+use crate::{
+    Checkpoint, CheckpointError, Dtype, StateDict, Tensor, interpret::Views, pickle::shortened, tensor::byte_length,
+};
+
+/// More axes than any tensor of a network has.
+const MAX_AXES: usize = 16;
+/// Views may repeat elements of their storage (tied weights, `expand`), up to this many times the file's length in all.
+const MAX_GROWTH: u64 = 4;
+
+/// Where a tensor's elements are.
+#[derive(Clone, Debug)]
+pub(crate) struct View {
+    pub(crate) storage_key: String,
+    pub(crate) dtype: Dtype,
+    /// The storage's length as the pickle gives it.
+    pub(crate) storage_elements: usize,
+    pub(crate) offset: usize,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) strides: Vec<usize>,
+}
+
+impl View {
+    /// The elements in C order.
+    fn gather(&self, storage: &[u8]) -> Option<Vec<u8>> {
+        let size = self.dtype.size();
+        let length = byte_length(self.dtype, &self.shape)?;
+        if length == 0 {
+            return Some(Vec::new());
+        }
+        let end = self.last_element()?.checked_add(1)?.checked_mul(size)?;
+        let storage = storage.get(..end)?;
+        if self.is_contiguous() {
+            return Some(storage[self.offset * size..end].to_vec());
+        }
+        let mut gathered = Vec::with_capacity(length);
+        let mut index = vec![0; self.shape.len()];
+        while gathered.len() < length {
+            let element = self.offset + iter::zip(&index, &self.strides).map(|(i, stride)| i * stride).sum::<usize>();
+            gathered.extend_from_slice(&storage[element * size..][..size]);
+            self.advance(&mut index);
+        }
+        Some(gathered)
+    }
+
+    /// The place of the last element that the view touches, where no size is 0.
+    fn last_element(&self) -> Option<usize> {
+        iter::zip(&self.shape, &self.strides)
+            .try_fold(self.offset, |last, (&size, &stride)| last.checked_add((size - 1).checked_mul(stride)?))
+    }
+
+    fn is_contiguous(&self) -> bool {
+        let mut expected = 1;
+        iter::zip(&self.shape, &self.strides).rev().all(|(&size, &stride)| {
+            let fits = size == 1 || stride == expected;
+            expected *= size;
+            fits
+        })
+    }
+
+    /// The next index in C order.
+    fn advance(&self, index: &mut [usize]) {
+        for (i, &size) in iter::zip(index, &self.shape).rev() {
+            *i += 1;
+            if *i < size {
+                return;
+            }
+            *i = 0;
+        }
+    }
+}
+
+/// How storages are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ByteOrder {
+    Little,
+    Big,
+}
+
+/// Reads every view's elements. `load` gives the bytes of the storage that a view names; each is loaded once.
+pub(crate) fn materialise(
+    members: Vec<Views>,
+    order: ByteOrder,
+    file_length: u64,
+    mut load: impl FnMut(&View) -> Result<Vec<u8>, CheckpointError>,
+) -> Result<Checkpoint, CheckpointError> {
+    let mut budget = file_length.saturating_mul(MAX_GROWTH);
+    let mut storages: HashMap<String, Vec<u8>> = HashMap::new();
+    let mut read = |name: &str, view: View| {
+        let wrong = |reason: &str| CheckpointError::damaged(format!("the tensor {:?} {reason}", shortened(name)));
+        if view.shape.len() != view.strides.len() || view.shape.len() > MAX_AXES {
+            return Err(wrong("has a shape that does not fit its strides"));
+        }
+        let length = byte_length(view.dtype, &view.shape).map_or(u64::MAX, |bytes| bytes as u64);
+        budget = budget.checked_sub(length).ok_or_else(|| wrong("is larger than the file can hold"))?;
+        if !storages.contains_key(&view.storage_key) {
+            storages.insert(view.storage_key.clone(), load(&view)?);
+        }
+        let storage = &storages[&view.storage_key];
+        if Some(storage.len()) != view.storage_elements.checked_mul(view.dtype.size()) {
+            return Err(wrong("lies in a storage of another size than the file says"));
+        }
+        let mut bytes = view.gather(storage).ok_or_else(|| wrong("reaches beyond its storage"))?;
+        if order == ByteOrder::Big {
+            bytes.chunks_exact_mut(view.dtype.size()).for_each(<[u8]>::reverse);
+        }
+        Tensor::new(view.dtype, view.shape, bytes)
+    };
+    let mut state_dict = |views: Views| -> Result<StateDict, CheckpointError> {
+        views.into_iter().map(|(name, view)| read(&name, view).map(|tensor| (name, tensor))).collect()
+    };
+    Ok(Checkpoint { members: members.into_iter().map(&mut state_dict).collect::<Result<_, _>>()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn view(offset: usize, shape: &[usize], strides: &[usize]) -> View {
+        View {
+            storage_key: "0".into(),
+            dtype: Dtype::U8,
+            storage_elements: 24,
+            offset,
+            shape: shape.to_vec(),
+            strides: strides.to_vec(),
+        }
+    }
+
+    #[test]
+    fn windows_transposes_and_repeats() {
+        let storage: Vec<u8> = (0..24).collect();
+        let gather = |offset, shape: &[usize], strides: &[usize]| view(offset, shape, strides).gather(&storage);
+        assert_eq!(gather(4, &[2, 2], &[2, 1]).unwrap(), [4, 5, 6, 7]);
+        assert_eq!(gather(0, &[2, 3], &[1, 2]).unwrap(), [0, 2, 4, 1, 3, 5]);
+        assert_eq!(gather(23, &[3], &[0]).unwrap(), [23, 23, 23]);
+        assert_eq!(gather(9, &[], &[]).unwrap(), [9]);
+        assert_eq!(gather(900, &[0, 3], &[3, 1]).unwrap(), []);
+        assert_eq!(gather(23, &[2], &[1]), None);
+        assert_eq!(gather(1, &[usize::MAX], &[usize::MAX]), None);
+    }
+
+    #[test]
+    fn tiny_files_cannot_claim_large_tensors() {
+        let views = vec![vec![("bomb".to_owned(), view(0, &[1 << 40], &[0]))]];
+        let error = materialise(views, ByteOrder::Little, 1000, |_| panic!("nothing is loaded")).unwrap_err();
+        assert!(error.to_string().contains("larger than the file"), "{error}");
+    }
+
+    #[test]
+    fn big_endian_elements_are_turned() {
+        let wide = View { dtype: Dtype::I16, storage_elements: 2, ..view(0, &[2], &[1]) };
+        let read = materialise(vec![vec![("a".into(), wide)]], ByteOrder::Big, 100, |_| Ok(vec![0, 1, 2, 3])).unwrap();
+        assert_eq!(read.members[0].get("a").unwrap().to_f32(), [1.0, 515.0]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_view_gives_its_elements_or_nothing(
+            offset in 0..30usize,
+            axes in proptest::collection::vec((0..6usize, 0..12usize), 0..4),
+        ) {
+            let storage: Vec<u8> = (0..24).collect();
+            let (shape, strides): (Vec<_>, Vec<_>) = axes.into_iter().unzip();
+            let view = view(offset, &shape, &strides);
+            if let Some(gathered) = view.gather(&storage) {
+                prop_assert_eq!(gathered.len(), shape.iter().product::<usize>());
+                if let (Some(&first), Some(&last)) = (gathered.first(), gathered.last()) {
+                    prop_assert_eq!(usize::from(first), offset);
+                    prop_assert_eq!(Some(usize::from(last)), view.last_element());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Writing PyTorch's zip format, so that `torch.load(weights_only=True)` reads it.
+
+use std::io::{self, Seek, Write};
+
+use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
+
+use crate::{Checkpoint, Dtype, StateDict, Tensor};
+
+/// Storages start at multiples of this, as PyTorch writes them, so that they can be mapped into memory.
+const ALIGNMENT: u16 = 64;
+
+pub(crate) fn write(checkpoint: &Checkpoint, file: impl Write + Seek) -> io::Result<()> {
+    let mut zip = ZipWriter::new(file);
+    let mut add = |name: &str, content: &[u8]| {
+        let options = SimpleFileOptions::default()
+            .compression_method(CompressionMethod::Stored)
+            .large_file(content.len() >= u32::MAX as usize)
+            .with_alignment(ALIGNMENT);
+        zip.start_file(format!("archive/{name}"), options)?;
+        zip.write_all(content)
+    };
+    add("data.pkl", &description(checkpoint))?;
+    add("byteorder", b"little")?;
+    let tensors = checkpoint.members.iter().flat_map(StateDict::iter);
+    for (key, (_, tensor)) in tensors.enumerate() {
+        add(&format!("data/{key}"), tensor.bytes())?;
+    }
+    add("version", b"3\n")?;
+    zip.finish()?;
+    Ok(())
+}
+
+/// `data.pkl`, protocol 2: an `OrderedDict`, or a list of them, of calls to `torch._utils._rebuild_tensor_v2`.
+fn description(checkpoint: &Checkpoint) -> Vec<u8> {
+    let mut pickle = PickleWriter { bytes: vec![0x80, 2], storages: 0 };
+    if let [member] = checkpoint.members.as_slice() {
+        pickle.state_dict(member);
+    } else {
+        pickle.bytes.extend(b"](");
+        checkpoint.members.iter().for_each(|member| pickle.state_dict(member));
+        pickle.bytes.push(b'e');
+    }
+    pickle.bytes.push(b'.');
+    pickle.bytes
+}
+
+struct PickleWriter {
+    bytes: Vec<u8>,
+    /// Storages so far; each tensor has one of its own, called by its number.
+    storages: usize,
+}
+
+impl PickleWriter {
+    fn state_dict(&mut self, dict: &StateDict) {
+        self.empty_ordered_dict();
+        self.bytes.push(b'(');
+        for (name, tensor) in dict.iter() {
+            self.text(name);
+            self.tensor(tensor);
+        }
+        self.bytes.push(b'u');
+    }
+
+    fn empty_ordered_dict(&mut self) {
+        self.bytes.extend(b"ccollections\nOrderedDict\n)R");
+    }
+
+    /// `_rebuild_tensor_v2(storage, offset, shape, strides, requires_grad, backward_hooks)`
+    fn tensor(&mut self, tensor: &Tensor) {
+        self.bytes.extend(b"ctorch._utils\n_rebuild_tensor_v2\n((");
+        self.text("storage");
+        self.bytes.extend(format!("ctorch\n{}\n", storage_class(tensor.dtype())).bytes());
+        self.text(&self.storages.to_string());
+        self.text("cpu");
+        self.integer(tensor.bytes().len() / tensor.dtype().size());
+        self.bytes.extend(b"tQ");
+        self.storages += 1;
+        self.integer(0);
+        self.tuple(tensor.shape());
+        self.tuple(&contiguous_strides(tensor.shape()));
+        self.bytes.push(0x89); // False
+        self.empty_ordered_dict();
+        self.bytes.extend(b"tR");
+    }
+
+    fn tuple(&mut self, values: &[usize]) {
+        self.bytes.push(b'(');
+        values.iter().for_each(|&value| self.integer(value));
+        self.bytes.push(b't');
+    }
+
+    /// `BININT` where it fits, `LONG1` otherwise; a ninth byte keeps the sign.
+    fn integer(&mut self, value: usize) {
+        if let Ok(value) = i32::try_from(value) {
+            self.bytes.push(b'J');
+            self.bytes.extend(value.to_le_bytes());
+        } else {
+            self.bytes.extend([0x8a, 9]);
+            self.bytes.extend(value.to_le_bytes());
+            self.bytes.push(0);
+        }
+    }
+
+    fn text(&mut self, text: &str) {
+        self.bytes.push(b'X');
+        self.bytes.extend((text.len() as u32).to_le_bytes());
+        self.bytes.extend(text.bytes());
+    }
+}
+
+fn contiguous_strides(shape: &[usize]) -> Vec<usize> {
+    let mut strides = vec![1; shape.len()];
+    for axis in (1..shape.len()).rev() {
+        strides[axis - 1] = strides[axis] * shape[axis].max(1);
+    }
+    strides
+}
+
+fn storage_class(dtype: Dtype) -> &'static str {
+    match dtype {
+        Dtype::F32 => "FloatStorage",
+        Dtype::F64 => "DoubleStorage",
+        Dtype::F16 => "HalfStorage",
+        Dtype::Bf16 => "BFloat16Storage",
+        Dtype::I64 => "LongStorage",
+        Dtype::I32 => "IntStorage",
+        Dtype::I16 => "ShortStorage",
+        Dtype::I8 => "CharStorage",
+        Dtype::U8 => "ByteStorage",
+        Dtype::Bool => "BoolStorage",
+    }
+}
