@@ -1,1 +1,25 @@
-//! Pure voxel code: normalisation, filters, connected components, moments.
+//! Pure voxel code: preparing a frame for the network, and turning its answer into cells.
+//!
+//! Before the network: [`median_correction`], [`normalize`], [`resize_trilinear`]. After it: [`find_spots`] thresholds the
+//! probability of "cell centre", finds connected components and describes each by an ellipsoid.
+//!
+//! Everything here works on arrays in memory, (z, y, x) in C order; a 2-D image has z = 1. No files, no network model, no
+//! state. Results do not depend on the number of threads.
+
+#![allow(clippy::needless_pass_by_value, reason = "array views are handles, passed by value as slices are")]
+
+mod components;
+mod eigen;
+mod error;
+mod moments;
+mod prepare;
+mod resize;
+mod shape;
+mod spots;
+
+pub use components::{Component, connected_components};
+pub use error::ImageError;
+pub use moments::Moments;
+pub use prepare::{median_correction, normalize};
+pub use resize::resize_trilinear;
+pub use spots::{Dims, SpotOptions, find_spots};

@@ -1,0 +1,135 @@
+//! Moments of a set of voxels, up to the second order.
+
+/// Exact sums over a set of voxels, from which its centroid and covariance follow without rounding.
+///
+/// Integers hold every image that [`crate::connected_components`] accepts: at most 2^38 voxels, 2^24 along an axis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moments {
+    /// How many voxels there are; never 0.
+    pub voxels: u64,
+    /// Lowest index along (z, y, x).
+    pub min: [u32; 3],
+    /// Highest index along (z, y, x), inclusive.
+    pub max: [u32; 3],
+    /// Sum of the indices along (z, y, x).
+    first: [u64; 3],
+    /// Sums of the products of two indices, in the order of [`PAIRS`].
+    second: [u128; 6],
+}
+
+/// The pairs of axes whose products are summed.
+const PAIRS: [(usize, usize); 6] = [(0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2)];
+
+impl Moments {
+    /// The moments of the voxels `x0..x1` of row (z, y); `x0 < x1`.
+    pub fn of_run(z: usize, y: usize, x0: u32, x1: u32) -> Self {
+        let (length, start) = (u64::from(x1 - x0), u64::from(x0));
+        let (z, y) = (z as u64, y as u64);
+        let sum_x = length * start + length * (length - 1) / 2;
+        // Σ (start + i)² for i in 0..length.
+        let (n, a) = (u128::from(length), u128::from(start));
+        let sum_xx = n * a * a + a * n * (n - 1) + (n - 1) * n * (2 * n - 1) / 6;
+        let product = |a: u64, b: u64| u128::from(a) * u128::from(b);
+        Self {
+            voxels: length,
+            min: [z as u32, y as u32, x0],
+            max: [z as u32, y as u32, x1 - 1],
+            first: [z * length, y * length, sum_x],
+            second: [
+                product(z * z, length),
+                product(y * y, length),
+                sum_xx,
+                product(z * y, length),
+                product(z, sum_x),
+                product(y, sum_x),
+            ],
+        }
+    }
+
+    /// Adds the voxels of `other`, which must not be in this set yet.
+    pub fn merge(&mut self, other: &Self) {
+        self.voxels += other.voxels;
+        for axis in 0..3 {
+            self.min[axis] = self.min[axis].min(other.min[axis]);
+            self.max[axis] = self.max[axis].max(other.max[axis]);
+            self.first[axis] += other.first[axis];
+        }
+        for (sum, more) in self.second.iter_mut().zip(other.second) {
+            *sum += more;
+        }
+    }
+
+    /// Mean index along (z, y, x).
+    pub fn centroid(&self) -> [f64; 3] {
+        self.first.map(|sum| sum as f64 / self.voxels as f64)
+    }
+
+    /// How many planes the bounding box spans along (z, y, x).
+    pub fn extent(&self) -> [u32; 3] {
+        std::array::from_fn(|axis| self.max[axis] - self.min[axis] + 1)
+    }
+
+    /// Second central moments over the number of voxels, in voxels², (z, y, x). Entries that are zero are exactly 0.
+    pub fn covariance(&self) -> [[f64; 3]; 3] {
+        let n = u128::from(self.voxels);
+        let mut covariance = [[0.0; 3]; 3];
+        for (&(a, b), &sum) in PAIRS.iter().zip(&self.second) {
+            // n·Σab − Σa·Σb stays below 2^127: n ≤ 2^38, Σab ≤ n·2^48.
+            let central = (n * sum) as i128 - (u128::from(self.first[a]) * u128::from(self.first[b])) as i128;
+            covariance[a][b] = central as f64 / (n as f64 * n as f64);
+            covariance[b][a] = covariance[a][b];
+        }
+        covariance
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_the_sum_of_its_voxels() {
+        let mut voxels = Moments::of_run(3, 5, 7, 8);
+        for x in 8..19 {
+            voxels.merge(&Moments::of_run(3, 5, x, x + 1));
+        }
+        assert_eq!(Moments::of_run(3, 5, 7, 19), voxels);
+        assert_eq!(voxels.extent(), [1, 1, 12]);
+    }
+
+    #[test]
+    fn a_box_has_the_variance_of_a_discrete_uniform_distribution() {
+        let mut sum: Option<Moments> = None;
+        for z in 100..104 {
+            for y in 50..57 {
+                let run = Moments::of_run(z, y, 1000, 1011);
+                match &mut sum {
+                    Some(sum) => sum.merge(&run),
+                    None => sum = Some(run),
+                }
+            }
+        }
+        let sum = sum.unwrap();
+        let variance = |n: f64| (n * n - 1.0) / 12.0;
+        assert_eq!(sum.centroid(), [101.5, 53.0, 1005.0]);
+        assert_eq!(
+            sum.covariance(),
+            [[variance(4.0), 0.0, 0.0], [0.0, variance(7.0), 0.0], [0.0, 0.0, variance(11.0)]]
+        );
+    }
+
+    #[test]
+    fn the_largest_accepted_image_does_not_overflow() {
+        let (length, far) = (1_u32 << 24, (1_usize << 14) - 1);
+        let mut sum = Moments::of_run(0, 0, 0, length);
+        // Doubling stands for the 2^38 voxels of one component that fills the largest image.
+        for _ in 0..14 {
+            let half = sum.clone();
+            sum.merge(&half);
+        }
+        sum.merge(&Moments::of_run(far, far, length - 1, length));
+        assert_eq!(sum.voxels, (1 << 38) + 1);
+        let expected = f64::from(length).powi(2) / 12.0;
+        assert!((sum.covariance()[2][2] / expected - 1.0).abs() < 1e-6);
+    }
+}

@@ -1,0 +1,174 @@
+//! From the moments of a detected nucleus centre to the ellipsoid of the whole nucleus (contract section 6.5).
+
+use elephant_types::Numerics;
+
+use crate::{Moments, eigen::symmetric_eigen};
+
+/// How semi-axes follow from moments, over the `N` axes of the image: (z, y, x) or (y, x).
+#[derive(Clone, Debug)]
+pub(crate) struct ShapeRules<const N: usize> {
+    /// Voxel edge lengths in micrometres.
+    pub voxel_um: [f64; N],
+    /// The radius of the detected centre over the radius of the nucleus.
+    pub c_ratio: f64,
+    /// Nuclei with a smaller semi-axis are dropped.
+    pub r_min_um: f64,
+    /// Larger semi-axes are cut to this.
+    pub r_max_um: f64,
+    /// Whether the network saw each plane on its own, so that the centres it marks are not shrunk along the first axis.
+    pub planes_apart: bool,
+    /// Whose numbers.
+    pub numerics: Numerics,
+}
+
+/// Below this share of the largest eigenvalue, one that would be zero in exact arithmetic is rounding.
+const FLAT: f64 = 1e-12;
+
+impl<const N: usize> ShapeRules<N> {
+    /// The fewest voxels a component may have: those of a ball, or disc, of radius `r_min_um * c_ratio`.
+    pub(crate) fn least_voxels(&self) -> f64 {
+        let radius = self.r_min_um * self.c_ratio;
+        let size = if N == 2 {
+            std::f64::consts::PI * radius.powi(2)
+        } else {
+            4.0 / 3.0 * std::f64::consts::PI * radius.powi(3)
+        };
+        size / self.voxel_um.iter().product::<f64>()
+    }
+
+    /// The covariance in µm² of the ellipsoid whose centre the voxels mark, with semi-axes equal to the square roots of
+    /// its eigenvalues; or `None` for a single voxel and for ellipsoids that are too thin.
+    pub(crate) fn covariance_um2(&self, moments: &Moments) -> Option<[[f64; N]; N]> {
+        let (values, vectors) = symmetric_eigen(self.scaled_covariance(moments));
+        let largest = values[N - 1];
+        // The negation also drops what overflowed to NaN.
+        if !(largest > 0.0 && largest.is_finite()) {
+            return None;
+        }
+        let mut variances = [0.0; N];
+        for (index, variance) in variances.iter_mut().enumerate() {
+            let direction: [f64; N] = std::array::from_fn(|axis| vectors[axis][index]);
+            let radius = self.radius(index, values[index], largest, direction)?;
+            *variance = radius.min(self.r_max_um).powi(2);
+        }
+        let mut covariance = [[0.0; N]; N];
+        for a in 0..N {
+            for b in a..N {
+                covariance[a][b] = (0..N).map(|k| vectors[a][k] * variances[k] * vectors[b][k]).sum();
+                covariance[b][a] = covariance[a][b];
+            }
+        }
+        // A radius that overflowed and that no `r_max_um` cut.
+        covariance.iter().flatten().all(|entry| entry.is_finite()).then_some(covariance)
+    }
+
+    /// Second central moments in µm², each axis stretched by (n + 1) / n where the voxels span n planes: training draws
+    /// centres with a strict boundary, which makes them small (contract section 6.5, step 4).
+    fn scaled_covariance(&self, moments: &Moments) -> [[f64; N]; N] {
+        let unused = 3 - N; // a 2-D image leaves out z
+        let (extent, raw) = (moments.extent(), moments.covariance());
+        let scale: [f64; N] = std::array::from_fn(|axis| {
+            let planes = f64::from(extent[unused + axis]);
+            let flattened = if self.planes_apart && axis == 0 { self.c_ratio } else { 1.0 };
+            self.voxel_um[axis] * (planes + 1.0) / planes * flattened
+        });
+        std::array::from_fn(|a| std::array::from_fn(|b| raw[unused + a][unused + b] * scale[a] * scale[b]))
+    }
+
+    /// The semi-axis in µm along an eigenvector, or `None` when it is shorter than allowed.
+    fn radius(&self, index: usize, value: f64, largest: f64, direction: [f64; N]) -> Option<f64> {
+        let (value, flat_um) = match self.numerics {
+            Numerics::Original if value < 0.0 => return None,
+            // The original takes the voxel size of axis number `index`, whichever way the eigenvector points.
+            Numerics::Original => (value, self.voxel_um[index]),
+            Numerics::Corrected => {
+                let value = if value > largest * FLAT { value } else { 0.0 };
+                let along = direction.iter().zip(self.voxel_um).map(|(d, edge)| (d * edge).powi(2)).sum::<f64>().sqrt();
+                (value, along)
+            }
+        };
+        let radius = self.radii_per_deviation() * value.sqrt() / self.c_ratio;
+        let radius = if radius > 0.0 { radius } else { flat_um.max(self.r_min_um) };
+        (radius >= self.r_min_um).then_some(radius)
+    }
+
+    /// The semi-axis of a homogeneous solid over its standard deviation: 2 for an ellipse, √5 for an ellipsoid. The
+    /// original takes 2 for both.
+    fn radii_per_deviation(&self) -> f64 {
+        if N == 3 && self.numerics == Numerics::Corrected { 5.0_f64.sqrt() } else { 2.0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(numerics: Numerics) -> ShapeRules<3> {
+        ShapeRules {
+            voxel_um: [2.0, 0.5, 0.5],
+            c_ratio: 0.4,
+            r_min_um: 0.0,
+            r_max_um: 1e6,
+            planes_apart: false,
+            numerics,
+        }
+    }
+
+    fn solid(z: std::ops::Range<usize>, y: std::ops::Range<usize>, x: std::ops::Range<u32>) -> Moments {
+        let mut runs =
+            z.flat_map(|z| y.clone().map(move |y| (z, y))).map(|(z, y)| Moments::of_run(z, y, x.start, x.end));
+        let mut sum = runs.next().unwrap();
+        runs.for_each(|run| sum.merge(&run));
+        sum
+    }
+
+    /// The diagonal of the covariance, when the rest is zero.
+    fn diagonal(covariance: [[f64; 3]; 3]) -> [f64; 3] {
+        for (a, b) in [(0, 1), (0, 2), (1, 2)] {
+            assert_eq!(covariance[a][b], 0.0);
+        }
+        [covariance[0][0], covariance[1][1], covariance[2][2]]
+    }
+
+    fn assert_near(found: [f64; 3], expected: [f64; 3]) {
+        for (found, expected) in found.iter().zip(expected) {
+            assert!((found / expected - 1.0).abs() < 1e-12, "{found} is not {expected}");
+        }
+    }
+
+    /// Numbers of the original for plates one voxel thick: the thickness follows from the first voxel size, z, even where
+    /// the plate is thin along y.
+    #[test]
+    fn the_original_takes_the_wrong_axis_for_flat_shapes() {
+        let covariance = |moments: &Moments| diagonal(rules(Numerics::Original).covariance_um2(moments).unwrap());
+        assert_near(covariance(&solid(0..1, 0..3, 0..4)), [4.0, 7.407_407_407_407_407, 12.207_031_25]);
+        assert_near(covariance(&solid(1..5, 18..19, 2..22)), [195.3125, 4.0, 229.113_281_25]);
+    }
+
+    #[test]
+    fn flat_shapes_are_one_voxel_thick() {
+        let covariance = |moments: &Moments| diagonal(rules(Numerics::Corrected).covariance_um2(moments).unwrap());
+        assert_near(covariance(&solid(0..1, 0..3, 0..4)), [4.0, 1.25 * 7.407_407_407_407_407, 1.25 * 12.207_031_25]);
+        assert_near(covariance(&solid(1..5, 18..19, 2..22)), [1.25 * 195.3125, 0.25, 1.25 * 229.113_281_25]);
+    }
+
+    #[test]
+    fn a_tilted_line_is_flat_though_its_eigenvalues_are_not_quite_zero() {
+        let mut line = Moments::of_run(0, 0, 0, 1);
+        for i in 1..10 {
+            line.merge(&Moments::of_run(i, 3 * i, 7 * i as u32, 7 * i as u32 + 1));
+        }
+        let covariance = rules(Numerics::Corrected).covariance_um2(&line).unwrap();
+        let (values, _) = symmetric_eigen(covariance);
+        for value in &values[..2] {
+            assert!((0.25 - 1e-9..=4.0).contains(value), "{value}");
+        }
+    }
+
+    #[test]
+    fn one_voxel_has_no_shape() {
+        for numerics in [Numerics::Original, Numerics::Corrected] {
+            assert!(rules(numerics).covariance_um2(&Moments::of_run(3, 4, 5, 6)).is_none());
+        }
+    }
+}
