@@ -1,1 +1,22 @@
-//! BigDataViewer HDF5/XML files: reading and writing.
+//! Movies in BigDataViewer's HDF5/XML format.
+//!
+//! Reads voxels box by box into the caller's memory, whatever the size of the movie, as unsigned 16 bit: that is what
+//! BigDataViewer means although the file says signed. Gzip-compressed and plain chunks are read around the HDF5 library,
+//! on all cores. Files are hostile until proven otherwise: nothing outside the movie's folder is opened, no size in a
+//! file is trusted.
+//!
+//! It knows nothing of datasets, stores or timings; see `elephant-volume` and `elephant-pipeline`.
+
+mod bdv;
+mod chunks;
+mod element;
+mod error;
+mod file;
+mod links;
+mod volume;
+mod xml;
+
+pub use bdv::BdvFile;
+pub use error::H5Error;
+pub use volume::Volume;
+pub use xml::{SpimData, ViewSetup};

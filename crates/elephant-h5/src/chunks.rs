@@ -1,0 +1,243 @@
+//! Chunks read around the HDF5 library: its index says where they lie, the rest is `pread` and inflating in parallel,
+//! outside the library's global lock.
+
+use std::ops::Range;
+
+use hdf5_metno::{Dataset, filters::Filter};
+use libdeflater::Decompressor;
+use rayon::prelude::*;
+
+use crate::{
+    H5Error,
+    element::Element,
+    file::{OpenFile, brief},
+};
+
+/// The filters of a dataset, as far as they are undone here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pipeline {
+    /// Position of the byte shuffle in the filter pipeline.
+    shuffle: Option<u32>,
+    /// Position of the deflate filter in the pipeline.
+    deflate: Option<u32>,
+}
+
+impl Pipeline {
+    /// The pipeline of `filters`, in writing order, or `None` when only the library can undo it.
+    pub fn of(filters: &[Filter]) -> Option<Self> {
+        match filters {
+            [] => Some(Self { shuffle: None, deflate: None }),
+            [Filter::Shuffle] => Some(Self { shuffle: Some(0), deflate: None }),
+            [Filter::Deflate(_)] => Some(Self { shuffle: None, deflate: Some(0) }),
+            [Filter::Shuffle, Filter::Deflate(_)] => Some(Self { shuffle: Some(0), deflate: Some(1) }),
+            _ => None,
+        }
+    }
+}
+
+/// How a dataset is cut into chunks, and what they hold; axes (z, y, x).
+#[derive(Debug)]
+pub(crate) struct Grid {
+    pub shape: [usize; 3],
+    pub chunk: [usize; 3],
+    pub element: Element,
+    pub pipeline: Pipeline,
+    /// The value of chunks that were never written.
+    pub fill: u16,
+}
+
+impl Grid {
+    fn chunk_bytes(&self) -> usize {
+        self.chunk.iter().product::<usize>() * self.element.size()
+    }
+
+    /// The number of the chunk that begins at the voxel `start`, C order, or `None` outside the volume.
+    fn number(&self, start: &[u64]) -> Option<u64> {
+        let start: [u64; 3] = start.try_into().ok()?;
+        let inside = start.iter().zip(self.shape).all(|(&start, edge)| start < edge as u64);
+        inside.then(|| self.number_of(std::array::from_fn(|axis| start[axis] as usize / self.chunk[axis])))
+    }
+
+    fn number_of(&self, [z, y, x]: [usize; 3]) -> u64 {
+        let [_, rows, columns] = std::array::from_fn(|axis| self.shape[axis].div_ceil(self.chunk[axis]) as u64);
+        (z as u64 * rows + y as u64) * columns + x as u64
+    }
+}
+
+/// Where one chunk lies in the file.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    number: u64,
+    offset: u64,
+    length: usize,
+    /// Bit i is set when filter i was left out for this chunk.
+    skipped: u32,
+}
+
+/// The chunks of one dataset.
+#[derive(Debug)]
+pub(crate) struct ChunkIndex {
+    grid: Grid,
+    /// Sorted by number; chunks that were never written are missing.
+    places: Vec<Place>,
+}
+
+impl ChunkIndex {
+    /// Lists the chunks of `dataset` and checks that all of them lie in the file.
+    pub fn list(file: &OpenFile, object: &str, dataset: &Dataset, grid: Grid) -> Result<Self, H5Error> {
+        // Deflate grows data by a few bytes in a block at most; a longer chunk is damaged or hostile.
+        let longest = grid.chunk_bytes() as u64 + grid.chunk_bytes() as u64 / 100 + 1024;
+        let mut places = Vec::new();
+        let mut damage = None;
+        let visited = dataset.chunks_visit(|info| {
+            let reason = match grid.number(info.offset) {
+                None => "a chunk lies outside the volume",
+                Some(_) if !file.holds(info.addr, info.size) => "a chunk lies beyond the end of the file",
+                Some(_) if info.size > longest => "a chunk is longer than its voxels",
+                Some(number) => {
+                    places.push(Place {
+                        number,
+                        offset: info.addr,
+                        length: info.size as usize,
+                        skipped: info.filter_mask,
+                    });
+                    return 0;
+                }
+            };
+            damage = Some(reason);
+            -1
+        });
+        if let Some(reason) = damage {
+            return Err(H5Error::object(&file.name, object, reason));
+        }
+        visited.map_err(|error| H5Error::object(&file.name, object, brief(&error)))?;
+        places.sort_unstable_by_key(|place| place.number);
+        Ok(Self { grid, places })
+    }
+
+    /// Edge lengths of a chunk (z, y, x).
+    pub fn chunk(&self) -> [usize; 3] {
+        self.grid.chunk
+    }
+
+    /// Reads the box `region`, (z, y, x), into `out`, C order, which has room for exactly its voxels.
+    pub fn read(
+        &self,
+        file: &OpenFile,
+        object: &str,
+        region: &[Range<usize>; 3],
+        out: &mut [u16],
+    ) -> Result<(), H5Error> {
+        self.strips(region, out)
+            .into_par_iter()
+            .try_for_each_init(Scratch::default, |scratch, strip| self.read_strip(file, region, strip, scratch))
+            .map_err(|failed| match failed {
+                Failed::Io(error) => error,
+                Failed::Chunk(reason) => H5Error::object(&file.name, object, reason),
+            })
+    }
+
+    /// Hands out the rows of `out` to the rows of chunks that fill them.
+    fn strips<'a>(&self, [z, y, x]: &[Range<usize>; 3], out: &'a mut [u16]) -> Vec<Strip<'a>> {
+        let [depth, height, _] = self.grid.chunk;
+        let (z_chunks, y_chunks) = (covering(z, depth), covering(y, height));
+        let mut strips: Vec<_> =
+            z_chunks.clone().flat_map(|z| y_chunks.clone().map(move |y| Strip { z, y, rows: Vec::new() })).collect();
+        let mut rows = out.chunks_exact_mut(x.len());
+        for z in z.clone() {
+            for y in y.clone() {
+                let strip = (z / depth - z_chunks.start) * y_chunks.len() + y / height - y_chunks.start;
+                strips[strip].rows.extend(rows.next());
+            }
+        }
+        strips
+    }
+
+    fn read_strip(
+        &self,
+        file: &OpenFile,
+        [z, y, x]: &[Range<usize>; 3],
+        mut strip: Strip<'_>,
+        scratch: &mut Scratch,
+    ) -> Result<(), Failed> {
+        let [depth, height, width] = self.grid.chunk;
+        let z = overlap(z, strip.z, depth);
+        let y = overlap(y, strip.y, height);
+        for column in covering(x, width) {
+            let inside = overlap(x, column, width);
+            let columns = inside.start - x.start..inside.end - x.start;
+            let number = self.grid.number_of([strip.z, strip.y, column]);
+            let Ok(found) = self.places.binary_search_by_key(&number, |place| place.number) else {
+                strip.rows.iter_mut().for_each(|row| row[columns.clone()].fill(self.grid.fill));
+                continue;
+            };
+            let (bytes, shuffled) = self.decode(file, self.places[found], scratch)?;
+            let mut rows = strip.rows.iter_mut();
+            for z in z.clone() {
+                for y in y.clone() {
+                    let first =
+                        ((z - strip.z * depth) * height + y - strip.y * height) * width + inside.start - column * width;
+                    if let Some(row) = rows.next() {
+                        self.grid.element.copy(bytes, shuffled, first, &mut row[columns.clone()]);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The bytes of a chunk, and whether they are still shuffled. There are as many as the chunk has voxels, whatever
+    /// the file claims: a chunk cannot inflate to more.
+    fn decode<'s>(&self, file: &OpenFile, place: Place, scratch: &'s mut Scratch) -> Result<(&'s [u8], bool), Failed> {
+        let applied = |filter: Option<u32>| filter.is_some_and(|position| place.skipped & (1 << position) == 0);
+        let expected = self.grid.chunk_bytes();
+        scratch.stored.resize(place.length, 0);
+        file.read_at(&mut scratch.stored, place.offset).map_err(Failed::Io)?;
+        let shuffled = applied(self.grid.pipeline.shuffle) && self.grid.element.size() > 1;
+        if !applied(self.grid.pipeline.deflate) {
+            return if place.length == expected {
+                Ok((&scratch.stored, shuffled))
+            } else {
+                Err(Failed::Chunk("a chunk has the wrong length"))
+            };
+        }
+        scratch.inflated.resize(expected, 0);
+        match scratch.decompressor.zlib_decompress(&scratch.stored, &mut scratch.inflated) {
+            Ok(length) if length == expected => Ok((&scratch.inflated, shuffled)),
+            Ok(_) => Err(Failed::Chunk("a chunk holds too few voxels")),
+            Err(_) => {
+                Err(Failed::Chunk("a chunk is not valid gzip data of its size; the file is damaged, copy it again"))
+            }
+        }
+    }
+}
+
+/// Rows of the output, in (z, y) order, that one row of chunks along x fills.
+struct Strip<'a> {
+    z: usize,
+    y: usize,
+    rows: Vec<&'a mut [u16]>,
+}
+
+/// Buffers of one worker, used again for each chunk.
+#[derive(Default)]
+struct Scratch {
+    stored: Vec<u8>,
+    inflated: Vec<u8>,
+    decompressor: Decompressor,
+}
+
+enum Failed {
+    Io(H5Error),
+    Chunk(&'static str),
+}
+
+/// The chunks of length `edge` that a range of voxels touches.
+fn covering(range: &Range<usize>, edge: usize) -> Range<usize> {
+    range.start / edge..range.end.div_ceil(edge)
+}
+
+/// The part of a range of voxels that chunk `index` of length `edge` covers.
+fn overlap(range: &Range<usize>, index: usize, edge: usize) -> Range<usize> {
+    range.start.max(index * edge)..range.end.min((index + 1) * edge)
+}

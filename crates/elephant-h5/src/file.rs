@@ -1,0 +1,198 @@
+//! HDF5 files of one movie, and the way through their links.
+
+use std::{
+    collections::VecDeque,
+    fs::File,
+    io::ErrorKind,
+    os::unix::fs::FileExt,
+    path::{Component, Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use hdf5_metno::Group;
+
+use crate::{
+    H5Error,
+    error::file_name,
+    links::{Link, read_link},
+};
+
+/// Partition files kept open; the next one closes the oldest.
+const MAX_OPEN: usize = 32;
+/// Soft and external links followed on the way to one object.
+const MAX_HOPS: usize = 16;
+
+/// One open HDF5 file.
+#[derive(Debug)]
+pub(crate) struct OpenFile {
+    /// The file's name without its folder, for messages.
+    pub name: String,
+    path: PathBuf,
+    hdf5: hdf5_metno::File,
+    raw: File,
+    len: u64,
+}
+
+impl OpenFile {
+    fn open(path: &Path) -> Result<Self, H5Error> {
+        let name = file_name(path);
+        let metadata = path.metadata().map_err(H5Error::io("open", path))?;
+        if !metadata.is_file() {
+            return Err(H5Error::NotHdf5 { file: name });
+        }
+        let raw = File::open(path).map_err(H5Error::io("open", path))?;
+        if !has_signature(&raw).map_err(H5Error::io("read", path))? {
+            return Err(H5Error::NotHdf5 { file: name });
+        }
+        // Reading needs no lock, and some network file systems have none.
+        let hdf5 = hdf5_metno::File::with_options()
+            .with_fapl(|access| access.file_locking(false))
+            .open(path)
+            .map_err(|error| H5Error::Damaged { file: name.clone(), detail: brief(&error) })?;
+        Ok(Self { name, path: path.to_owned(), hdf5, raw, len: metadata.len() })
+    }
+
+    /// The file's top group.
+    pub fn root(&self) -> &Group {
+        &self.hdf5
+    }
+
+    /// Bytes before the HDF5 part, which addresses do not count.
+    pub fn user_block(&self) -> u64 {
+        self.hdf5.userblock()
+    }
+
+    /// Whether `length` bytes from `offset` are in the file.
+    pub fn holds(&self, offset: u64, length: u64) -> bool {
+        offset.checked_add(length).is_some_and(|end| end <= self.len)
+    }
+
+    /// Fills `buffer` from `offset`, without the HDF5 library.
+    pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), H5Error> {
+        self.raw.read_exact_at(buffer, offset).map_err(H5Error::io("read", &self.path))
+    }
+}
+
+/// Whether the file has the HDF5 signature at one of the places where it may stand: 0, 512, 1024, 2048, …
+fn has_signature(file: &File) -> std::io::Result<bool> {
+    let mut offset = 0;
+    loop {
+        let mut start = [0; 8];
+        match file.read_exact_at(&mut start, offset) {
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(false),
+            Err(error) => return Err(error),
+            Ok(()) if start == *b"\x89HDF\r\n\x1a\n" => return Ok(true),
+            Ok(()) => offset = if offset == 0 { 512 } else { offset * 2 },
+        }
+    }
+}
+
+/// The innermost reason the HDF5 library gave, which names the cause; the outer ones say that opening failed.
+pub(crate) fn brief(error: &hdf5_metno::Error) -> String {
+    let stack = error.stack();
+    let reason = stack.as_ref().and_then(|stack| stack.last()).map(|frame| frame.desc().to_owned());
+    reason.unwrap_or_else(|| error.to_string())
+}
+
+/// The main file of a movie and the partition files it links to, all in one folder.
+#[derive(Debug)]
+pub(crate) struct Files {
+    main: Arc<OpenFile>,
+    folder: PathBuf,
+    partitions: Mutex<VecDeque<Arc<OpenFile>>>,
+}
+
+impl Files {
+    pub fn open(path: &Path) -> Result<Self, H5Error> {
+        let path = path.canonicalize().map_err(H5Error::io("open", path))?;
+        let main = Arc::new(OpenFile::open(&path)?);
+        let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
+        Ok(Self { main, folder, partitions: Mutex::default() })
+    }
+
+    pub fn main(&self) -> &Arc<OpenFile> {
+        &self.main
+    }
+
+    /// Follows `path` from the main file's root. Returns the file, the group and the name of a hard link in it, or
+    /// `None` when a name on the way does not exist.
+    pub fn locate(&self, path: &str) -> Result<Option<(Arc<OpenFile>, Group, String)>, H5Error> {
+        let mut file = Arc::clone(&self.main);
+        let mut group = file.root().clone();
+        let mut ahead = names(path);
+        let mut hops = 0;
+        while let Some(name) = ahead.pop() {
+            let link = read_link(&group, &name).map_err(|detail| H5Error::object(&file.name, path, detail))?;
+            match link {
+                None => return Ok(None),
+                Some(Link::Hard) if ahead.is_empty() => return Ok(Some((file, group, name))),
+                Some(Link::Hard) => {
+                    group = group.group(&name).map_err(|error| H5Error::object(&file.name, path, brief(&error)))?;
+                }
+                Some(Link::Soft(target)) => {
+                    if target.starts_with('/') {
+                        group = file.root().clone();
+                    }
+                    ahead.extend(names(&target));
+                    hops += 1;
+                }
+                Some(Link::External { file: partition, path: target }) => {
+                    file = self.partition(&file.name, path, &partition)?;
+                    group = file.root().clone();
+                    ahead.extend(names(&target));
+                    hops += 1;
+                }
+            }
+            if hops > MAX_HOPS {
+                return Err(H5Error::object(&file.name, path, "its links go round in circles"));
+            }
+        }
+        Err(H5Error::object(&file.name, path, "its link leads to no object"))
+    }
+
+    /// Opens the partition file that `object` of `from` links to.
+    fn partition(&self, from: &str, object: &str, target: &str) -> Result<Arc<OpenFile>, H5Error> {
+        let path = self.resolve(from, object, target)?;
+        let mut open = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
+        if path == self.main.path {
+            return Ok(Arc::clone(&self.main));
+        }
+        if let Some(found) = open.iter().find(|file| file.path == path) {
+            return Ok(Arc::clone(found));
+        }
+        let opened = Arc::new(OpenFile::open(&path)?);
+        if open.len() == MAX_OPEN {
+            open.pop_front();
+        }
+        open.push_back(Arc::clone(&opened));
+        Ok(opened)
+    }
+
+    /// The real path of a linked file, which must lie in the movie's folder. A movie that was moved still holds absolute
+    /// links to where its parts once were: of these only the file's name counts.
+    fn resolve(&self, from: &str, object: &str, target: &str) -> Result<PathBuf, H5Error> {
+        let escapes =
+            || H5Error::Escapes { file: from.to_owned(), object: object.to_owned(), target: target.to_owned() };
+        let written = Path::new(target);
+        let inside = match written.file_name() {
+            Some(name) if written.is_absolute() => Path::new(name),
+            Some(_) if written.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) => {
+                written
+            }
+            _ => return Err(escapes()),
+        };
+        let path = self.folder.join(inside);
+        match path.canonicalize() {
+            Ok(real) if real.starts_with(&self.folder) => Ok(real),
+            Err(_) if path.symlink_metadata().is_err() => {
+                Err(H5Error::MissingPartition { file: from.to_owned(), partition: target.to_owned() })
+            }
+            _ => Err(escapes()),
+        }
+    }
+}
+
+/// The parts of an HDF5 path, last first.
+fn names(path: &str) -> Vec<String> {
+    path.split('/').rev().filter(|name| !name.is_empty() && *name != ".").map(str::to_owned).collect()
+}
