@@ -155,10 +155,9 @@ impl<'a> Machine<'a> {
                 0x8a => self.long_integer(1)?,
                 0x8b => self.long_integer(4)?,
                 b'G' => self.float()?,
-                0x8c => self.text(1)?,
+                0x8c | b'U' => self.text(1)?, // U is what Python 2 wrote for names
                 b'X' => self.text(4)?,
                 0x8d => self.text(8)?,
-                b'U' => self.text(1)?, // SHORT_BINSTRING, what Python 2 wrote for names
                 b'C' => self.bytes(1)?,
                 b'B' => self.bytes(4)?,
                 0x8e => self.bytes(8)?,

@@ -37,7 +37,9 @@ fn description(checkpoint: &Checkpoint) -> Vec<u8> {
         pickle.state_dict(member);
     } else {
         pickle.bytes.extend(b"](");
-        checkpoint.members.iter().for_each(|member| pickle.state_dict(member));
+        for member in &checkpoint.members {
+            pickle.state_dict(member);
+        }
         pickle.bytes.push(b'e');
     }
     pickle.bytes.push(b'.');
@@ -85,19 +87,20 @@ impl PickleWriter {
 
     fn tuple(&mut self, values: &[usize]) {
         self.bytes.push(b'(');
-        values.iter().for_each(|&value| self.integer(value));
+        for &value in values {
+            self.integer(value);
+        }
         self.bytes.push(b't');
     }
 
-    /// `BININT` where it fits, `LONG1` otherwise; a ninth byte keeps the sign.
+    /// `BININT` where it fits, `LONG1` otherwise; lengths in memory stay below 2^63.
     fn integer(&mut self, value: usize) {
         if let Ok(value) = i32::try_from(value) {
             self.bytes.push(b'J');
             self.bytes.extend(value.to_le_bytes());
         } else {
-            self.bytes.extend([0x8a, 9]);
+            self.bytes.extend([0x8a, 8]);
             self.bytes.extend(value.to_le_bytes());
-            self.bytes.push(0);
         }
     }
 

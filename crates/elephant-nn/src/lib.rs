@@ -1,1 +1,21 @@
-//! The U-Net, its tiling and the thread that owns the device; the only libtorch dependency.
+//! The detection network, its tiling, and the thread that owns the device. The only crate that links libtorch.
+//!
+//! A [`Model`] is a checkpoint that is known to fit; [`DeviceHandle::segment`] turns an image into class probabilities
+//! with it. Tensors never leave the device's thread: what goes in and comes out are plain arrays.
+//!
+//! Not here: reading images, normalising them, and finding cells in the probabilities.
+
+mod architecture;
+mod cuda;
+mod device;
+mod error;
+mod model;
+mod ops;
+mod random;
+mod segment;
+mod tiling;
+mod unet;
+
+pub use device::{DeviceChoice, DeviceHandle, DeviceInfo, DeviceOptions};
+pub use error::NnError;
+pub use model::{Fingerprint, Model};

@@ -1,0 +1,46 @@
+//! Finding the GPU.
+//!
+//! CUDA's kernels live in a library of their own that nothing links to, so that one binary runs with and without a GPU.
+//! It must be in the process before the first tensor operation (`DESIGN.md`, decision 3).
+
+use tch::{Cuda, Device};
+
+use crate::{DeviceChoice, NnError};
+
+const CUDA_LIBRARY: &str = "libtorch_cuda.so";
+
+/// The device that `choice` means on this machine.
+///
+/// # Errors
+/// [`NnError::NoDevice`] when a GPU was asked for by number and is not there.
+pub(crate) fn choose(choice: DeviceChoice) -> Result<Device, NnError> {
+    if choice == DeviceChoice::Cpu {
+        return Ok(Device::Cpu);
+    }
+    let loaded = load();
+    let gpus = match loaded {
+        Ok(()) if Cuda::is_available() => Cuda::device_count(),
+        _ => 0,
+    };
+    match choice {
+        DeviceChoice::Auto if gpus > 0 => Ok(Device::Cuda(0)),
+        DeviceChoice::Auto | DeviceChoice::Cpu => Ok(Device::Cpu),
+        DeviceChoice::Cuda(index) if (index as i64) < gpus => Ok(Device::Cuda(index)),
+        DeviceChoice::Cuda(index) => {
+            let reason = match loaded {
+                Err(reason) => format!("{CUDA_LIBRARY} cannot be loaded ({reason}); run the set-up with CUDA=1"),
+                Ok(()) => format!("there are {gpus} usable GPUs; see nvidia-smi"),
+            };
+            Err(NnError::NoDevice { device: format!("cuda:{index}"), reason })
+        }
+    }
+}
+
+fn load() -> Result<(), String> {
+    use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+    #[allow(unsafe_code, reason = "loading a library runs its initialisers; this one is part of libtorch itself")]
+    // SAFETY: the library is found along libtorch's own search path, and its initialisers only register kernels.
+    let library = unsafe { Library::open(Some(CUDA_LIBRARY), RTLD_NOW | RTLD_GLOBAL) };
+    // Its kernels stay registered until the process ends, so it must never be unloaded.
+    library.map(std::mem::forget).map_err(|error| error.to_string())
+}

@@ -1,0 +1,231 @@
+//! The thread that owns the device. Tensors live and die on it; everyone else holds a [`DeviceHandle`].
+//!
+//! Commands run one after the other in the order of their arrival. A panic fails its command only.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, OnceLock,
+        mpsc::{self, Receiver, RecvTimeoutError, SyncSender},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use elephant_types::{SegmentationRequest, TaskContext};
+use ndarray::Array4;
+use tch::{Cuda, Device};
+use tracing::Span;
+
+use crate::{Fingerprint, Model, NnError, cuda, ops, segment, unet::Unet};
+
+/// Commands that may wait; further callers block until there is room.
+const QUEUE_LENGTH: usize = 16;
+/// Models whose networks stay on the device.
+const CACHED_MODELS: usize = 2;
+/// How often a waiting caller looks whether it was cancelled.
+const CANCEL_POLL: Duration = Duration::from_millis(50);
+
+/// Which device to use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// The first GPU, or the CPU where there is none.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The GPU of this number, or an error.
+    Cuda(usize),
+}
+
+/// How the device is to work.
+#[derive(Clone, Debug, Default)]
+pub struct DeviceOptions {
+    /// Which device.
+    pub device: DeviceChoice,
+    /// CPU threads; `None` lets libtorch choose (one for each core).
+    pub threads: Option<usize>,
+}
+
+/// What the device is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceInfo {
+    /// `cpu`, `cuda:0`, …
+    pub name: String,
+    /// The GPU's number, if it is one.
+    pub gpu: Option<usize>,
+    /// CPU threads that libtorch uses.
+    pub threads: usize,
+}
+
+/// A way to the device thread. Clones reach the same thread; it ends when the last one is dropped.
+#[derive(Clone, Debug)]
+pub struct DeviceHandle(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    /// Taken when the last handle is dropped, which lets the thread end.
+    commands: Option<SyncSender<Command>>,
+    thread: Option<JoinHandle<()>>,
+    info: Arc<OnceLock<Result<DeviceInfo, String>>>,
+}
+
+/// What the thread is asked to do.
+enum Command {
+    Segment(Box<SegmentJob>),
+}
+
+struct SegmentJob {
+    model: Arc<Model>,
+    request: SegmentationRequest,
+    context: TaskContext,
+    span: Span,
+    reply: mpsc::Sender<Result<Array4<f32>, NnError>>,
+}
+
+impl DeviceHandle {
+    /// Starts the thread. It finds its device by itself, which takes a moment where there is a GPU.
+    ///
+    /// # Errors
+    /// [`NnError::NoDevice`] when the system starts no more threads.
+    pub fn start(options: DeviceOptions) -> Result<Self, NnError> {
+        let (commands, received) = mpsc::sync_channel(QUEUE_LENGTH);
+        let info = Arc::new(OnceLock::new());
+        let thread_info = Arc::clone(&info);
+        let thread = thread::Builder::new()
+            .name("device".into())
+            .spawn(move || run(&options, &thread_info, &received))
+            .map_err(|error| NnError::NoDevice { device: "a thread".into(), reason: error.to_string() })?;
+        Ok(Self(Arc::new(Shared { commands: Some(commands), thread: Some(thread), info })))
+    }
+
+    /// What the device is. Waits until the thread has found it.
+    ///
+    /// # Errors
+    /// [`NnError::NoDevice`] when the device that was asked for is not there.
+    pub fn info(&self) -> Result<DeviceInfo, NnError> {
+        self.0.info.wait().clone().map_err(|reason| NnError::NoDevice { device: "the device".into(), reason })
+    }
+
+    /// Class probabilities of an image, (c, z, y, x) with one channel or three as the request says, the mean over an
+    /// ensemble. Waits for its turn and then for the result; returns soon after `context` is cancelled. Progress is in
+    /// tiles.
+    ///
+    /// # Errors
+    /// [`NnError::WrongKind`] when the model is not of the request's kind, `InvalidRequest` for an empty image,
+    /// `Cancelled`, `OutOfMemory`, and `Panicked` or `Torch` for defects.
+    pub fn segment(
+        &self,
+        model: Arc<Model>,
+        request: SegmentationRequest,
+        context: TaskContext,
+    ) -> Result<Array4<f32>, NnError> {
+        if model.kind() != request.kind {
+            return Err(NnError::wrong_kind(model.kind(), request.kind));
+        }
+        let (reply, result) = mpsc::channel();
+        let cancel = context.cancel_token().clone();
+        let job = SegmentJob { model, request, context, span: Span::current(), reply };
+        let commands = self.0.commands.as_ref().ok_or(NnError::Stopped)?;
+        commands.send(Command::Segment(Box::new(job))).map_err(|_| NnError::Stopped)?;
+        loop {
+            match result.recv_timeout(CANCEL_POLL) {
+                Ok(result) => return result,
+                Err(RecvTimeoutError::Disconnected) => return Err(NnError::Stopped),
+                // The thread notices by itself between two layers; a caller behind another job need not wait for that.
+                Err(RecvTimeoutError::Timeout) => cancel.check()?,
+            }
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.commands.take();
+        if let Some(thread) = self.thread.take() {
+            // It panics in no job; if it did elsewhere, there is nobody left to tell.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(options: &DeviceOptions, info: &OnceLock<Result<DeviceInfo, String>>, commands: &Receiver<Command>) {
+    let device = match cuda::choose(options.device) {
+        Ok(device) => device,
+        Err(error) => {
+            let _ = info.set(Err(error.to_string()));
+            return;
+        }
+    };
+    if let Some(threads) = options.threads {
+        tch::set_num_threads(threads.max(1) as i32);
+    }
+    let threads = tch::get_num_threads().max(1) as usize;
+    let gpu = if let Device::Cuda(index) = device { Some(index) } else { None };
+    let _ = info.set(Ok(DeviceInfo { name: ops::device_name(device), gpu, threads }));
+    tracing::info!(device = ops::device_name(device), threads, "the device is ready");
+
+    let mut worker = Worker { device, networks: Vec::new() };
+    let _no_grad = tch::no_grad_guard();
+    for command in commands {
+        match command {
+            Command::Segment(job) => worker.segment(&job),
+        }
+    }
+}
+
+struct Worker {
+    device: Device,
+    /// The last models used, the latest at the end.
+    networks: Vec<(Fingerprint, Vec<Unet>)>,
+}
+
+impl Worker {
+    fn segment(&mut self, job: &SegmentJob) {
+        let _entered = job.span.enter();
+        let result = catch_unwind(AssertUnwindSafe(|| self.try_segment(job))).unwrap_or_else(|_| {
+            // The networks may be half built.
+            self.networks.clear();
+            Err(NnError::Panicked)
+        });
+        if let Err(NnError::OutOfMemory { .. }) = result {
+            self.networks.clear();
+            if self.device.is_cuda() {
+                Cuda::synchronize(0);
+            }
+        }
+        // A caller that was cancelled no longer listens.
+        let _ = job.reply.send(result);
+    }
+
+    fn try_segment(&mut self, job: &SegmentJob) -> Result<Array4<f32>, NnError> {
+        job.context.check()?;
+        let device = self.device;
+        segment::segment(self.networks(&job.model)?, device, &job.request, &job.context)
+    }
+
+    /// The model's networks on the device, built when they are not among the last that were used.
+    fn networks(&mut self, model: &Model) -> Result<&[Unet], NnError> {
+        let fingerprint = model.fingerprint();
+        let found = self.networks.iter().position(|(cached, _)| *cached == fingerprint);
+        let entry = if let Some(at) = found {
+            self.networks.remove(at)
+        } else {
+            self.networks.truncate_front(CACHED_MODELS - 1);
+            let build = |member| Unet::build(member, model.kind(), self.device);
+            (fingerprint, model.members().iter().map(build).collect::<Result<_, _>>()?)
+        };
+        self.networks.push(entry);
+        Ok(self.networks.last().map(|(_, networks)| networks.as_slice()).unwrap_or_default())
+    }
+}
+
+trait TruncateFront {
+    fn truncate_front(&mut self, keep: usize);
+}
+
+impl<T> TruncateFront for Vec<T> {
+    fn truncate_front(&mut self, keep: usize) {
+        self.drain(..self.len().saturating_sub(keep));
+    }
+}

@@ -1,0 +1,111 @@
+//! Why a network could not be built or run.
+
+use elephant_checkpoint::CheckpointError;
+use elephant_types::{Cancelled, Coded, ErrorCode, NetworkKind};
+use tch::TchError;
+
+/// A network that could not be built or run.
+#[derive(Debug, thiserror::Error)]
+pub enum NnError {
+    /// The checkpoint cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The checkpoint is not of the U-Net that this server runs.
+    #[error(
+        "the model does not fit the detection network: {reason}; use a model that an ELEPHANT server has trained or reset"
+    )]
+    WrongModel {
+        /// Which parameter differs, and how.
+        reason: String,
+    },
+    /// A 2-D model was given for 3-D data or the reverse.
+    #[error("the model is {model}, but {requested} prediction was asked for; choose another model, or reset this one")]
+    WrongKind {
+        /// What the checkpoint holds.
+        model: &'static str,
+        /// What the request needs.
+        requested: &'static str,
+    },
+    /// The request makes no sense.
+    #[error("cannot predict: {reason}")]
+    InvalidRequest {
+        /// What is wrong and what would be right.
+        reason: String,
+    },
+    /// The operation was cancelled.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+    /// The device has too little memory.
+    #[error(
+        "out of memory on {device}; choose a smaller patch size or batch size, or stop other programs that use the device"
+    )]
+    OutOfMemory {
+        /// Which device.
+        device: String,
+    },
+    /// libtorch refused an operation.
+    #[error("the network failed: {message}")]
+    Torch {
+        /// The first line of what libtorch said.
+        message: String,
+    },
+    /// The device was asked for but is not there.
+    #[error("cannot use {device}: {reason}")]
+    NoDevice {
+        /// Which device.
+        device: String,
+        /// Why.
+        reason: String,
+    },
+    /// The job panicked; other jobs go on.
+    #[error("the prediction failed unexpectedly; please report this with the server's log")]
+    Panicked,
+    /// The device's thread has ended.
+    #[error("the server is shutting down and predicts no more")]
+    Stopped,
+}
+
+impl NnError {
+    pub(crate) fn wrong_kind(model: NetworkKind, requested: NetworkKind) -> Self {
+        Self::WrongKind { model: kind_name(model), requested: kind_name(requested) }
+    }
+}
+
+fn kind_name(kind: NetworkKind) -> &'static str {
+    match kind {
+        NetworkKind::Volumetric => "3-D",
+        NetworkKind::Planar => "2-D",
+    }
+}
+
+impl From<TchError> for NnError {
+    fn from(error: TchError) -> Self {
+        let message = match error {
+            TchError::Torch(message) => message,
+            other => other.to_string(),
+        };
+        // CUDA's allocator says "CUDA out of memory", the CPU's "DefaultCPUAllocator: can't allocate memory".
+        if message.contains("CUDA out of memory") {
+            return Self::OutOfMemory { device: "the GPU".into() };
+        }
+        if message.contains("can't allocate memory") || message.contains("not enough memory") {
+            return Self::OutOfMemory { device: "this computer".into() };
+        }
+        Self::Torch { message: message.lines().next().unwrap_or_default().to_owned() }
+    }
+}
+
+impl Coded for NnError {
+    fn code(&self) -> ErrorCode {
+        match self {
+            Self::Checkpoint(error) => error.code(),
+            Self::WrongModel { .. } | Self::WrongKind { .. } | Self::InvalidRequest { .. } => {
+                ErrorCode::InvalidArgument
+            }
+            Self::Cancelled(_) => ErrorCode::Cancelled,
+            Self::OutOfMemory { .. } => ErrorCode::TooLarge,
+            Self::NoDevice { .. } | Self::Stopped => ErrorCode::Unavailable,
+            Self::Torch { .. } | Self::Panicked => ErrorCode::Internal,
+        }
+    }
+}
