@@ -13,6 +13,9 @@ pub enum JobsError {
         /// What SQLite said.
         source: rusqlite::Error,
     },
+    /// A job that excludes this one runs.
+    #[error("a {0} is running; wait until it has finished, or abort it")]
+    Busy(&'static str),
 }
 
 impl JobsError {
@@ -23,10 +26,12 @@ impl JobsError {
 
 impl Coded for JobsError {
     fn code(&self) -> ErrorCode {
-        let Self::Database { source, .. } = self;
-        match source.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::DiskFull) => ErrorCode::StorageFull,
-            _ => ErrorCode::Internal,
+        match self {
+            Self::Database { source, .. } => match source.sqlite_error_code() {
+                Some(rusqlite::ErrorCode::DiskFull) => ErrorCode::StorageFull,
+                _ => ErrorCode::Internal,
+            },
+            Self::Busy(_) => ErrorCode::Conflict,
         }
     }
 }

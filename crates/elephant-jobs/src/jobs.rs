@@ -54,9 +54,13 @@ impl Jobs {
     /// Begins a job of `kind` on `subject`, the name of a dataset or model.
     ///
     /// # Errors
-    /// When the job cannot be recorded.
+    /// [`JobsError::Busy`] when both this job and a running one change a model, or when the job cannot be recorded.
     pub fn begin(&self, kind: JobKind, subject: &str) -> Result<Job, JobsError> {
         let inner = &self.0;
+        let mut running = inner.running();
+        if let Some(other) = running.iter().find(|job| kind.is_exclusive() && job.kind.is_exclusive()) {
+            return Err(JobsError::Busy(other.kind.as_str()));
+        }
         let id = inner.store.insert_job(kind.as_str(), subject)?;
         let (cancelled, cancelled_receiver) = watch::channel(false);
         let token = CancelToken::default();
@@ -73,16 +77,10 @@ impl Jobs {
                 }
             }
         });
-        let mut running = inner.running();
         running.push(Running { id, kind, cancel: token, cancelled });
         inner.write_process_state(&running);
         drop(running);
         Ok(Job { jobs: self.clone(), id, template, context, cancelled: cancelled_receiver, ended: false })
-    }
-
-    /// Whether a job of this kind runs.
-    pub fn is_running(&self, kind: JobKind) -> bool {
-        self.0.running().iter().any(|job| job.kind == kind)
     }
 
     /// Asks every job that the client's abort concerns to stop: all but dataset generations (contract section 3).
@@ -214,6 +212,7 @@ mod tests {
         assert_eq!(state(), ProcessState::Wait);
         predict.finish(Outcome::Completed);
         assert_eq!(state(), ProcessState::Run);
+        assert!(matches!(jobs.begin(JobKind::Reset, "flow.pth"), Err(JobsError::Busy("reset"))));
         drop(reset);
         assert_eq!(state(), ProcessState::Idle);
         let records = jobs.store().recent_jobs(9).unwrap();

@@ -24,6 +24,11 @@ impl JobKind {
         }
     }
 
+    /// Whether at most one such job runs at a time: those that change a model.
+    pub(crate) fn is_exclusive(self) -> bool {
+        self.process_state() == ProcessState::Run
+    }
+
     /// The process state that clients see while such a job runs (contract section 3).
     pub(crate) fn process_state(self) -> ProcessState {
         match self {

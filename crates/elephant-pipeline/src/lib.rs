@@ -1,1 +1,21 @@
-//! The use cases: generate a dataset, predict spots, keep models.
+//! The use cases: generate a dataset, receive a movie, keep models, predict spots.
+//!
+//! Data goes one way, from the movie to the spots. What the use cases need from outside (the network, the download) is
+//! stated as small traits in this crate and joined to it in the server's `wiring`. Nothing here knows of HTTP.
+
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
+
+mod error;
+mod memory;
+mod models;
+mod ports;
+mod predict;
+mod upload;
+mod workspace;
+
+pub use error::PipelineError;
+pub use models::{ModelSource, Models, VersatileLocations};
+pub use ports::{ModelDownload, PortError, SegmentationModel};
+pub use predict::{CropBox, PredictRequest, Predictor};
+pub use upload::Uploads;
+pub use workspace::Workspace;

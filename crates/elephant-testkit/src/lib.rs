@@ -1,10 +1,14 @@
 //! Fixtures for tests: where the oracle's files are, and how to read their arrays. For tests and benchmarks only.
 
+#![allow(clippy::disallowed_methods)]
+
 mod npy;
+mod server;
 
 use std::path::{Path, PathBuf};
 
 pub use npy::read_npy;
+pub use server::{Reply, TestServer};
 
 /// The project's root folder.
 pub fn project_root() -> PathBuf {

@@ -33,6 +33,10 @@ impl Coded for std::io::Error {
             std::io::ErrorKind::NotFound => ErrorCode::NotFound,
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorCode::StorageFull,
             std::io::ErrorKind::FileTooLarge => ErrorCode::TooLarge,
+            // A name that is too long, or that goes through a file as if it were a folder.
+            std::io::ErrorKind::InvalidFilename
+            | std::io::ErrorKind::NotADirectory
+            | std::io::ErrorKind::IsADirectory => ErrorCode::InvalidArgument,
             _ => ErrorCode::Internal,
         }
     }

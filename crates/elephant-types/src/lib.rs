@@ -5,6 +5,8 @@
 //! Conventions: arrays are C order with axes (t, c, z, y, x); vectors and matrices are (z, y, x). The x, y, z order of the
 //! ELEPHANT client exists only in the data-transfer objects of `elephant-api`.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
+
 mod error_code;
 mod name;
 mod segmentation;

@@ -1,0 +1,126 @@
+//! `/dataset`: whether a dataset is ready, and making it from its movie (contract sections 1.5 and 1.6).
+
+use axum::{
+    Json as Reply,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use elephant_jobs::JobKind;
+use elephant_pipeline::{GenerateOptions, check_dataset, find_movie, generate_dataset};
+use elephant_types::DatasetName;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{
+    Services,
+    job::{Caller, blocking, run},
+    json::Json,
+    number::Integer,
+    problem::Problem,
+};
+
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct CheckRequest {
+    /// Below the workspace's `datasets`.
+    #[schema(value_type = String)]
+    dataset_name: Option<DatasetName>,
+    /// Timepoints and size in voxels: (t, z, y, x), or (t, y, x) in 2-D.
+    #[schema(value_type = Vec<u64>)]
+    shape: Option<Vec<Integer>>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(crate) struct CheckReply {
+    /// "ready", or what is wrong with the dataset.
+    message: String,
+}
+
+/// Whether a dataset is ready
+#[utoipa::path(
+    post, path = "/dataset/check", tag = "dataset", request_body = CheckRequest,
+    responses((status = 200, body = CheckReply), (status = 400, description = "A field is missing or wrong"))
+)]
+pub(crate) async fn check(
+    State(services): State<Services>,
+    Json(request): Json<CheckRequest>,
+) -> Result<Reply<CheckReply>, Problem> {
+    let name = request.dataset_name.ok_or_else(|| Problem::bad_request("dataset_name key is missing"))?;
+    let shape = request.shape.ok_or_else(|| Problem::bad_request("shape key is missing"))?;
+    let shape: Option<Vec<u64>> = shape.into_iter().map(|edge| u64::try_from(edge.0).ok()).collect();
+    let shape = shape.ok_or_else(|| Problem::bad_request("shape: every size must be 0 or more"))?;
+    let folder = services.workspace.dataset(&name)?;
+    blocking(move || Ok(Reply(CheckReply { message: check_dataset(&folder, &shape) }))).await
+}
+
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct GenerateRequest {
+    /// Below the workspace's `datasets`; the movie must be there as an `.h5` file.
+    #[schema(value_type = String)]
+    dataset_name: DatasetName,
+    /// Whether the movie has one plane and the dataset shall be 2-D.
+    #[serde(default)]
+    is_2d: bool,
+    /// 16 bits per voxel (true), 8 (false), or what the values need (absent).
+    is_uint16: Option<bool>,
+    /// Intensities are divided by this number.
+    #[serde(default = "one")]
+    divisor: f64,
+    /// View setup (channel, angle) of the movie.
+    #[schema(value_type = u32)]
+    #[serde(default)]
+    setup: Option<Integer>,
+    /// Resolution level of the movie; 0 is the full resolution.
+    #[schema(value_type = u32)]
+    #[serde(default)]
+    level: Option<Integer>,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+/// Make a dataset from its movie
+///
+/// Replies when the dataset is ready; progress is told on `/events`. An old dataset is replaced, with its labels, when
+/// the new one is complete.
+#[utoipa::path(
+    post, path = "/dataset/generate", tag = "dataset", request_body = GenerateRequest,
+    responses(
+        (status = 200, description = "The dataset is ready"),
+        (status = 204, description = "There is no movie: upload one and try again"),
+        (status = 400, description = "The movie or a field is wrong"),
+        (status = 409, description = "This dataset is being made already"),
+        (status = 507, description = "The disk is full"),
+    )
+)]
+pub(crate) async fn generate(
+    State(services): State<Services>,
+    Json(request): Json<GenerateRequest>,
+) -> Result<Response, Problem> {
+    let name = request.dataset_name;
+    let folder = services.workspace.dataset(&name)?;
+    let Some(input) = find_movie(&services.workspace, &name)? else {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    };
+    let index = |field: &str, value: Option<Integer>| {
+        let index = u32::try_from(value.map_or(0, |value| value.0));
+        index.map_err(|_| Problem::bad_request(format!("{field} must be 0 or more")))
+    };
+    let options = GenerateOptions {
+        input,
+        output: folder,
+        setup: index("setup", request.setup)?,
+        level: index("level", request.level)?,
+        is_uint16: request.is_uint16,
+        divisor: request.divisor,
+        is_2d: request.is_2d,
+    };
+    let work = move |context: &_| generate_dataset(&options, context);
+    let done = run(&services, JobKind::Generate, name.as_str(), None, Caller::MayLeave, work).await?;
+    match done {
+        // The original's reply: an empty JSON string.
+        Some(_) => Ok(Reply("").into_response()),
+        None => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down; try again later")),
+    }
+}

@@ -1,0 +1,67 @@
+//! `/params`: training parameters that may change while training runs (contract section 1.4).
+
+use axum::{Json as Reply, extract::State};
+use elephant_jobs::TrainingParameters;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use crate::{Services, json::Json, number::Integer, problem::Problem};
+
+/// The largest number of crops that the client's settings offer.
+const MAX_CROPS: u32 = 1000;
+
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ParamsReply {
+    success: bool,
+    /// Learning rate; null until one is set.
+    lr: Option<f64>,
+    /// Crops per timepoint and epoch; null until one is set.
+    n_crops: Option<u32>,
+}
+
+impl ParamsReply {
+    fn of(parameters: TrainingParameters) -> Reply<Self> {
+        Reply(Self { success: true, lr: parameters.learning_rate, n_crops: parameters.crop_count })
+    }
+}
+
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct ParamsRequest {
+    /// Learning rate, above 0.
+    #[schema(value_type = Option<f64>)]
+    lr: Option<Value>,
+    /// Crops per timepoint and epoch, 0 to 1000.
+    #[schema(value_type = Option<u32>)]
+    n_crops: Option<Value>,
+}
+
+/// The training parameters last set
+#[utoipa::path(get, path = "/params", tag = "state", responses((status = 200, body = ParamsReply)))]
+pub(crate) async fn get(State(services): State<Services>) -> Result<Reply<ParamsReply>, Problem> {
+    Ok(ParamsReply::of(services.jobs.store().training_parameters()?))
+}
+
+/// Set training parameters, also while training runs
+#[utoipa::path(
+    post, path = "/params", tag = "state", request_body = ParamsRequest,
+    responses((status = 200, body = ParamsReply), (status = 400, description = "A value out of range"))
+)]
+pub(crate) async fn set(
+    State(services): State<Services>,
+    Json(request): Json<ParamsRequest>,
+) -> Result<Reply<ParamsReply>, Problem> {
+    let learning_rate = request.lr.map(|value| {
+        let rate = value.as_f64().filter(|rate| rate.is_finite() && *rate > 0.0);
+        rate.ok_or_else(|| Problem::bad_request(format!("Invalid learning rate: {value}")))
+    });
+    let crop_count = request.n_crops.map(|value| {
+        let count = serde_json::from_value(value.clone()).ok();
+        let count = count.and_then(|Integer(count)| u32::try_from(count).ok()).filter(|count| *count <= MAX_CROPS);
+        count.ok_or_else(|| Problem::bad_request(format!("Invalid number of crops: {value}")))
+    });
+    let parameters = TrainingParameters { learning_rate: learning_rate.transpose()?, crop_count: crop_count.transpose()? };
+    let store = services.jobs.store();
+    store.set_training_parameters(parameters)?;
+    Ok(ParamsReply::of(store.training_parameters()?))
+}

@@ -1,0 +1,56 @@
+//! `/state/process`: what the server is doing, and the abort (contract section 1.3).
+
+use axum::{Json as Reply, extract::State};
+use elephant_jobs::ProcessState;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{Services, json::Json, number::Integer, problem::Problem};
+
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ProcessReply {
+    success: bool,
+    /// 0 idle, 1 training or resetting a model, 2 predicting or updating labels.
+    state: i64,
+}
+
+impl ProcessReply {
+    fn of(state: ProcessState) -> Reply<Self> {
+        Reply(Self { success: true, state: state as i64 })
+    }
+}
+
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct ProcessRequest {
+    /// 0 aborts every running and waiting prediction, training and reset; 1 and 2 are only remembered.
+    #[schema(value_type = i64)]
+    state: serde_json::Value,
+}
+
+/// What the server is doing
+#[utoipa::path(get, path = "/state/process", tag = "state", responses((status = 200, body = ProcessReply)))]
+pub(crate) async fn get(State(services): State<Services>) -> Result<Reply<ProcessReply>, Problem> {
+    Ok(ProcessReply::of(services.jobs.store().process_state()?))
+}
+
+/// Abort what the server is doing
+///
+/// Replies at once; aborted requests answer `{"completed": false}` within a second.
+#[utoipa::path(
+    post, path = "/state/process", tag = "state", request_body = ProcessRequest,
+    responses((status = 200, body = ProcessReply), (status = 400, description = "Not one of the states"))
+)]
+pub(crate) async fn set(
+    State(services): State<Services>,
+    Json(request): Json<ProcessRequest>,
+) -> Result<Reply<ProcessReply>, Problem> {
+    let number = serde_json::from_value::<Integer>(request.state.clone()).ok();
+    let state = number.and_then(|number| ProcessState::from_number(number.0));
+    let state =
+        state.ok_or_else(|| Problem::bad_request(format!("Invalid state: {}", request.state)).also_as("res"))?;
+    match state {
+        ProcessState::Idle => services.jobs.abort()?,
+        state => services.jobs.set_process_state(state)?,
+    }
+    Ok(ProcessReply::of(state))
+}

@@ -1,0 +1,31 @@
+//! What an administrator needs: health, metrics, progress events, documentation.
+
+mod events;
+mod health;
+mod metrics;
+
+use axum::{
+    Router,
+    response::Redirect,
+    routing::get,
+};
+use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_swagger_ui::SwaggerUi;
+
+use crate::Services;
+
+pub use metrics::MetricsHandle;
+pub(crate) use metrics::{count_request, metrics_route};
+
+pub(crate) fn routes() -> OpenApiRouter<Services> {
+    OpenApiRouter::new()
+        .routes(routes!(health::live))
+        .routes(routes!(health::ready))
+        .routes(routes!(events::stream))
+}
+
+/// The OpenAPI document and its browser; the root leads there, as the original's does.
+pub(crate) fn documentation(document: utoipa::openapi::OpenApi) -> Router {
+    Router::from(SwaggerUi::new("/docs").url("/swagger.json", document))
+        .route("/", get(async || Redirect::temporary("/docs/")))
+}

@@ -1,0 +1,57 @@
+//! What can go wrong in a use case.
+
+use elephant_types::{Cancelled, Coded, ErrorCode};
+
+use crate::PortError;
+
+/// A use case failed; the message says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError {
+    /// The request asks for something impossible.
+    #[error("{0}")]
+    Invalid(String),
+    /// The request asks for something that is not there.
+    #[error("{0}")]
+    NotFound(String),
+    /// The request asks for more than this machine's memory.
+    #[error("{0}")]
+    TooLarge(String),
+    /// Somebody asked the task to stop.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+    /// A file operation failed.
+    #[error(transparent)]
+    Fs(#[from] elephant_fs::FsError),
+    /// A BigDataViewer file cannot be read.
+    #[error(transparent)]
+    H5(#[from] elephant_h5::H5Error),
+    /// A dataset's store cannot be read or written.
+    #[error(transparent)]
+    Volume(#[from] elephant_volume::VolumeError),
+    /// Voxels cannot be processed as asked.
+    #[error(transparent)]
+    Image(#[from] elephant_image::ImageError),
+    /// A checkpoint file cannot be read or written.
+    #[error(transparent)]
+    Checkpoint(#[from] elephant_checkpoint::CheckpointError),
+    /// The network or the download failed.
+    #[error(transparent)]
+    Port(#[from] PortError),
+}
+
+impl Coded for PipelineError {
+    fn code(&self) -> ErrorCode {
+        match self {
+            Self::Invalid(_) => ErrorCode::InvalidArgument,
+            Self::NotFound(_) => ErrorCode::NotFound,
+            Self::TooLarge(_) => ErrorCode::TooLarge,
+            Self::Cancelled(_) => ErrorCode::Cancelled,
+            Self::Fs(error) => error.code(),
+            Self::H5(error) => error.code(),
+            Self::Volume(error) => error.code(),
+            Self::Image(error) => error.code(),
+            Self::Checkpoint(error) => error.code(),
+            Self::Port(error) => error.code(),
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! What the use cases need from outside and do not know how to do: the network and the download.
+
+use std::{io::Read, path::Path};
+
+use elephant_checkpoint::Checkpoint;
+use elephant_types::{Coded, ErrorCode, NetworkKind, SegmentationRequest, TaskContext};
+use ndarray::Array4;
+
+/// A failure behind a port.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct PortError {
+    code: ErrorCode,
+    message: String,
+}
+
+impl PortError {
+    /// A failure of this kind; the message says what to do.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+impl Coded for PortError {
+    fn code(&self) -> ErrorCode {
+        self.code
+    }
+}
+
+/// A network that tells background, border and centre of cells apart (contract section 6.2).
+pub trait SegmentationModel: Send + Sync {
+    /// Class probabilities (c, z, y, x) of one image by the network in the `.pth` file `model`, the mean over an
+    /// ensemble. Waits for its turn on the device.
+    ///
+    /// # Errors
+    /// When the file is not such a network, the device fails, or the task is cancelled.
+    fn segment(
+        &self,
+        model: &Path,
+        request: SegmentationRequest,
+        context: &TaskContext,
+    ) -> Result<Array4<f32>, PortError>;
+
+    /// Whether every member of the checkpoint is a network of this kind.
+    ///
+    /// # Errors
+    /// When a parameter is missing, superfluous or of the wrong shape; the message names it.
+    fn verify(&self, checkpoint: &Checkpoint, kind: NetworkKind) -> Result<(), PortError>;
+
+    /// A network with random parameters; the same seed gives the same parameters.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn initialise(&self, kind: NetworkKind, seed: u64) -> Result<Checkpoint, PortError>;
+}
+
+/// Fetches model files from the network.
+pub trait ModelDownload: Send + Sync {
+    /// The content at `url`.
+    ///
+    /// # Errors
+    /// When the URL is not allowed or cannot be fetched; the message says what to do.
+    fn open(&self, url: &str) -> Result<Box<dyn Read + Send>, PortError>;
+}

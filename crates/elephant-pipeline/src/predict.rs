@@ -1,0 +1,295 @@
+//! One frame in, its cells out (contract sections 1.8 and 6).
+
+use std::sync::Arc;
+
+use elephant_image::{Dims, SpotOptions, find_spots, median_correction, normalize, resize_trilinear};
+use elephant_types::{
+    DatasetName, KeepAxials, ModelName, NetworkKind, Numerics, ProbabilityOutput, SegmentationRequest, Spot,
+    TaskContext, VoxelSize,
+};
+use elephant_volume::Dataset;
+use ndarray::{Array3, Array4, Axis, s};
+
+use crate::{Models, PipelineError, SegmentationModel, Workspace, memory};
+
+/// Which frame to predict, and how.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PredictRequest {
+    /// The dataset.
+    pub dataset: DatasetName,
+    /// The model; a missing one is replaced by the pretrained one.
+    pub model: ModelName,
+    /// The timepoint, from 0.
+    pub timepoint: usize,
+    /// Of the stored voxels, before any rescaling.
+    pub voxel_size: VoxelSize,
+    /// Pooling along z.
+    pub keep_axials: KeepAxials,
+    /// Whether the dataset is 3-D.
+    pub is_3d: bool,
+    /// Whether a 2-D network looks at each plane of a 3-D dataset.
+    pub use_2d: bool,
+    /// Whether tiles are padded.
+    pub is_pad: bool,
+    /// Whether each plane's median is moved to that of the frame first (3-D only).
+    pub use_median: bool,
+    /// Whether the class probabilities are stored in the dataset.
+    pub output_prediction: bool,
+    /// Size of the network's class "centre" as a fraction of the cell, in (0, 1].
+    pub center_ratio: f64,
+    /// Probability of the class "centre" above which a voxel belongs to a cell.
+    pub threshold: f64,
+    /// Smaller cells are dropped (micrometres).
+    pub min_radius_um: f64,
+    /// Larger semi-axes are clipped (micrometres).
+    pub max_radius_um: f64,
+    /// Tile size (z, y, x) in voxels of the rescaled image; `None` computes it in one piece.
+    pub patch: Option<[usize; 3]>,
+    /// Part of the frame to look at, in stored voxels; `None` is all of it.
+    pub crop: Option<CropBox>,
+    /// Size (z, y, x) to which the whole frame is rescaled first.
+    pub input_size: Option<[usize; 3]>,
+    /// Tiles per forward pass, at least 1.
+    pub batch_size: usize,
+}
+
+impl PredictRequest {
+    /// Whether the numbers make sense, as far as can be told without the dataset.
+    ///
+    /// # Errors
+    /// [`PipelineError::Invalid`] naming the field, by the client's name.
+    pub fn validate(&self) -> Result<(), PipelineError> {
+        let check = |is_valid: bool, rule: &str| if is_valid { Ok(()) } else { Err(PipelineError::Invalid(rule.into())) };
+        let (min, max) = (self.min_radius_um, self.max_radius_um);
+        check(self.center_ratio > 0.0 && self.center_ratio <= 1.0, "c_ratio must be above 0 and at most 1, usually 0.4")?;
+        check((0.0..=1.0).contains(&self.threshold), "p_thresh must be 0 to 1")?;
+        check(min.is_finite() && min >= 0.0, "r_min must be 0 or more")?;
+        check(max.is_finite() && max > 0.0 && max >= min, "r_max must be above 0 and not below r_min")?;
+        check(self.patch.is_none_or(|patch| !patch.contains(&0)), "patch must have edges of at least 1 voxel")?;
+        check(self.batch_size >= 1, "batch_size must be at least 1")
+    }
+}
+
+/// An axis-parallel box of voxels, (z, y, x).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CropBox {
+    /// The first voxel.
+    pub origin: [usize; 3],
+    /// Edge lengths.
+    pub size: [usize; 3],
+}
+
+impl CropBox {
+    fn whole(shape: [usize; 3]) -> Self {
+        Self { origin: [0; 3], size: shape }
+    }
+
+    /// The box in an image rescaled by `factor`, truncated like the original's (contract section 6.1).
+    fn rescaled(self, factor: [f64; 3]) -> Self {
+        let scale = |values: [usize; 3]| std::array::from_fn(|d| (values[d] as f64 * factor[d]) as usize);
+        Self { origin: scale(self.origin), size: scale(self.size) }
+    }
+
+    fn slice(self, image: &Array3<f32>) -> Array3<f32> {
+        let [z, y, x] = std::array::from_fn(|d| self.origin[d]..self.origin[d] + self.size[d]);
+        image.slice(s![z, y, x]).to_owned()
+    }
+}
+
+/// Detects the cells of one frame.
+pub struct Predictor {
+    workspace: Workspace,
+    models: Arc<Models>,
+    network: Arc<dyn SegmentationModel>,
+    numerics: Numerics,
+}
+
+impl Predictor {
+    /// Predicts datasets of `workspace` with its `models` on `network`, by the rules of `numerics`.
+    pub fn new(workspace: &Workspace, models: Arc<Models>, network: Arc<dyn SegmentationModel>, numerics: Numerics) -> Self {
+        Self { workspace: workspace.clone(), models, network, numerics }
+    }
+
+    /// The cells of one frame, in raster order of their first voxel.
+    ///
+    /// # Errors
+    /// When the dataset, timepoint, crop or model is not there, does not fit, or the task is cancelled. Nothing is
+    /// written then.
+    pub fn predict(&self, request: &PredictRequest, context: &TaskContext) -> Result<Vec<Spot>, PipelineError> {
+        let dataset = self.open(request)?;
+        let frame_shape = dataset.frame_shape();
+        let crop = checked_crop(request, frame_shape)?;
+        let input_shape = checked_input_size(request, frame_shape)?;
+        let factor: [f64; 3] = std::array::from_fn(|d| input_shape[d] as f64 / frame_shape[d] as f64);
+        let input_crop = crop.rescaled(factor);
+        if input_crop.size.contains(&0) {
+            return Err(PipelineError::Invalid("the crop box vanishes in the rescaled image; use a larger one".into()));
+        }
+        self.check_memory(request, frame_shape, input_crop.size)?;
+        let kind = if request.is_3d && !request.use_2d { NetworkKind::Volumetric } else { NetworkKind::Planar };
+        let model = self.models.require(&request.model, kind)?;
+        context.check()?;
+
+        let image = prepare(&dataset, request, crop, input_shape, input_crop)?;
+        context.check()?;
+        let output =
+            if request.output_prediction { ProbabilityOutput::AllClasses } else { ProbabilityOutput::Center };
+        let segmentation = SegmentationRequest {
+            image,
+            kind,
+            keep_axials: request.keep_axials,
+            tile: request.patch,
+            is_pad: request.is_pad,
+            batch_size: request.batch_size,
+            numerics: self.numerics,
+            output,
+        };
+        let probabilities = self.network.segment(&model, segmentation, context)?;
+        let spots = self.spots(request, &probabilities, input_crop.origin, factor, context)?;
+        if request.output_prediction {
+            let stored = resized_classes(probabilities, crop.size)?;
+            context.check()?;
+            dataset.write_probabilities(request.timepoint, crop.origin, stored.view())?;
+        }
+        Ok(spots)
+    }
+
+    fn open(&self, request: &PredictRequest) -> Result<Dataset, PipelineError> {
+        let folder = self.workspace.dataset(&request.dataset)?;
+        let name = &request.dataset;
+        if !folder.join("imgs.zarr").is_dir() {
+            return Err(PipelineError::NotFound(format!(
+                "the dataset {name} does not exist; upload its movie and make it with POST /dataset/generate"
+            )));
+        }
+        let dataset = Dataset::open(&folder)?;
+        if dataset.is_3d() != request.is_3d {
+            let dims = |is_3d| if is_3d { "3-D" } else { "2-D" };
+            return Err(PipelineError::Invalid(format!(
+                "the dataset {name} is {} but the request says {}; set is_3d to {}",
+                dims(dataset.is_3d()),
+                dims(request.is_3d),
+                dataset.is_3d()
+            )));
+        }
+        let count = dataset.timepoint_count();
+        if request.timepoint >= count {
+            return Err(PipelineError::NotFound(format!(
+                "the dataset {name} has no timepoint {}; it has {count}, counted from 0",
+                request.timepoint
+            )));
+        }
+        Ok(dataset)
+    }
+
+    /// Refuses what would be killed for want of memory half-way. The network's activations are the largest part:
+    /// about 16 channels in three buffers at full resolution, and the pyramid below.
+    fn check_memory(&self, request: &PredictRequest, frame: [usize; 3], input: [usize; 3]) -> Result<(), PipelineError> {
+        const ACTIVATION_BYTES: f64 = 320.0;
+        const IMAGE_BYTES: f64 = 4.0 * 6.0;
+        let voxels = |shape: [usize; 3]| shape.iter().map(|&edge| edge as f64).product::<f64>();
+        let tile = request.patch.map_or(input, |patch| std::array::from_fn(|d| patch[d].min(input[d])));
+        let tile = if request.use_2d { [1, tile[1], tile[2]] } else { tile };
+        let needed = voxels(frame) * 4.0
+            + voxels(input) * IMAGE_BYTES
+            + voxels(tile) * request.batch_size as f64 * ACTIVATION_BYTES;
+        let available = memory::available_bytes().unwrap_or(u64::MAX);
+        if needed > available as f64 {
+            return Err(PipelineError::TooLarge(format!(
+                "the prediction needs about {:.1} GB of memory and {:.1} GB are free; predict with smaller patches, \
+                 a smaller batch or a crop box",
+                needed / 1e9,
+                available as f64 / 1e9
+            )));
+        }
+        Ok(())
+    }
+
+    fn spots(
+        &self,
+        request: &PredictRequest,
+        probabilities: &Array4<f32>,
+        origin: [usize; 3],
+        factor: [f64; 3],
+        context: &TaskContext,
+    ) -> Result<Vec<Spot>, PipelineError> {
+        let edges = request.voxel_size.zyx();
+        let voxel_size = VoxelSize::new(std::array::from_fn(|d| edges[d] / factor[d]))
+            .map_err(|error| PipelineError::Invalid(error.to_string()))?;
+        let options = SpotOptions {
+            t: request.timepoint,
+            voxel_size,
+            origin_vox: origin,
+            c_ratio: request.center_ratio,
+            p_thresh: request.threshold,
+            r_min_um: request.min_radius_um,
+            r_max_um: request.max_radius_um,
+            dims: if request.is_3d { Dims::ThreeD } else { Dims::TwoD },
+            use_2d: request.use_2d,
+            numerics: self.numerics,
+        };
+        // The class "centre" is the last channel, or the only one.
+        let center = probabilities.index_axis(Axis(0), probabilities.len_of(Axis(0)) - 1);
+        Ok(find_spots(center, &options, context.cancel_token())?)
+    }
+}
+
+fn checked_crop(request: &PredictRequest, frame: [usize; 3]) -> Result<CropBox, PipelineError> {
+    let Some(crop) = request.crop else { return Ok(CropBox::whole(frame)) };
+    let fits = |d: usize| crop.size[d] > 0 && crop.origin[d].checked_add(crop.size[d]).is_some_and(|end| end <= frame[d]);
+    if (0..3).all(fits) {
+        return Ok(crop);
+    }
+    let xyz = |values: [usize; 3]| [values[2], values[1], values[0]];
+    Err(PipelineError::Invalid(format!(
+        "the crop box at {:?} of size {:?} (x, y, z) is not inside the image of size {:?}",
+        xyz(crop.origin),
+        xyz(crop.size),
+        xyz(frame)
+    )))
+}
+
+fn checked_input_size(request: &PredictRequest, frame: [usize; 3]) -> Result<[usize; 3], PipelineError> {
+    let input = request.input_size.unwrap_or(frame);
+    let input = if request.is_3d { input } else { [1, input[1], input[2]] };
+    if input.contains(&0) {
+        return Err(PipelineError::Invalid(
+            "the input size has an edge of 0 voxels; use rescale factors above 0".into(),
+        ));
+    }
+    Ok(input)
+}
+
+/// The network's input: intensities scaled to 0..=1 over what is read (contract section 6.1).
+fn prepare(
+    dataset: &Dataset,
+    request: &PredictRequest,
+    crop: CropBox,
+    input_shape: [usize; 3],
+    input_crop: CropBox,
+) -> Result<Array3<f32>, PipelineError> {
+    let is_rescaled = input_shape != dataset.frame_shape();
+    let read = if is_rescaled { CropBox::whole(dataset.frame_shape()) } else { crop };
+    let mut image = dataset.read_frame(request.timepoint, read.origin, read.size)?;
+    if request.use_median && request.is_3d {
+        median_correction(image.view_mut());
+    }
+    normalize(image.view_mut());
+    if !is_rescaled {
+        return Ok(image);
+    }
+    let resized = resize_trilinear(image.view(), input_shape)?;
+    Ok(if input_crop == CropBox::whole(input_shape) { resized } else { input_crop.slice(&resized) })
+}
+
+/// Class probabilities at the size of the stored voxels.
+fn resized_classes(probabilities: Array4<f32>, size: [usize; 3]) -> Result<Array4<f32>, PipelineError> {
+    let (_, z, y, x) = probabilities.dim();
+    if [z, y, x] == size {
+        return Ok(probabilities);
+    }
+    let classes = probabilities.outer_iter().map(|class| resize_trilinear(class, size));
+    let classes: Vec<_> = classes.collect::<Result<_, _>>()?;
+    let views: Vec<_> = classes.iter().map(|class| class.view()).collect();
+    ndarray::stack(Axis(0), &views).map_err(|error| PipelineError::Invalid(error.to_string()))
+}

@@ -1,0 +1,172 @@
+//! The command line. Every option has an environment name, so that a container can be set up without arguments.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use elephant_types::Numerics;
+
+/// The server behind interactive 3-D cell tracking with Mastodon and ELEPHANT.
+///
+/// Start it with `elephant-server serve`, then point the client at it: in Mastodon's ELEPHANT preferences set the server
+/// URL to http://localhost:8080. See http://localhost:8080/docs for all requests.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve clients until stopped with Ctrl-C or SIGTERM
+    Serve(Box<ServeArgs>),
+    /// Write a synthetic embryo movie with its ground truth, to try the server without data
+    ///
+    /// The folder then holds NAME.h5 and NAME.xml (open the latter in BigDataViewer or Mastodon), the true masks and
+    /// tracks in TRA (Cell Tracking Challenge format) and the true spots in spots.json. The same seed gives the same
+    /// movie.
+    Demo(DemoArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Folder for datasets, models and logs; made when missing
+    #[arg(long, env = "ELEPHANT_WORKSPACE", default_value = "workspace", value_name = "DIR")]
+    pub workspace: PathBuf,
+
+    /// Address to listen on; use 0.0.0.0:8080 to be reached from other machines (then set a token, or use an SSH tunnel)
+    #[arg(long, env = "ELEPHANT_BIND", default_value = "127.0.0.1:8080", value_name = "ADDRESS:PORT")]
+    pub bind: SocketAddr,
+
+    /// Prepare a synthetic dataset when the workspace has none, and print how to use it
+    #[arg(long, env = "ELEPHANT_DEMO")]
+    pub demo: bool,
+
+    /// Whose numbers to compute: the mended method, or the original server's bit for bit
+    #[arg(long, env = "ELEPHANT_NUMERICS", value_enum, default_value_t)]
+    pub numerics: NumericsArg,
+
+    /// Device for the network: auto takes the first GPU there is
+    #[arg(long, env = "ELEPHANT_DEVICE", value_enum, default_value_t)]
+    pub device: DeviceArg,
+
+    /// Floating-point format of the network; bf16 is faster on CPUs with AVX512-BF16 and on GPUs
+    #[arg(long, env = "ELEPHANT_PRECISION", value_enum, default_value_t)]
+    pub precision: PrecisionArg,
+
+    /// CPU threads for the network [default: all cores]
+    #[arg(long, env = "ELEPHANT_THREADS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub threads: Option<u16>,
+
+    /// Token that every request must carry as `Authorization: Bearer TOKEN` (the Java client cannot send one)
+    #[arg(long, env = "ELEPHANT_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+
+    /// Web page that may call the server, like https://lab.example.org; may be given several times
+    #[arg(long = "cors-origin", env = "ELEPHANT_CORS_ORIGINS", value_delimiter = ',', value_name = "ORIGIN")]
+    pub cors_origins: Vec<String>,
+
+    /// Hosts that models may be fetched from
+    #[arg(
+        long,
+        env = "ELEPHANT_MODEL_HOSTS",
+        value_delimiter = ',',
+        value_name = "HOST",
+        default_value = "github.com,release-assets.githubusercontent.com,objects.githubusercontent.com"
+    )]
+    pub model_hosts: Vec<String>,
+
+    /// File or https URL of the pretrained 3-D network ("Versatile")
+    #[arg(
+        long,
+        env = "ELEPHANT_VERSATILE_3D",
+        value_name = "PATH_OR_URL",
+        default_value = "https://github.com/elephant-track/elephant-server/releases/download/data/versatile3d.pth"
+    )]
+    pub versatile_3d: String,
+
+    /// File or https URL of the pretrained 2-D network
+    #[arg(
+        long,
+        env = "ELEPHANT_VERSATILE_2D",
+        value_name = "PATH_OR_URL",
+        default_value = "https://github.com/elephant-track/elephant-server/releases/download/data/versatile2d.pth"
+    )]
+    pub versatile_2d: String,
+
+    /// How to write the log
+    #[arg(long, env = "ELEPHANT_LOG_FORMAT", value_enum, default_value_t)]
+    pub log_format: LogFormat,
+}
+
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Folder to write to; made when missing
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
+
+    /// Name of the movie's files
+    #[arg(long, default_value = "elephant-demo")]
+    pub name: String,
+
+    /// Another seed gives another embryo
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum NumericsArg {
+    /// The original's method with its mistakes mended (docs/numerics.md)
+    #[default]
+    Corrected,
+    /// The original's numbers, with its mistakes
+    Original,
+}
+
+impl From<NumericsArg> for Numerics {
+    fn from(numerics: NumericsArg) -> Self {
+        match numerics {
+            NumericsArg::Corrected => Self::Corrected,
+            NumericsArg::Original => Self::Original,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, ValueEnum)]
+pub enum DeviceArg {
+    /// The first GPU, or the CPU when there is none
+    #[default]
+    Auto,
+    /// The CPU
+    Cpu,
+    /// The first GPU, or an error when there is none
+    Cuda,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum PrecisionArg {
+    /// 32 bits
+    #[default]
+    F32,
+    /// 16 bits with the range of 32
+    Bf16,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum LogFormat {
+    /// For people
+    #[default]
+    Text,
+    /// One JSON object a line, for log collectors
+    Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

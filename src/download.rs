@@ -1,0 +1,95 @@
+//! Fetching model files over https, from allowed hosts only, redirects included.
+
+use std::{io::Read, time::Duration};
+
+use elephant_pipeline::{ModelDownload, PortError};
+use elephant_types::ErrorCode;
+use ureq::{
+    Agent,
+    http::{Uri, header, uri::Scheme},
+};
+
+const MAX_REDIRECTS: usize = 5;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Of a whole download: a model of 24 MB on a slow line.
+const TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Downloads from a closed list of hosts.
+pub struct HttpsDownload {
+    agent: Agent,
+    hosts: Vec<String>,
+}
+
+impl HttpsDownload {
+    /// Downloads from `hosts` only.
+    pub fn new(hosts: Vec<String>) -> Self {
+        let config = Agent::config_builder()
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_global(Some(TIMEOUT))
+            .build();
+        Self { agent: config.into(), hosts }
+    }
+
+    fn allowed(&self, url: &str) -> Result<Uri, PortError> {
+        let refuse = |why: &str| PortError::new(ErrorCode::InvalidArgument, format!("the model's address {url} {why}"));
+        let uri: Uri = url.parse().map_err(|_| refuse("is not a URL"))?;
+        if uri.scheme() != Some(&Scheme::HTTPS) {
+            return Err(refuse("does not start with https://"));
+        }
+        let host = uri.host().unwrap_or_default();
+        if !self.hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host)) {
+            return Err(refuse(&format!(
+                "is not on an allowed host; these are {} (see --model-hosts)",
+                self.hosts.join(", ")
+            )));
+        }
+        Ok(uri)
+    }
+}
+
+impl ModelDownload for HttpsDownload {
+    fn open(&self, url: &str) -> Result<Box<dyn Read + Send>, PortError> {
+        let failed = |why: String| {
+            let advice = "check the network, or fetch the file elsewhere and upload it";
+            PortError::new(ErrorCode::Unavailable, format!("cannot fetch {url}: {why}; {advice}"))
+        };
+        let mut next = url.to_owned();
+        for _ in 0..=MAX_REDIRECTS {
+            let uri = self.allowed(&next)?;
+            let response = self.agent.get(uri).call().map_err(|error| failed(error.to_string()))?;
+            if !response.status().is_redirection() {
+                return Ok(Box::new(response.into_body().into_reader()));
+            }
+            let location = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
+            location.ok_or_else(|| failed("a redirect without a target".into()))?.clone_into(&mut next);
+        }
+        Err(failed("too many redirects".into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use elephant_types::Coded;
+
+    use super::*;
+
+    #[test]
+    fn only_https_from_allowed_hosts() {
+        let download = HttpsDownload::new(vec!["models.example.org".into()]);
+        for url in [
+            "http://models.example.org/a.pth",
+            "https://other.example.org/a.pth",
+            "https://models.example.org.evil.com/a.pth",
+            "https://models.example.org@evil.com/a.pth",
+            "file:///etc/passwd",
+            "Versatile",
+            "",
+        ] {
+            let error = download.open(url).err().expect(url);
+            assert_eq!(error.code(), ErrorCode::InvalidArgument, "{url}: {error}");
+        }
+        assert!(download.allowed("https://MODELS.example.org/a.pth").is_ok());
+    }
+}

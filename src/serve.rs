@@ -1,0 +1,82 @@
+//! `elephant-server serve`.
+
+use std::{net::SocketAddr, time::Duration};
+
+use anyhow::{Context, Result};
+use elephant_api::{Access, MetricsHandle};
+use elephant_jobs::Jobs;
+use elephant_pipeline::Workspace;
+use tokio::{net::TcpListener, signal::unix};
+use tokio_util::sync::CancellationToken;
+
+use crate::{config::ServeArgs, demo, telemetry, wiring};
+
+/// How long running requests may take to end after a signal.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Serves until SIGINT or SIGTERM.
+pub fn serve(args: ServeArgs) -> Result<()> {
+    telemetry::init(args.log_format);
+    let workspace = Workspace::open(&args.workspace)
+        .with_context(|| format!("cannot use the workspace {}", args.workspace.display()))?;
+    let demo = if args.demo { demo::prepare(&workspace)? } else { None };
+    let access = access(&args)?;
+    let metrics = MetricsHandle::install().context("cannot collect metrics")?;
+    let closing = CancellationToken::new();
+    let (services, jobs) = wiring::services(&args, &workspace, closing.clone())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    runtime.block_on(async {
+        let listener = listen(args.bind).await?;
+        let address = listener.local_addr()?;
+        println!("elephant-server listens on http://{address} (documentation: http://{address}/docs)");
+        if let Some(demo) = demo {
+            println!("{}", demo.instructions(address));
+        }
+        let router = elephant_api::router(services, access, metrics);
+        let server = axum::serve(listener, router).with_graceful_shutdown(stop_signal(jobs, closing.clone()));
+        let forced = async {
+            closing.cancelled().await;
+            tokio::time::sleep(SHUTDOWN_TIMEOUT).await;
+        };
+        tokio::select! {
+            result = async { server.await } => result.context("the server failed"),
+            () = forced => {
+                tracing::warn!("requests are still running; leaving them");
+                Ok(())
+            }
+        }
+    })?;
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    Ok(())
+}
+
+fn access(args: &ServeArgs) -> Result<Access> {
+    let origins = args.cors_origins.iter().map(|origin| origin.parse().with_context(|| format!("--cors-origin {origin}")));
+    if !args.bind.ip().is_loopback() && args.token.is_none() {
+        tracing::warn!("everyone who reaches {} can use this server; set a token, or listen on 127.0.0.1", args.bind);
+    }
+    Ok(Access::new(args.token.clone(), origins.collect::<Result<_>>()?))
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}; stop what uses it or choose another one with --bind"))
+}
+
+/// Resolves at the first SIGINT or SIGTERM, and asks the jobs to stop.
+async fn stop_signal(jobs: Jobs, closing: CancellationToken) {
+    let terminate = async {
+        match unix::signal(unix::SignalKind::terminate()) {
+            Ok(mut signal) => drop(signal.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminate => {}
+    }
+    tracing::info!("stopping");
+    jobs.cancel_all();
+    closing.cancel();
+}

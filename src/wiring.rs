@@ -1,0 +1,128 @@
+//! The one place where the use cases meet the libraries that do the work for them.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
+
+use anyhow::{Context, Result};
+use elephant_api::Services;
+use elephant_checkpoint::Checkpoint;
+use elephant_jobs::{Jobs, Store};
+use elephant_nn::{DeviceChoice, DeviceHandle, DeviceOptions, Model, NnError};
+use elephant_pipeline::{Models, PortError, Predictor, SegmentationModel, Uploads, VersatileLocations, Workspace};
+use elephant_types::{Coded, ErrorCode, NetworkKind, SegmentationRequest, TaskContext};
+use ndarray::Array4;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::{DeviceArg, ServeArgs},
+    download::HttpsDownload,
+};
+
+/// Joins everything that `serve` needs.
+pub fn services(args: &ServeArgs, workspace: &Workspace, closing: CancellationToken) -> Result<(Services, Jobs)> {
+    let state = workspace.state_file();
+    let store = Store::open(&state).with_context(|| format!("cannot use the state database {}", state.display()))?;
+    let (jobs, interrupted) = Jobs::recover(store).context("cannot use the state database")?;
+    for job in interrupted {
+        tracing::warn!(job = job.id, kind = job.kind, subject = job.subject, "interrupted when the server was killed");
+    }
+    let network: Arc<dyn SegmentationModel> = Arc::new(Network::start(args)?);
+    let versatile =
+        VersatileLocations { volumetric: args.versatile_3d.clone(), planar: args.versatile_2d.clone() };
+    let download = Arc::new(HttpsDownload::new(args.model_hosts.clone()));
+    let models = Arc::new(Models::new(workspace, network.clone(), download, versatile));
+    let predictor = Predictor::new(workspace, models.clone(), network, args.numerics.into());
+    let uploads = Uploads::open(workspace)?;
+    Ok((Services::new(workspace.clone(), jobs.clone(), uploads, models, predictor, closing), jobs))
+}
+
+/// The U-Net on its device.
+struct Network {
+    device: DeviceHandle,
+    last_model: Mutex<Option<LoadedModel>>,
+}
+
+/// The model used last, kept until its file changes.
+struct LoadedModel {
+    path: PathBuf,
+    version: FileVersion,
+    model: Arc<Model>,
+}
+
+/// Tells one version of a file from the next: models are replaced by renaming, which changes the inode.
+#[derive(PartialEq)]
+struct FileVersion {
+    inode: u64,
+    bytes: u64,
+    modified: Option<SystemTime>,
+}
+
+impl FileVersion {
+    fn of(path: &Path) -> std::io::Result<Self> {
+        use std::os::unix::fs::MetadataExt;
+        let metadata = path.metadata()?;
+        Ok(Self { inode: metadata.ino(), bytes: metadata.len(), modified: metadata.modified().ok() })
+    }
+}
+
+impl Network {
+    fn start(args: &ServeArgs) -> Result<Self> {
+        let device = match args.device {
+            DeviceArg::Auto => DeviceChoice::Auto,
+            DeviceArg::Cpu => DeviceChoice::Cpu,
+            DeviceArg::Cuda => DeviceChoice::Cuda(0),
+        };
+        let options = DeviceOptions { device, threads: args.threads.map(usize::from) };
+        let device = DeviceHandle::start(options)?;
+        if args.device == DeviceArg::Cuda {
+            // Asked for by name, it must be there; otherwise it is found while the server already answers.
+            device.info()?;
+        }
+        Ok(Self { device, last_model: Mutex::default() })
+    }
+
+    fn model(&self, path: &Path) -> Result<Arc<Model>, PortError> {
+        let version = FileVersion::of(path).map_err(|error| {
+            PortError::new(ErrorCode::NotFound, format!("cannot read the model {}: {error}", path.display()))
+        })?;
+        let mut last = self.last_model.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(loaded) = last.as_ref().filter(|loaded| loaded.path == path && loaded.version == version) {
+            return Ok(loaded.model.clone());
+        }
+        let model = Arc::new(Model::read(path).map_err(|error| port_error(&error))?);
+        *last = Some(LoadedModel { path: path.to_owned(), version, model: model.clone() });
+        Ok(model)
+    }
+}
+
+impl SegmentationModel for Network {
+    fn segment(
+        &self,
+        model: &Path,
+        request: SegmentationRequest,
+        context: &TaskContext,
+    ) -> Result<Array4<f32>, PortError> {
+        self.device.segment(self.model(model)?, request, context.clone()).map_err(|error| port_error(&error))
+    }
+
+    fn verify(&self, checkpoint: &Checkpoint, kind: NetworkKind) -> Result<(), PortError> {
+        let model = Model::new(checkpoint.clone()).map_err(|error| port_error(&error))?;
+        if model.kind() == kind {
+            return Ok(());
+        }
+        let dims = |kind| if kind == NetworkKind::Volumetric { "3-D" } else { "2-D" };
+        let message = format!("the file holds a {} network but a {} one is needed", dims(model.kind()), dims(kind));
+        Err(PortError::new(ErrorCode::InvalidArgument, message))
+    }
+
+    fn initialise(&self, kind: NetworkKind, seed: u64) -> Result<Checkpoint, PortError> {
+        Model::random(kind, seed).map(|model| model.checkpoint().clone()).map_err(|error| port_error(&error))
+    }
+}
+
+fn port_error(error: &NnError) -> PortError {
+    PortError::new(error.code(), error.to_string())
+}
