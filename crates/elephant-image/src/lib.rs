@@ -6,6 +6,7 @@
 //! Everything here works on arrays in memory, (z, y, x) in C order; a 2-D image has z = 1. No files, no network model, no
 //! state. Results do not depend on the number of threads.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
 #![allow(clippy::needless_pass_by_value, reason = "array views are handles, passed by value as slices are")]
 
 mod components;

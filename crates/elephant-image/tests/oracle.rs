@@ -1,5 +1,7 @@
 //! Spots and prepared images against those of the original server and of its libraries.
 
+#![allow(clippy::disallowed_methods)]
+
 use elephant_image::{Dims, ImageError, SpotOptions, find_spots, median_correction, resize_trilinear};
 use elephant_testkit::{golden, read_json, read_npy, shared};
 use elephant_types::{CancelToken, Coded, ErrorCode, Numerics, Spot, VoxelSize};

@@ -80,7 +80,7 @@ struct SegmentJob {
     request: SegmentationRequest,
     context: TaskContext,
     span: Span,
-    reply: mpsc::Sender<Result<Array4<f32>, NnError>>,
+    reply: SyncSender<Result<Array4<f32>, NnError>>,
 }
 
 impl DeviceHandle {
@@ -123,7 +123,7 @@ impl DeviceHandle {
         if model.kind() != request.kind {
             return Err(NnError::wrong_kind(model.kind(), request.kind));
         }
-        let (reply, result) = mpsc::channel();
+        let (reply, result) = mpsc::sync_channel(1);
         let cancel = context.cancel_token().clone();
         let job = SegmentJob { model, request, context, span: Span::current(), reply };
         let commands = self.0.commands.as_ref().ok_or(NnError::Stopped)?;

@@ -5,6 +5,8 @@
 //!
 //! Not here: reading images, normalising them, and finding cells in the probabilities.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
+
 mod architecture;
 mod cuda;
 mod device;
