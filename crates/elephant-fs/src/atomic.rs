@@ -30,6 +30,24 @@ pub fn write_atomic(path: &Path, write: impl FnOnce(&mut BufWriter<&File>) -> io
     sync_folder(folder)
 }
 
+/// Replaces a small file as [`write_atomic`] does, but leaves it to the operating system when it reaches the disk: for
+/// files that come by the thousand. `path` holds its old content or the new whenever the process is killed; after a power
+/// failure either may be lost. The folder must exist.
+///
+/// # Errors
+/// When the content cannot be written; the old file is then untouched and no temporary file stays.
+pub fn replace_unflushed(path: &Path, content: &[u8]) -> Result<(), FsError> {
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut temporary = tempfile::Builder::new()
+        .prefix(".tmp-")
+        .permissions(published_permissions())
+        .tempfile_in(folder)
+        .map_err(FsError::io("create a temporary file in", folder))?;
+    temporary.write_all(content).map_err(FsError::io("write", path))?;
+    temporary.persist(path).map_err(|failed| FsError::io("replace", path)(failed.error))?;
+    Ok(())
+}
+
 /// Copies a file as [`write_atomic`] writes one.
 ///
 /// # Errors
@@ -40,8 +58,12 @@ pub fn copy_atomic(from: &Path, to: &Path) -> Result<(), FsError> {
 }
 
 fn set_default_permissions(file: &File) -> io::Result<()> {
+    file.set_permissions(published_permissions())
+}
+
+fn published_permissions() -> fs::Permissions {
     use std::os::unix::fs::PermissionsExt;
-    file.set_permissions(fs::Permissions::from_mode(0o644))
+    fs::Permissions::from_mode(0o644)
 }
 
 /// Flushes a folder's list of names, so that a rename survives a power failure.
@@ -52,6 +74,19 @@ pub(crate) fn sync_folder(folder: &Path) -> Result<(), FsError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_small_file_is_replaced_and_readable_by_others() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("0.0.0");
+        for content in ["old", "new"] {
+            replace_unflushed(&path, content.as_bytes()).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), content);
+        }
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o444, 0o444);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file stays");
+    }
 
     #[test]
     fn a_failed_write_leaves_the_old_file_alone() {

@@ -5,6 +5,8 @@
 //!
 //! Temporary names start with a dot; names of datasets, models and files may not, so the two never meet.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
+
 mod atomic;
 mod error;
 mod lock;
@@ -12,7 +14,7 @@ mod root;
 mod space;
 mod staging;
 
-pub use atomic::{copy_atomic, write_atomic};
+pub use atomic::{copy_atomic, replace_unflushed, write_atomic};
 pub use error::FsError;
 pub use lock::FolderLock;
 pub use root::Root;

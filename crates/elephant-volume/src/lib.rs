@@ -1,1 +1,26 @@
 //! Chunked arrays on disk: the seven Zarr v2 stores of an ELEPHANT dataset.
+//!
+//! [`ArrayStore`] reads and writes boxes of one array; [`Dataset`] knows which arrays a dataset consists of. Names, shapes,
+//! chunks, data types and metadata are those of the original server (contract section 6.11), so that a workspace moves
+//! between the two. Chunks are compressed by Blosc through its C library; a chunk's file is old or new, never half, and no
+//! length in a file is trusted.
+//!
+//! It knows nothing of movies, networks or what the voxels mean.
+
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
+
+#[cfg(target_endian = "big")]
+compile_error!("chunks are little endian and are read without conversion");
+
+mod array;
+mod blosc;
+mod data_type;
+mod dataset;
+mod error;
+mod metadata;
+mod tiles;
+
+pub use array::ArrayStore;
+pub use data_type::{DataType, Element};
+pub use dataset::{Dataset, DatasetShape, Store};
+pub use error::VolumeError;

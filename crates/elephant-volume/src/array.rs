@@ -1,0 +1,241 @@
+//! One chunked array on disk: a folder with a `.zarray` file and one file for each chunk (Zarr specification v2).
+
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use elephant_fs::{FsError, replace_unflushed, write_atomic};
+use ndarray::{ArrayViewD, ArrayViewMutD};
+use rayon::prelude::*;
+
+use crate::{
+    DataType, Element, VolumeError,
+    blosc::{self, HEADER_BYTES},
+    metadata::{Compressor, Metadata, Refused},
+    tiles::{convert_into, tiles},
+};
+
+/// Longest `.zarray` file that is read, in bytes.
+const MAX_METADATA_BYTES: u64 = 1 << 20;
+/// Most chunks that one box may touch. Whole frames touch thousands.
+const MAX_CHUNKS_AT_ONCE: usize = 1 << 23;
+
+/// A Zarr v2 array in a folder of its own.
+///
+/// Chunks change by replacement: a reader in any process sees a chunk's old content or its new one. Two writers of the
+/// same chunk must take turns, or the later one wins.
+#[derive(Debug)]
+pub struct ArrayStore {
+    folder: PathBuf,
+    name: String,
+    metadata: Metadata,
+}
+
+impl ArrayStore {
+    /// Makes an empty array in a new folder.
+    ///
+    /// # Errors
+    /// When the folder cannot be made or the metadata not be written.
+    pub fn create(folder: &Path, shape: &[usize], chunks: &[usize], data_type: DataType) -> Result<Self, VolumeError> {
+        let metadata = Metadata::new(shape, chunks, data_type);
+        write_atomic(&folder.join(".zarray"), |file| io::Write::write_all(file, &metadata.to_json()))?;
+        Ok(Self { folder: folder.to_owned(), name: store_name(folder), metadata })
+    }
+
+    /// Opens an existing array.
+    ///
+    /// # Errors
+    /// [`VolumeError::Missing`] when there is none, others when it is not one this crate can read.
+    pub fn open(folder: &Path) -> Result<Self, VolumeError> {
+        let store = store_name(folder);
+        let Ok(file) = File::open(folder.join(".zarray")) else { return Err(VolumeError::Missing { store }) };
+        let mut text = Vec::new();
+        file.take(MAX_METADATA_BYTES).read_to_end(&mut text).map_err(FsError::io("read", folder.join(".zarray")))?;
+        match Metadata::from_json(&text) {
+            Ok(metadata) => Ok(Self { folder: folder.to_owned(), name: store, metadata }),
+            Err(Refused::Damaged(reason)) => Err(VolumeError::Metadata { store, reason }),
+            Err(Refused::Unsupported(feature)) => Err(VolumeError::Unsupported { store, feature }),
+        }
+    }
+
+    /// The name of the array's folder.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Elements along each axis.
+    pub fn shape(&self) -> &[usize] {
+        &self.metadata.shape
+    }
+
+    /// Elements of a chunk along each axis.
+    pub fn chunks(&self) -> &[usize] {
+        &self.metadata.chunks
+    }
+
+    /// What an element is.
+    pub fn data_type(&self) -> DataType {
+        self.metadata.data_type
+    }
+
+    /// Reads the box that begins at `start` into `out`, which has the box's shape. Elements that were never written have
+    /// the array's fill value. Uses all threads of the current rayon pool.
+    ///
+    /// # Errors
+    /// When the box leaves the array, the array holds another type than `T`, or a chunk is damaged.
+    pub fn read<T: Element>(&self, start: &[usize], out: ArrayViewMutD<'_, T>) -> Result<(), VolumeError> {
+        self.read_as(start, out, |value: T| value)
+    }
+
+    /// As [`read`](Self::read), with every element passed through `convert`.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_as<T: Element, U: Copy + Send + Sync>(
+        &self,
+        start: &[usize],
+        out: ArrayViewMutD<'_, U>,
+        convert: impl Fn(T) -> U + Sync,
+    ) -> Result<(), VolumeError> {
+        self.check_access::<T>(start, out.shape())?;
+        let fill = convert(T::from_f64(self.metadata.fill));
+        tiles(out, start, self.chunks(), ArrayViewMutD::split_at).into_par_iter().try_for_each_init(
+            || Buffers::new(&self.metadata),
+            |buffers, mut tile| {
+                if !self.load(&tile.chunk, buffers)? {
+                    tile.part.fill(fill);
+                    return Ok(());
+                }
+                let stored = tile.window(&buffers.elements, self.chunks());
+                convert_into(stored, tile.part.view_mut(), &convert);
+                Ok(())
+            },
+        )
+    }
+
+    /// Writes `data` into the box that begins at `start`. Chunks that the box covers in part keep their other elements.
+    /// Uses all threads of the current rayon pool.
+    ///
+    /// # Errors
+    /// When the box leaves the array, the array holds another type than `T`, or the disk is full. Some chunks may be
+    /// written then, each of them whole.
+    pub fn write<T: Element>(&self, start: &[usize], data: ArrayViewD<'_, T>) -> Result<(), VolumeError> {
+        self.write_as(start, data, |value: T| value)
+    }
+
+    /// As [`write`](Self::write), with every element passed through `convert`.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn write_as<T: Element, U: Copy + Sync>(
+        &self,
+        start: &[usize],
+        data: ArrayViewD<'_, U>,
+        convert: impl Fn(U) -> T + Sync,
+    ) -> Result<(), VolumeError> {
+        self.check_access::<T>(start, data.shape())?;
+        tiles(data, start, self.chunks(), ArrayViewD::split_at).into_par_iter().try_for_each_init(
+            || Buffers::new(&self.metadata),
+            |buffers, tile| {
+                if tile.covers(self.shape(), self.chunks()) || !self.load(&tile.chunk, buffers)? {
+                    buffers.elements.fill(T::from_f64(self.metadata.fill));
+                }
+                let stored = tile.window_mut(&mut buffers.elements, self.chunks());
+                convert_into(tile.part.view(), stored, &convert);
+                self.store(&tile.chunk, buffers)
+            },
+        )
+    }
+
+    /// Whether a box lies in the array and its elements are `T`.
+    fn check_access<T: Element>(&self, start: &[usize], shape: &[usize]) -> Result<(), VolumeError> {
+        let refuse = |reason| Err(VolumeError::Access { store: self.name.clone(), reason });
+        if T::TYPE != self.data_type() {
+            return refuse(format!("it holds {:?}, not {:?}", self.data_type(), T::TYPE));
+        }
+        let axes = self.shape().len();
+        let inside = start.len() == axes
+            && shape.len() == axes
+            && (0..axes).all(|axis| start[axis].checked_add(shape[axis]).is_some_and(|end| end <= self.shape()[axis]));
+        if !inside {
+            return refuse(format!("the box {shape:?} at {start:?} is not inside {:?}", self.shape()));
+        }
+        let touched = (0..axes).try_fold(1_usize, |touched, axis| {
+            touched.checked_mul(shape[axis].div_ceil(self.chunks()[axis].max(1)) + 1)
+        });
+        if touched.is_none_or(|touched| touched > MAX_CHUNKS_AT_ONCE) {
+            return refuse(format!("its chunks of {:?} elements are too small", self.chunks()));
+        }
+        Ok(())
+    }
+
+    fn key(&self, chunk: &[usize]) -> String {
+        let numbers: Vec<_> = chunk.iter().map(usize::to_string).collect();
+        numbers.join(&self.metadata.separator.to_string())
+    }
+
+    /// Reads a chunk into the buffers. `false` when it was never written.
+    fn load<T: Element>(&self, chunk: &[usize], buffers: &mut Buffers<T>) -> Result<bool, VolumeError> {
+        let key = self.key(chunk);
+        let path = self.folder.join(&key);
+        let damaged = |reason| VolumeError::Chunk { store: self.name.clone(), key: key.clone(), reason };
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(FsError::io("open", path)(error).into()),
+        };
+        let longest = (self.metadata.chunk_bytes() + HEADER_BYTES) as u64;
+        buffers.stored.clear();
+        let length = file.take(longest + 1).read_to_end(&mut buffers.stored).map_err(FsError::io("read", path))?;
+        if length as u64 > longest {
+            return Err(damaged("its file is too long"));
+        }
+        let plain = bytemuck::cast_slice_mut(&mut buffers.elements);
+        match &self.metadata.compressor {
+            Compressor::Blosc { .. } => blosc::decompress(&buffers.stored, plain).map_err(damaged)?,
+            Compressor::None if length == plain.len() => plain.copy_from_slice(&buffers.stored),
+            Compressor::None => return Err(damaged("its file has the wrong length")),
+        }
+        Ok(true)
+    }
+
+    /// Replaces a chunk by what is in the buffers.
+    fn store<T: Element>(&self, chunk: &[usize], buffers: &mut Buffers<T>) -> Result<(), VolumeError> {
+        let key = self.key(chunk);
+        let path = self.folder.join(&key);
+        let plain: &[u8] = bytemuck::cast_slice(&buffers.elements);
+        if self.metadata.separator == '/'
+            && let Some(parent) = path.parent()
+        {
+            fs::create_dir_all(parent).map_err(FsError::io("create", parent))?;
+        }
+        let Compressor::Blosc { method, level, shuffle } = &self.metadata.compressor else {
+            return Ok(replace_unflushed(&path, plain)?);
+        };
+        if !blosc::compress(plain, self.data_type().size(), method, *level, *shuffle, &mut buffers.stored) {
+            let reason = format!("Blosc cannot compress its chunk {key}");
+            return Err(VolumeError::Access { store: self.name.clone(), reason });
+        }
+        Ok(replace_unflushed(&path, &buffers.stored)?)
+    }
+}
+
+/// What one worker needs for one chunk after the other.
+struct Buffers<T> {
+    /// The chunk's elements, C order.
+    elements: Vec<T>,
+    /// The chunk's file.
+    stored: Vec<u8>,
+}
+
+impl<T: Element> Buffers<T> {
+    fn new(metadata: &Metadata) -> Self {
+        Self { elements: vec![T::zeroed(); metadata.chunk_len()], stored: Vec::new() }
+    }
+}
+
+fn store_name(folder: &Path) -> String {
+    folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned()
+}
