@@ -2,7 +2,10 @@
 
 #![allow(dead_code, reason = "each test uses its part")]
 
+use elephant_synth::{EmbryoOptions, Preset, write_movie};
+use elephant_testkit::TestServer;
 use elephant_types::TaskContext;
+use serde_json::json;
 
 /// The server under test.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_elephant-server");
@@ -24,5 +27,25 @@ pub struct DemoMovie {
 
 /// The smallest synthetic embryo.
 pub fn demo_movie() -> DemoMovie {
-    todo!()
+    let folder = tempfile::tempdir().unwrap();
+    let options = EmbryoOptions::preset(Preset::Tiny, 0);
+    write_movie(folder.path(), &"movie".parse().unwrap(), &options, &TaskContext::detached()).unwrap();
+    let [z, y, x] = options.shape;
+    let [dz, dy, dx] = options.voxel_size.zyx();
+    DemoMovie {
+        content: std::fs::read(folder.path().join("movie.h5")).unwrap(),
+        shape: [options.timepoints, z, y, x],
+        scales: [dx, dy, dz],
+    }
+}
+
+/// A dataset made from the smallest synthetic embryo, and a random model, on a running server.
+pub fn demo_dataset(server: &TestServer, dataset: &str) -> DemoMovie {
+    let movie = demo_movie();
+    server.upload(dataset, "movie.h5", &movie.content, 1 << 20);
+    let generated = server.post_json("/dataset/generate", &json!({"dataset_name": dataset, "is_2d": false}));
+    assert_eq!(generated.status, 200, "{}", generated.text());
+    let reset = server.post_json("/seg/reset", &json!({"model_name": "detection.pth", "is_3d": true, "url": null}));
+    assert_eq!(reset.status, 200, "{}", reset.text());
+    movie
 }

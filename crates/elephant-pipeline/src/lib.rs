@@ -5,7 +5,9 @@
 
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
+mod check;
 mod error;
+mod generate;
 mod memory;
 mod models;
 mod ports;
@@ -13,7 +15,9 @@ mod predict;
 mod upload;
 mod workspace;
 
+pub use check::{READY, check_dataset};
 pub use error::PipelineError;
+pub use generate::{GenerateOptions, Summary, generate_dataset};
 pub use models::{ModelSource, Models, VersatileLocations};
 pub use ports::{ModelDownload, PortError, SegmentationModel};
 pub use predict::{CropBox, PredictRequest, Predictor};

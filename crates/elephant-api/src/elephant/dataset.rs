@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use elephant_jobs::JobKind;
-use elephant_pipeline::{GenerateOptions, check_dataset, find_movie, generate_dataset};
+use elephant_pipeline::{GenerateOptions, check_dataset, generate_dataset};
 use elephant_types::DatasetName;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -47,10 +47,12 @@ pub(crate) async fn check(
 ) -> Result<Reply<CheckReply>, Problem> {
     let name = request.dataset_name.ok_or_else(|| Problem::bad_request("dataset_name key is missing"))?;
     let shape = request.shape.ok_or_else(|| Problem::bad_request("shape key is missing"))?;
-    let shape: Option<Vec<u64>> = shape.into_iter().map(|edge| u64::try_from(edge.0).ok()).collect();
+    let shape: Option<Vec<usize>> = shape.into_iter().map(Integer::to_usize).collect();
     let shape = shape.ok_or_else(|| Problem::bad_request("shape: every size must be 0 or more"))?;
     let folder = services.workspace.dataset(&name)?;
-    blocking(move || Ok(Reply(CheckReply { message: check_dataset(&folder, &shape) }))).await
+    // Where the original has its datasets; where ours are is nobody's business.
+    let shown_as = format!("/workspace/datasets/{name}");
+    blocking(move || Ok(Reply(CheckReply { message: check_dataset(&folder, &shown_as, &shape) }))).await
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -100,7 +102,7 @@ pub(crate) async fn generate(
 ) -> Result<Response, Problem> {
     let name = request.dataset_name;
     let folder = services.workspace.dataset(&name)?;
-    let Some(input) = find_movie(&services.workspace, &name)? else {
+    let Some(input) = services.workspace.movie(&name)? else {
         return Ok(StatusCode::NO_CONTENT.into_response());
     };
     let index = |field: &str, value: Option<Integer>| {

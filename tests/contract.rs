@@ -1,0 +1,182 @@
+//! Every route as clients use it: exact bodies, old names, and what the Java client cannot live without.
+
+mod common;
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+};
+
+use common::{BINARY, demo_dataset};
+use elephant_testkit::TestServer;
+use serde_json::json;
+
+fn server(arguments: &[&str]) -> (TestServer, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    (TestServer::start(BINARY, folder.path(), arguments), folder)
+}
+
+#[test]
+fn the_devices_are_always_a_valid_list() {
+    let (server, _folder) = server(&[]);
+    for path in ["/state/gpus", "/gpus"] {
+        let reply = server.get(path);
+        assert_eq!(reply.status, 200);
+        let rows = reply.json();
+        let rows = rows.as_array().unwrap();
+        assert!(!rows.is_empty());
+        for row in rows {
+            assert!(row["id"].is_string() && row["name"].is_string());
+            assert!(row["mem_total"].as_u64().unwrap() >= row["mem_used"].as_u64().unwrap());
+        }
+    }
+    // The client probes the port each second and says nothing.
+    for _ in 0..20 {
+        drop(TcpStream::connect(server.address()).unwrap());
+    }
+    assert_eq!(server.get("/state/gpus").status, 200);
+}
+
+#[test]
+fn the_process_state_can_be_read_and_aborted() {
+    let (server, _folder) = server(&[]);
+    for path in ["/state/process", "/state"] {
+        assert_eq!(server.get(path).json(), json!({"success": true, "state": 0}));
+        assert_eq!(server.post_json(path, &json!({"state": 0})).json(), json!({"success": true, "state": 0}));
+        assert_eq!(server.post_json(path, &json!({"state": 1.0})).json(), json!({"success": true, "state": 1}));
+        assert_eq!(server.get(path).json()["state"], 1);
+        server.post_json(path, &json!({"state": 0}));
+        let refused = server.post_json(path, &json!({"state": 3}));
+        assert_eq!((refused.status, refused.json()["res"].as_str()), (400, Some("Invalid state: 3")));
+        let wrong_type = server.post(path, "text/plain", b"{\"state\": 0}");
+        assert_eq!((wrong_type.status, wrong_type.error().as_str()), (400, "Content-Type should be application/json"));
+    }
+}
+
+#[test]
+fn parameters_are_read_as_java_prints_them() {
+    let (server, _folder) = server(&[]);
+    for path in ["/params", "/params/"] {
+        let reply = server.post(path, "application/json; charset=utf-8", br#"{"lr":1,"n_crops":5}"#);
+        assert_eq!(reply.json(), json!({"success": true, "lr": 1.0, "n_crops": 5}));
+        let reply = server.post(path, "application/json", br#"{"lr":1.0E-4,"n_crops":7.0}"#);
+        assert_eq!(reply.json(), json!({"success": true, "lr": 1e-4, "n_crops": 7}));
+        assert_eq!(server.get(path).json(), json!({"success": true, "lr": 1e-4, "n_crops": 7}));
+        for (body, error) in [
+            (r#"{"lr":-1}"#, "Invalid learning rate: -1"),
+            (r#"{"lr":"x"}"#, "Invalid learning rate: \"x\""),
+            (r#"{"n_crops":-1}"#, "Invalid number of crops: -1"),
+            (r#"{"n_crops":1.5}"#, "Invalid number of crops: 1.5"),
+        ] {
+            let refused = server.post(path, "application/json", body.as_bytes());
+            assert_eq!((refused.status, refused.error().as_str()), (400, error));
+        }
+    }
+}
+
+#[test]
+fn dataset_requests_say_what_is_missing() {
+    let (server, _folder) = server(&[]);
+    let check = |body: &serde_json::Value| server.post_json("/dataset/check", body);
+    assert_eq!(check(&json!({"shape": [1, 2, 3, 4]})).error(), "dataset_name key is missing");
+    assert_eq!(check(&json!({"dataset_name": "d"})).error(), "shape key is missing");
+    demo_dataset(&server, "d");
+    assert_eq!(check(&json!({"dataset_name": "d", "shape": [4, 16, 48, 48]})).json()["message"], "ready");
+    assert_eq!(
+        check(&json!({"dataset_name": "d", "shape": [99, 16, 48, 48]})).json()["message"],
+        "Invalid shape for imgs.zarr\nExpected: (99, 16, 48, 48) Found: (4, 16, 48, 48)"
+    );
+}
+
+#[test]
+fn models_are_downloaded_whole_or_not_at_all() {
+    let (server, _folder) = server(&[]);
+    let download = |path: &str| server.post_json(path, &json!({"model_name": "a/b.pth"}));
+    assert_eq!((download("/download/model").status, download("/model/download").status), (204, 204));
+    server.post_json("/reset/seg", &json!({"model_name": "a/b.pth", "is_3d": false, "url": null, "nmodels": 2}));
+    let model = download("/download/model");
+    assert_eq!(model.status, 200);
+    assert_eq!(model.body, std::fs::read(server.workspace().join("models/a/b.pth")).unwrap());
+    // What was downloaded can be uploaded.
+    let data = br#"{"model_name": "c.pth", "is_3d": false, "url": null}"#;
+    let reset = server.post_parts("/seg/reset", &[("data", data), ("file:b.pth", &model.body)]);
+    assert_eq!((reset.status, reset.json()), (200, json!({"completed": true})));
+    assert_eq!(server.post_json("/download/model", &json!({"model_name": "c.pth"})).body, model.body);
+}
+
+#[test]
+fn reasons_reach_the_java_client_in_the_status_line() {
+    let (server, _folder) = server(&[]);
+    let body = r#"{"dataset_name": "fly", "timepoint": 0}"#;
+    let mut stream = TcpStream::connect(server.address()).unwrap();
+    write!(
+        stream,
+        "POST /seg/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .unwrap();
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).unwrap();
+    assert!(line.starts_with("HTTP/1.1 404 the dataset fly does not exist"), "{line}");
+}
+
+#[test]
+fn administrators_find_health_metrics_and_documentation() {
+    let (server, _folder) = server(&[]);
+    assert_eq!(server.get("/health/livez").status, 200);
+    assert_eq!(server.get("/health/readyz").status, 200);
+    let document = server.get("/swagger.json").json();
+    for route in ["/seg/predict", "/seg/reset", "/dataset/generate", "/upload/image", "/state/gpus", "/download/model"] {
+        assert!(document["paths"][route].is_object(), "{route} is documented");
+    }
+    for page in ["/", "/docs", "/docs/"] {
+        let reply = server.get(page);
+        assert!(reply.status == 200 && reply.text().contains("swagger"), "{page}");
+    }
+    let metrics = server.get("/metrics").text();
+    assert!(metrics.contains(r#"elephant_http_requests_total{method="GET",route="/health/livez",status="200"} 1"#));
+    let missing = server.get("/no/such/route");
+    assert_eq!(missing.status, 404);
+    assert!(missing.error().contains("/docs"));
+    assert_eq!(server.get("/seg/predict").status, 405);
+}
+
+#[test]
+fn events_tell_how_far_jobs_are() {
+    let (server, _folder) = server(&[]);
+    let mut stream = TcpStream::connect(server.address()).unwrap();
+    write!(stream, "GET /events HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut events = BufReader::new(stream);
+    let mut line = String::new();
+    while line != "\r\n" {
+        line.clear();
+        events.read_line(&mut line).unwrap();
+    }
+    demo_dataset(&server, "fly");
+    let mut seen = Vec::new();
+    while !line.contains("\"completed\"") {
+        line.clear();
+        events.read_line(&mut line).unwrap();
+        if let Some(data) = line.strip_prefix("data: ") {
+            seen.push(serde_json::from_str::<serde_json::Value>(data).unwrap());
+        }
+    }
+    assert_eq!(seen[0], json!({"job": 1, "kind": "generate", "subject": "fly", "event": "started"}));
+    let steps: Vec<_> = seen.iter().filter(|event| event["event"] == "progress").map(|event| &event["step"]).collect();
+    assert_eq!(steps, [1, 2, 3, 4]);
+}
+
+#[test]
+fn a_token_keeps_others_out() {
+    let (server, _folder) = server(&["--token", "s3cret"]);
+    assert_eq!(server.get("/state/gpus").status, 401);
+    assert_eq!(server.get("/health/livez").status, 200);
+    let status = |token: &str| {
+        let mut stream = TcpStream::connect(server.address()).unwrap();
+        write!(stream, "GET /state/gpus HTTP/1.0\r\nAuthorization: Bearer {token}\r\n\r\n").unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).unwrap();
+        reply.split(' ').nth(1).unwrap().to_owned()
+    };
+    assert_eq!((status("s3cret").as_str(), status("s3cre").as_str(), status("s3creT").as_str()), ("200", "401", "401"));
+}
