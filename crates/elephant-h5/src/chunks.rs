@@ -120,6 +120,11 @@ impl ChunkIndex {
         self.grid.chunk
     }
 
+    /// Bytes of all chunks in the file.
+    pub fn stored_bytes(&self) -> u64 {
+        self.places.iter().map(|place| place.length as u64).sum()
+    }
+
     /// Reads the box `region`, (z, y, x), into `out`, C order, which has room for exactly its voxels.
     pub fn read(
         &self,

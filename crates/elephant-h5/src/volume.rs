@@ -106,6 +106,16 @@ impl Volume {
         }
     }
 
+    /// Bytes that the voxels take in the file.
+    pub fn stored_bytes(&self) -> u64 {
+        match &self.storage {
+            Storage::Chunks(index) => index.stored_bytes(),
+            Storage::Contiguous(element, _) => (self.shape.iter().product::<usize>() * element.size()) as u64,
+            Storage::Blank(_) => 0,
+            Storage::Library(_, dataset) => dataset.storage_size(),
+        }
+    }
+
     /// Reads the box `region`, (z, y, x), into `out`, C order. Uses all threads of the current rayon pool.
     ///
     /// # Errors

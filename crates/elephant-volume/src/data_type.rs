@@ -20,7 +20,7 @@ pub enum DataType {
 
 impl DataType {
     /// All types.
-    const ALL: [Self; 5] = [Self::U8, Self::U16, Self::F16, Self::F32, Self::Bytes16];
+    pub(crate) const ALL: [Self; 5] = [Self::U8, Self::U16, Self::F16, Self::F32, Self::Bytes16];
 
     /// The type as Zarr v2 writes it, little endian.
     pub(crate) fn zarr_name(self) -> &'static str {

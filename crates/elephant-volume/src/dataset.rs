@@ -8,7 +8,7 @@ use ndarray::{Array3, ArrayView4, ArrayViewMutD, Axis};
 use crate::{ArrayStore, DataType, VolumeError};
 
 /// Longest edge of a chunk in y and x; chunks are one plane deep.
-pub(crate) const CHUNK_EDGE: usize = 1024;
+pub const CHUNK_EDGE: usize = 1024;
 /// Classes of the segmentation: background, border, centre.
 const CLASSES: usize = 3;
 
@@ -112,8 +112,8 @@ impl DatasetShape {
         }
     }
 
-    /// The shape of a movie whose images have the shape (t, z, y, x) or (t, y, x).
-    fn from_images(shape: &[usize]) -> Option<Self> {
+    /// The size of a movie whose images have the shape (t, z, y, x) or (t, y, x).
+    pub fn from_images(shape: &[usize]) -> Option<Self> {
         match *shape {
             [timepoints, z, y, x] => Some(Self { timepoints, frame: [z, y, x], is_3d: true }),
             [timepoints, y, x] => Some(Self { timepoints, frame: [1, y, x], is_3d: false }),

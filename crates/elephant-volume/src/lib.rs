@@ -22,5 +22,5 @@ mod tiles;
 
 pub use array::ArrayStore;
 pub use data_type::{DataType, Element};
-pub use dataset::{Dataset, DatasetShape, Store};
+pub use dataset::{CHUNK_EDGE, Dataset, DatasetShape, Store};
 pub use error::VolumeError;

@@ -1,0 +1,54 @@
+//! `dataset/check`: whether a folder holds a dataset of the size the client expects.
+//!
+//! The messages are the original server's, word for word: the client shows them to its user (contract section 1.5).
+
+use std::path::Path;
+
+use elephant_volume::{ArrayStore, DatasetShape, Store};
+
+/// The answer when nothing is wrong.
+pub const READY: &str = "ready";
+
+/// The first problem of the dataset in `folder`, or [`READY`]. `shape` is (t, z, y, x) or, in 2-D, (t, y, x). The folder
+/// appears in the message as `shown_as`.
+pub fn check_dataset(folder: &Path, shown_as: &str, shape: &[usize]) -> String {
+    first_problem(folder, shown_as, shape).err().unwrap_or_else(|| READY.to_owned())
+}
+
+fn first_problem(folder: &Path, shown_as: &str, shape: &[usize]) -> Result<(), String> {
+    let images = open(folder, shown_as, Store::Images)?;
+    check_shape(&images, shape)?;
+    // An array of images with other axes than these cannot have passed as a movie of the expected shape.
+    let Some(expected) = DatasetShape::from_images(shape) else {
+        return Err(format!("Invalid shape for imgs.zarr\nExpected: (t, z, y, x) Found: {}", tuple(shape)));
+    };
+    for store in Store::ALL.into_iter().filter(|&store| store != Store::Images) {
+        let array = open(folder, shown_as, store)?;
+        check_shape(&array, &expected.of(store))?;
+        if Some(array.data_type()) != store.data_type() {
+            return Err(format!("Invalid dtype for {}", store.folder()));
+        }
+    }
+    Ok(())
+}
+
+fn open(folder: &Path, shown_as: &str, store: Store) -> Result<ArrayStore, String> {
+    let name = store.folder();
+    ArrayStore::open(&folder.join(name)).map_err(|_| format!("{shown_as}/{name} is not found or broken."))
+}
+
+fn check_shape(array: &ArrayStore, expected: &[usize]) -> Result<(), String> {
+    if array.shape() == expected {
+        return Ok(());
+    }
+    let (expected, found) = (tuple(expected), tuple(array.shape()));
+    Err(format!("Invalid shape for {}\nExpected: {expected} Found: {found}", array.name()))
+}
+
+/// Numbers as Python prints a tuple.
+fn tuple(numbers: &[usize]) -> String {
+    match numbers {
+        [one] => format!("({one},)"),
+        _ => format!("({})", numbers.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")),
+    }
+}

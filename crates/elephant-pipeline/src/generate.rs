@@ -1,0 +1,232 @@
+//! A BigDataViewer movie becomes a dataset: `imgs.zarr` and its six blank sister stores.
+//!
+//! One block of planes is in memory at a time. It is inflated on all cores, converted, compressed on all cores and
+//! written; then comes the next. The stores are made aside and published together, so that a killed process leaves the
+//! old dataset or nothing.
+
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use elephant_fs::{StagingDir, require_free_bytes};
+use elephant_h5::{BdvFile, Volume};
+use elephant_types::TaskContext;
+use elephant_volume::{ArrayStore, CHUNK_EDGE, DataType, Dataset, DatasetShape, Store};
+use ndarray::ArrayViewD;
+
+use crate::PipelineError;
+
+/// Most bytes of voxels in memory at a time. With the chunks being read and written, the process stays well below 300 MB.
+const BLOCK_BYTES: usize = 128 << 20;
+
+/// What to make a dataset of.
+#[derive(Clone, Debug)]
+pub struct GenerateOptions {
+    /// The movie's `.h5` file (or `.xml`, which names one).
+    pub input: PathBuf,
+    /// The dataset's folder. Its stores are replaced, labels and predictions included; other files stay.
+    pub output: PathBuf,
+    /// The view setup (channel, angle).
+    pub setup: u32,
+    /// The resolution level; 0 is the full one.
+    pub level: u32,
+    /// Whether to store 16 bit; `None` looks for a value above 255.
+    pub is_uint16: Option<bool>,
+    /// Values are divided by this and rounded down.
+    pub divisor: f64,
+    /// Whether to store the first plane only, without a z axis.
+    pub is_2d: bool,
+}
+
+impl GenerateOptions {
+    /// Setup 0 at full resolution, in 3-D, values unchanged, 8 or 16 bit as they need.
+    pub fn new(input: &Path, output: &Path) -> Self {
+        Self {
+            input: input.to_owned(),
+            output: output.to_owned(),
+            setup: 0,
+            level: 0,
+            is_uint16: None,
+            divisor: 1.0,
+            is_2d: false,
+        }
+    }
+}
+
+/// What was made.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Summary {
+    /// The size of the movie.
+    pub shape: DatasetShape,
+    /// Whether the images are 16 bit.
+    pub is_uint16: bool,
+    /// The largest value of the movie, before division.
+    pub max_value: u16,
+    /// Whether values were too large for the images' type, which keeps their last 8 or 16 bits only.
+    pub is_wrapped: bool,
+}
+
+/// Makes a dataset, in place of the one that may be in the folder. Timepoints are reported as they are finished.
+///
+/// The movie's timepoint t becomes frame t. Timepoints that the movie leaves out stay blank.
+///
+/// # Errors
+/// When the movie cannot be read, the disk is too small, another generation into the folder is running, or the task is
+/// cancelled. The old dataset is untouched then.
+pub fn generate_dataset(options: &GenerateOptions, context: &TaskContext) -> Result<Summary, PipelineError> {
+    if !(options.divisor.is_finite() && options.divisor > 0.0) {
+        return Err(PipelineError::Invalid(format!("the divisor {} is not a positive number", options.divisor)));
+    }
+    context.check()?;
+    let movie = Movie::open(options)?;
+    let staging = StagingDir::begin(&options.output, "a dataset generation")?;
+    let mut is_uint16 = options.is_uint16.unwrap_or(false);
+    loop {
+        require_free_bytes(staging.path(), movie.needed_bytes(is_uint16))?;
+        if let Some(max_value) = movie.convert(staging.path(), is_uint16, context)? {
+            staging.publish(&Store::ALL.map(Store::folder))?;
+            let largest = if is_uint16 { u16::MAX.into() } else { u8::MAX.into() };
+            let is_wrapped = quotient(max_value, options.divisor) > largest;
+            return Ok(Summary { shape: movie.shape, is_uint16, max_value, is_wrapped });
+        }
+        // A movie of 16 bit usually shows it in its first planes, so little is done twice. Every chunk that was written
+        // as 8 bit is written again.
+        is_uint16 = true;
+    }
+}
+
+/// A movie, and what is asked of it.
+struct Movie<'a> {
+    options: &'a GenerateOptions,
+    file: BdvFile,
+    shape: DatasetShape,
+    /// Size of the movie's volumes (z, y, x); in 2-D only their first plane is used.
+    volume: [usize; 3],
+    /// Bytes of the first volume in the file.
+    volume_bytes: u64,
+    /// Size of the blocks in which voxels are read, (z, y, x).
+    block: [usize; 3],
+    /// What becomes of each value; `None` when values stay as they are.
+    quotients: Option<Vec<u16>>,
+}
+
+impl<'a> Movie<'a> {
+    fn open(options: &'a GenerateOptions) -> Result<Self, PipelineError> {
+        let file = BdvFile::open(&options.input)?;
+        let first = file.first_volume(options.setup, options.level)?;
+        let volume = first.shape();
+        let frame = if options.is_2d { [1, volume[1], volume[2]] } else { volume };
+        let timepoints = file.timepoints().last().map_or(0, |&last| last as usize + 1);
+        let divide = |value| quotient(value, options.divisor) as u64 as u16;
+        Ok(Self {
+            options,
+            shape: DatasetShape { timepoints, frame, is_3d: !options.is_2d },
+            volume,
+            volume_bytes: first.stored_bytes(),
+            block: block_size(frame, first.block()),
+            quotients: (options.divisor != 1.0).then(|| (0..=u16::MAX).map(divide).collect()),
+            file,
+        })
+    }
+
+    /// About how many bytes the images will need; the other stores are blank. Compressed, they are about as large as the
+    /// movie is, and never larger than uncompressed.
+    fn needed_bytes(&self, is_uint16: bool) -> u64 {
+        let voxel_bytes = if is_uint16 { 2 } else { 1 };
+        let frame_bytes = self.shape.frame.iter().product::<usize>() as u64 * voxel_bytes;
+        frame_bytes.min(self.volume_bytes).saturating_mul(self.file.timepoints().len() as u64)
+    }
+
+    /// Writes the stores into `folder`. Returns the movie's largest value, or `None` when it needs 16 bit and nobody
+    /// insists on 8.
+    fn convert(&self, folder: &Path, is_uint16: bool, context: &TaskContext) -> Result<Option<u16>, PipelineError> {
+        let dataset = Dataset::create(folder, self.shape, if is_uint16 { DataType::U16 } else { DataType::U8 })?;
+        let images = dataset.store(Store::Images);
+        let limit = if is_uint16 || self.options.is_uint16.is_some() { u16::MAX } else { u8::MAX.into() };
+        let mut buffer = vec![0; self.block.iter().product()];
+        let mut max_value = 0;
+        let timepoints = self.file.timepoints();
+        for (done, &timepoint) in (1..).zip(timepoints) {
+            if let Some(volume) = self.file.volume(timepoint, self.options.setup, self.options.level)? {
+                self.check_size(&volume, timepoint)?;
+                for region in blocks(self.shape.frame, self.block) {
+                    context.check()?;
+                    let voxels = &mut buffer[..region.iter().map(Range::len).product()];
+                    volume.read(&region, voxels)?;
+                    max_value = voxels.iter().fold(max_value, |max, &voxel| max.max(voxel));
+                    if max_value > limit {
+                        return Ok(None);
+                    }
+                    self.write(images, timepoint as usize, &region, voxels)?;
+                }
+            }
+            context.report(done, timepoints.len() as u64);
+        }
+        Ok(Some(max_value))
+    }
+
+    fn check_size(&self, volume: &Volume, timepoint: u32) -> Result<(), PipelineError> {
+        if volume.shape() == self.volume {
+            return Ok(());
+        }
+        Err(PipelineError::Invalid(format!(
+            "timepoint {timepoint} of the movie has {:?} voxels (z, y, x) and the first one {:?}; all must have the same size",
+            volume.shape(),
+            self.volume
+        )))
+    }
+
+    /// Writes the voxels of a box, converted to the images' type. Too large values keep their last 8 or 16 bits, as in
+    /// the original.
+    fn write(
+        &self,
+        images: &ArrayStore,
+        timepoint: usize,
+        region: &[Range<usize>; 3],
+        voxels: &[u16],
+    ) -> Result<(), PipelineError> {
+        let axes = usize::from(self.options.is_2d)..3;
+        let start = [&[timepoint], &region.each_ref().map(|range| range.start)[axes.clone()]].concat();
+        let size = [&[1], &region.each_ref().map(Range::len)[axes]].concat();
+        let data = ArrayViewD::from_shape(size, voxels).map_err(|error| PipelineError::Invalid(error.to_string()))?;
+        match (&self.quotients, images.data_type()) {
+            (None, DataType::U8) => images.write_as(&start, data, |value: u16| value as u8)?,
+            (None, _) => images.write(&start, data)?,
+            (Some(table), DataType::U8) => images.write_as(&start, data, |value: u16| table[usize::from(value)] as u8)?,
+            (Some(table), _) => images.write_as(&start, data, |value: u16| table[usize::from(value)])?,
+        }
+        Ok(())
+    }
+}
+
+/// `value` divided by a positive number and rounded down, as NumPy's `//` does it for floating-point numbers: through the
+/// remainder, because the quotient itself may be rounded up to the next whole number.
+fn quotient(value: u16, divisor: f64) -> f64 {
+    let value = f64::from(value);
+    ((value - value % divisor) / divisor).round()
+}
+
+/// The size of the boxes in which a frame is read, (z, y, x): whole chunks of the stores in y and x, and in z as many whole
+/// chunks of the movie as fit into [`BLOCK_BYTES`].
+fn block_size(frame: [usize; 3], chunk: [usize; 3]) -> [usize; 3] {
+    // A movie chunk that is longer than a store's would be decoded for each of these again.
+    let edge = |axis: usize| if chunk[axis] > CHUNK_EDGE { frame[axis] } else { frame[axis].min(CHUNK_EDGE) };
+    let (y, x) = (edge(1), edge(2));
+    let planes = (BLOCK_BYTES / (y * x * size_of::<u16>())).max(1);
+    let whole = if planes >= chunk[0] { planes - planes % chunk[0] } else { planes };
+    [whole.min(frame[0]), y, x]
+}
+
+/// The boxes of at most `block` voxels that make up a frame.
+fn blocks(frame: [usize; 3], block: [usize; 3]) -> impl Iterator<Item = [Range<usize>; 3]> {
+    let ranges = move |axis: usize| {
+        (0..frame[axis]).step_by(block[axis]).map(move |start| start..(start + block[axis]).min(frame[axis]))
+    };
+    ranges(0).flat_map(move |z| {
+        ranges(1).flat_map(move |y| {
+            let z = z.clone();
+            ranges(2).map(move |x| [z.clone(), y.clone(), x])
+        })
+    })
+}
