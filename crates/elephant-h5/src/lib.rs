@@ -7,6 +7,8 @@
 //!
 //! It knows nothing of datasets, stores or timings; see `elephant-volume` and `elephant-pipeline`.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
+
 mod bdv;
 mod chunks;
 mod element;
@@ -14,9 +16,11 @@ mod error;
 mod file;
 mod links;
 mod volume;
+mod writer;
 mod xml;
 
 pub use bdv::BdvFile;
 pub use error::H5Error;
 pub use volume::Volume;
+pub use writer::BdvWriter;
 pub use xml::{SpimData, ViewSetup};

@@ -1,0 +1,192 @@
+//! The image that a microscope would take of the nuclei, and its ground truth.
+
+use ndarray::{Array3, ArrayViewMut2, Axis};
+use rayon::prelude::*;
+
+use crate::{Embryo, EmbryoOptions, Nucleus, blur, rng::Rng};
+
+/// Photons from the middle of an average nucleus at the near surface.
+const NUCLEUS_PHOTONS: f64 = 260.0;
+/// Photons from tissue between nuclei, and from outside the embryo.
+const TISSUE_PHOTONS: f64 = 26.0;
+const OUTSIDE_PHOTONS: f64 = 13.0;
+/// Camera counts per photon, without light, and their standard deviation.
+const GAIN: f64 = 2.0;
+const OFFSET: f64 = 100.0;
+const READ_NOISE: f64 = 4.0;
+/// Standard deviation of the blur in µm along (z, y, x).
+const BLUR_UM: [f64; 3] = [1.3, 0.4, 0.4];
+
+/// One timepoint of a synthetic movie, (z, y, x).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Camera counts.
+    pub image: Array3<u16>,
+    /// The track of the nucleus that each voxel's centre lies in; 0 is none. Every nucleus has at least one voxel.
+    pub labels: Array3<u16>,
+}
+
+impl Embryo {
+    /// The image at timepoint `t`, of empty tissue outside the movie.
+    pub fn render(&self, t: usize) -> Frame {
+        let options = self.options();
+        let nuclei = self.nuclei(t);
+        let mut photons = Array3::zeros(options.shape);
+        let mut labels = Array3::zeros(options.shape);
+        let planes = photons.axis_iter_mut(Axis(0)).into_par_iter().zip(labels.axis_iter_mut(Axis(0)));
+        planes.enumerate().for_each(|(z, (photons, labels))| draw_plane(options, nuclei, z, photons, labels));
+        for nucleus in nuclei {
+            ensure_labelled(options, nucleus, &mut labels);
+        }
+        let edges = options.voxel_size.zyx();
+        blur::gaussian(&mut photons, std::array::from_fn(|axis| BLUR_UM[axis] / edges[axis]));
+        Frame { image: self.expose(&photons, t), labels }
+    }
+
+    /// What the camera makes of the light: less from the depth, less with time, shot noise, read noise.
+    fn expose(&self, photons: &Array3<f32>, t: usize) -> Array3<u16> {
+        let options = self.options();
+        let depth_um = options.extent_um()[0] * 1.2;
+        let bleached = libm::exp(-0.02 * t as f64);
+        let mut image = Array3::zeros(options.shape);
+        image.axis_iter_mut(Axis(0)).into_par_iter().enumerate().for_each(|(z, mut plane)| {
+            let depth = z as f64 * options.voxel_size.zyx()[0] / depth_um;
+            let light = bleached * libm::exp(-depth);
+            for (y, mut row) in plane.axis_iter_mut(Axis(0)).enumerate() {
+                let mut rng = Rng::stream(options.seed, &[1, t as u64, z as u64, y as u64]);
+                for (x, counts) in row.iter_mut().enumerate() {
+                    let detected = rng.poisson(f64::from(photons[(z, y, x)]) * light);
+                    let noisy = OFFSET + GAIN * detected + READ_NOISE * rng.normal();
+                    *counts = noisy.round().clamp(0.0, f64::from(u16::MAX)) as u16;
+                }
+            }
+        });
+        image
+    }
+}
+
+/// Draws tissue and nuclei into one plane, sharp and without noise.
+fn draw_plane(
+    options: &EmbryoOptions,
+    nuclei: &[Nucleus],
+    z: usize,
+    mut photons: ArrayViewMut2<'_, f32>,
+    mut labels: ArrayViewMut2<'_, u16>,
+) {
+    draw_tissue(options, z, &mut photons);
+    let mut nearest = ndarray::Array2::from_elem(photons.dim(), 1.0_f64);
+    let edges = options.voxel_size.zyx();
+    let plane_um = z as f64 * edges[0];
+    for nucleus in nuclei {
+        let half = nucleus.half_box_um();
+        let reach = 1.1 * half[0] + 0.5 * edges[0];
+        if (plane_um - nucleus.center_um[0]).abs() > reach {
+            continue;
+        }
+        let range = |axis: usize| {
+            let (low, high) = (nucleus.center_um[axis] - 1.1 * half[axis], nucleus.center_um[axis] + 1.1 * half[axis]);
+            let last = (high / edges[axis]).ceil().max(-1.0) + 1.0;
+            (low / edges[axis]).floor().max(0.0) as usize..(last as usize).min(options.shape[axis])
+        };
+        for y in range(1) {
+            for x in range(2) {
+                let point = [plane_um, y as f64 * edges[1], x as f64 * edges[2]];
+                // A voxel collects light from its whole depth.
+                let light = [-1.0, 0.0, 1.0].map(|third| {
+                    let deeper = [point[0] + third / 3.0 * edges[0], point[1], point[2]];
+                    nucleus.fluorescence(nucleus.relative(deeper))
+                });
+                photons[(y, x)] += (NUCLEUS_PHOTONS * light.iter().sum::<f64>() / 3.0) as f32;
+                let square = nucleus.relative(point).iter().map(|c| c * c).sum::<f64>();
+                if square < nearest[(y, x)] {
+                    nearest[(y, x)] = square;
+                    labels[(y, x)] = nucleus.track;
+                }
+            }
+        }
+    }
+}
+
+/// Fills a plane with the faint light of tissue, and less outside the embryo.
+fn draw_tissue(options: &EmbryoOptions, z: usize, photons: &mut ArrayViewMut2<'_, f32>) {
+    let edges = options.voxel_size.zyx();
+    let (tissue, shape) = (options.tissue_um(), options.shape);
+    let square = |axis: usize, index: usize| {
+        let away = (index as f64 - (shape[axis] - 1) as f64 / 2.0) * edges[axis];
+        let relative = away / (tissue[axis] + 1.15 * options.radius_um);
+        relative * relative
+    };
+    for ((y, x), value) in photons.indexed_iter_mut() {
+        let distance = square(0, z) + square(1, y) + square(2, x);
+        // Falls off around the surface, where the distance is 1.
+        let inside = ((1.2 - distance) / 0.4).clamp(0.0, 1.0);
+        *value = (OUTSIDE_PHOTONS + (TISSUE_PHOTONS - OUTSIDE_PHOTONS) * inside) as f32;
+    }
+}
+
+/// Gives a nucleus that covers no voxel's centre the voxel at its own.
+fn ensure_labelled(options: &EmbryoOptions, nucleus: &Nucleus, labels: &mut Array3<u16>) {
+    let edges = options.voxel_size.zyx();
+    let index: [usize; 3] = std::array::from_fn(|axis| {
+        (nucleus.center_um[axis] / edges[axis]).round().clamp(0.0, (options.shape[axis] - 1) as f64) as usize
+    });
+    labels[index] = nucleus.track;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Preset;
+
+    fn tiny(seed: u64) -> Embryo {
+        Embryo::grow(EmbryoOptions::preset(Preset::Tiny, seed)).unwrap()
+    }
+
+    /// FNV-1a over the voxels.
+    fn fingerprint(frame: &Frame) -> u64 {
+        let voxels = frame.image.iter().chain(&frame.labels);
+        voxels.fold(0xcbf2_9ce4_8422_2325, |hash, &voxel| (hash ^ u64::from(voxel)).wrapping_mul(0x0100_0000_01b3))
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_voxels_on_any_number_of_threads() {
+        let render = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| tiny(5).render(2))
+        };
+        let frame = render(1);
+        assert_eq!(frame, render(3));
+        assert_ne!(frame, tiny(6).render(2));
+        // Pinned, so that a change of machine, compiler or code that changes voxels is noticed.
+        assert_eq!(fingerprint(&frame), 3_389_084_620_801_031_578);
+    }
+
+    #[test]
+    fn nuclei_are_brighter_than_what_is_around_them() {
+        let embryo = tiny(1);
+        for t in 0..4 {
+            let frame = embryo.render(t);
+            let mean = |wanted: &dyn Fn(u16) -> bool| {
+                let chosen = frame.image.iter().zip(&frame.labels).filter(|(_, label)| wanted(**label));
+                let (sum, count) = chosen.fold((0.0, 0.0), |(sum, n), (&value, _)| (sum + f64::from(value), n + 1.0));
+                sum / count
+            };
+            let background = mean(&|label| label == 0);
+            for nucleus in embryo.nuclei(t) {
+                assert!(mean(&|label| label == nucleus.track) > 1.5 * background);
+            }
+        }
+    }
+
+    #[test]
+    fn labels_are_the_voxels_inside_the_ellipsoids() {
+        let embryo = tiny(2);
+        let frame = embryo.render(0);
+        let voxel_um3: f64 = embryo.options().voxel_size.zyx().iter().product();
+        for nucleus in embryo.nuclei(0) {
+            let voxels = frame.labels.iter().filter(|&&label| label == nucleus.track).count() as f64;
+            let volume = 4.0 / 3.0 * std::f64::consts::PI * nucleus.semi_axes_um.iter().product::<f64>();
+            assert!((voxels * voxel_um3 / volume - 1.0).abs() < 0.12, "{} {volume}", voxels * voxel_um3);
+        }
+    }
+}
