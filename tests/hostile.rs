@@ -7,7 +7,7 @@ use std::{
     net::TcpStream,
 };
 
-use common::{BINARY, demo_dataset};
+use common::{BINARY, demo_dataset, demo_movie};
 use elephant_testkit::TestServer;
 use serde_json::{Value, json};
 
@@ -184,14 +184,14 @@ fn uploads_without_a_beginning_or_an_end() {
 fn movies_that_are_none() {
     let fixture = fixture();
     let server = &fixture.server;
-    let movie = std::fs::read(server.workspace().join("datasets/fly/movie.h5")).unwrap();
+    let movie = demo_movie().content;
     for (name, content) in [
         ("text", b"not a movie".to_vec()),
         ("truncated", movie[..movie.len() / 2].to_vec()),
         ("header", movie[..100].to_vec()),
         ("empty", vec![0; 10]),
     ] {
-        server.upload(name, "movie.h5", &content, 1 << 20);
+        server.upload(name, "movie.h5", &content, content.len());
         let reply = server.post_json("/dataset/generate", &json!({"dataset_name": name}));
         assert_eq!(reply.status, 400, "{name}: {}", reply.text());
         assert!(!server.workspace().join("datasets").join(name).join("imgs.zarr").exists());

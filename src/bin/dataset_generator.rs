@@ -1,1 +1,137 @@
-fn main() {}
+//! `dataset_generator`: makes an ELEPHANT dataset of a BigDataViewer movie, without a server.
+
+use std::{
+    io::{self, IsTerminal},
+    path::PathBuf,
+    process::ExitCode,
+    thread,
+    time::Duration,
+};
+
+use clap::Parser;
+use elephant_pipeline::{GenerateOptions, PipelineError, Summary, generate_dataset};
+use elephant_types::{CancelToken, TaskContext};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Exit status after Ctrl-C, as shells expect it.
+const INTERRUPTED: u8 = 130;
+
+/// Make an ELEPHANT dataset of a BigDataViewer movie
+///
+/// Reads the movie's HDF5 file and writes imgs.zarr and six blank stores for labels and predictions into OUTPUT. Stores
+/// that are there already are replaced: labels in them are lost. They stay as they are until the new ones are complete,
+/// also when the program is interrupted.
+#[derive(Debug, Parser)]
+#[command(name = "dataset_generator", version, after_long_help = EXAMPLES)]
+struct Args {
+    /// Movie: the .h5 file of a BigDataViewer .h5/.xml pair, or the .xml; partition files are found beside it
+    input: PathBuf,
+
+    /// Folder for the dataset; made when missing. The server finds it as WORKSPACE/datasets/NAME
+    output: PathBuf,
+
+    /// Store the images with 16 bit instead of 8
+    ///
+    /// Without it, values above 255 lose their upper bits: use this option or --divisor for movies that have such values.
+    #[arg(long)]
+    uint16: bool,
+
+    /// Divide all values by D and round down; a 12-bit movie fits into 8 bit with --divisor 16
+    #[arg(long, value_name = "D", default_value_t = 1.0)]
+    divisor: f64,
+
+    /// Store the first plane of each timepoint only, as a 2-D movie
+    #[arg(long = "2d")]
+    is_2d: bool,
+
+    /// View setup to read (channel or angle), counted from 0
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    setup: u32,
+
+    /// Resolution level to read; 0 is the full resolution
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    level: u32,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  dataset_generator --uint16 embryo.h5 workspace/datasets/embryo
+  dataset_generator --divisor 16 embryo.xml workspace/datasets/embryo
+  dataset_generator --uint16 --setup 1 --level 1 two_channels.h5 workspace/datasets/second_channel";
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let options = GenerateOptions {
+        setup: args.setup,
+        level: args.level,
+        is_uint16: Some(args.uint16),
+        divisor: args.divisor,
+        is_2d: args.is_2d,
+        ..GenerateOptions::new(&args.input, &args.output)
+    };
+    let bar = progress_bar();
+    let shown = bar.clone();
+    let cancel = CancelToken::default();
+    cancel_on_interrupt(cancel.clone());
+    let context = TaskContext::new(cancel, move |progress| {
+        shown.set_length(progress.total);
+        shown.set_position(progress.done);
+    });
+    let result = generate_dataset(&options, &context);
+    bar.finish_and_clear();
+    match result {
+        Ok(summary) => {
+            report(&args, &summary);
+            ExitCode::SUCCESS
+        }
+        Err(PipelineError::Cancelled(_)) => {
+            eprintln!("dataset_generator: interrupted; {} is as it was before", args.output.display());
+            INTERRUPTED.into()
+        }
+        Err(error) => {
+            eprintln!("dataset_generator: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn report(args: &Args, summary: &Summary) {
+    let size: Vec<_> = summary.shape.spatial().iter().rev().map(usize::to_string).collect();
+    let bits = if summary.is_uint16 { 16 } else { 8 };
+    println!(
+        "{}: {} timepoints of {} voxels, {bits} bit",
+        args.output.display(),
+        summary.shape.timepoints,
+        size.join(" × ")
+    );
+    if summary.is_wrapped {
+        eprintln!(
+            "dataset_generator: values up to {} do not fit into {bits} bit and lost their upper bits; use {}",
+            summary.max_value,
+            if summary.is_uint16 { "a larger --divisor" } else { "--uint16 or --divisor" }
+        );
+    }
+}
+
+/// A bar on the terminal; nothing when the output goes elsewhere.
+fn progress_bar() -> ProgressBar {
+    let target = if io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let style = ProgressStyle::with_template("{wide_bar} timepoint {pos} of {len}, {eta} left");
+    let bar = ProgressBar::with_draw_target(None, target);
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+/// Lets Ctrl-C end the work in order, so that no half-made stores stay behind.
+fn cancel_on_interrupt(cancel: CancelToken) {
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
+        // Without a handler, Ctrl-C ends the program at once; the next run then cleans up.
+        if let Ok(runtime) = runtime
+            && runtime.block_on(tokio::signal::ctrl_c()).is_ok()
+        {
+            cancel.cancel();
+        }
+    });
+}

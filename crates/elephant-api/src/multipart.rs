@@ -16,7 +16,9 @@ use crate::problem::Problem;
 const MAX_TEXT_BYTES: usize = 1 << 20;
 
 fn malformed(error: &MultipartError) -> Problem {
-    Problem::new(error.status(), format!("the multipart body is not valid: {}", error.body_text()))
+    // A body that breaks off is the caller's fault too.
+    let status = if error.status().is_client_error() { error.status() } else { StatusCode::BAD_REQUEST };
+    Problem::new(status, format!("the multipart body is not valid: {}", error.body_text()))
 }
 
 pub(crate) async fn open(request: Request) -> Result<Multipart, Problem> {

@@ -32,7 +32,7 @@ const MAX_MEMBERS: i64 = 64;
 #[serde(default)]
 pub(crate) struct ResetBody {
     /// Below the workspace's `models`.
-    #[schema(value_type = String, default = "detection.pth")]
+    #[schema(value_type = String, example = "detection.pth")]
     model_name: Option<ModelName>,
     is_3d: bool,
     /// null: random parameters; "Versatile": the pretrained network; an https URL: that file.
@@ -53,8 +53,7 @@ impl Default for ResetBody {
 
 impl ResetBody {
     fn name(&self) -> Result<ModelName, Problem> {
-        let default = || "detection.pth".parse().map_err(|error| Problem::internal(format!("{error}")));
-        self.model_name.clone().map_or_else(default, Ok)
+        self.model_name.clone().ok_or_else(|| Problem::bad_request("model_name key is missing"))
     }
 
     fn kind(&self) -> NetworkKind {
