@@ -8,7 +8,7 @@ use elephant_types::{
     TaskContext, VoxelSize,
 };
 use elephant_volume::Dataset;
-use ndarray::{Array3, Array4, Axis, s};
+use ndarray::{Array3, Array4, Axis};
 
 use crate::{Models, PipelineError, SegmentationModel, Workspace, memory};
 
@@ -89,11 +89,6 @@ impl CropBox {
         let scale = |values: [usize; 3]| std::array::from_fn(|d| (values[d] as f64 * factor[d]) as usize);
         Self { origin: scale(self.origin), size: scale(self.size) }
     }
-
-    fn slice(self, image: &Array3<f32>) -> Array3<f32> {
-        let [z, y, x] = std::array::from_fn(|d| self.origin[d]..self.origin[d] + self.size[d]);
-        image.slice(s![z, y, x]).to_owned()
-    }
 }
 
 /// Detects the cells of one frame.
@@ -125,12 +120,12 @@ impl Predictor {
         if input_crop.size.contains(&0) {
             return Err(PipelineError::Invalid("the crop box vanishes in the rescaled image; use a larger one".into()));
         }
-        self.check_memory(request, frame_shape, input_crop.size)?;
+        self.check_memory(request, crop.size, input_crop.size)?;
         let kind = if request.is_3d && !request.use_2d { NetworkKind::Volumetric } else { NetworkKind::Planar };
         let model = self.models.require(&request.model, kind)?;
         context.check()?;
 
-        let image = prepare(&dataset, request, crop, input_shape, input_crop)?;
+        let image = prepare(&dataset, request, crop, input_crop.size)?;
         context.check()?;
         let output =
             if request.output_prediction { ProbabilityOutput::AllClasses } else { ProbabilityOutput::Center };
@@ -184,13 +179,13 @@ impl Predictor {
 
     /// Refuses what would be killed for want of memory half-way. The network's activations are the largest part:
     /// about 16 channels in three buffers at full resolution, and the pyramid below.
-    fn check_memory(&self, request: &PredictRequest, frame: [usize; 3], input: [usize; 3]) -> Result<(), PipelineError> {
+    fn check_memory(&self, request: &PredictRequest, crop: [usize; 3], input: [usize; 3]) -> Result<(), PipelineError> {
         const ACTIVATION_BYTES: f64 = 320.0;
         const IMAGE_BYTES: f64 = 4.0 * 6.0;
         let voxels = |shape: [usize; 3]| shape.iter().map(|&edge| edge as f64).product::<f64>();
         let tile = request.patch.map_or(input, |patch| std::array::from_fn(|d| patch[d].min(input[d])));
         let tile = if request.use_2d { [1, tile[1], tile[2]] } else { tile };
-        let needed = voxels(frame) * 4.0
+        let needed = voxels(crop) * 4.0
             + voxels(input) * IMAGE_BYTES
             + voxels(tile) * request.batch_size as f64 * ACTIVATION_BYTES;
         let available = memory::available_bytes().unwrap_or(u64::MAX);
@@ -260,26 +255,22 @@ fn checked_input_size(request: &PredictRequest, frame: [usize; 3]) -> Result<[us
     Ok(input)
 }
 
-/// The network's input: intensities scaled to 0..=1 over what is read (contract section 6.1).
+/// The network's input: intensities scaled to 0..=1 over what is read, then rescaled (contract section 6.1).
 fn prepare(
     dataset: &Dataset,
     request: &PredictRequest,
     crop: CropBox,
     input_shape: [usize; 3],
-    input_crop: CropBox,
 ) -> Result<Array3<f32>, PipelineError> {
-    let is_rescaled = input_shape != dataset.frame_shape();
-    let read = if is_rescaled { CropBox::whole(dataset.frame_shape()) } else { crop };
-    let mut image = dataset.read_frame(request.timepoint, read.origin, read.size)?;
+    let mut image = dataset.read_frame(request.timepoint, crop.origin, crop.size)?;
     if request.use_median && request.is_3d {
         median_correction(image.view_mut());
     }
     normalize(image.view_mut());
-    if !is_rescaled {
+    if image.shape() == input_shape {
         return Ok(image);
     }
-    let resized = resize_trilinear(image.view(), input_shape)?;
-    Ok(if input_crop == CropBox::whole(input_shape) { resized } else { input_crop.slice(&resized) })
+    Ok(resize_trilinear(image.view(), input_shape)?)
 }
 
 /// Class probabilities at the size of the stored voxels.
