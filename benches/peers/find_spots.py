@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Probability map to cells with scikit-image and NumPy, the route that Python servers take.
 
-    python find_spots.py MAP.npy              times it, one line "find_spots SECONDS CELLS" per run
+    python find_spots.py MAP.npy              for each line on standard input, one run and one line: SECONDS CELLS
     python find_spots.py MAP.npy --json       prints the cells
 
 Label the thresholded map with full connectivity, take the properties of each region, and turn the second central moments
@@ -10,6 +10,7 @@ of each region's mask into an ellipsoid (rules: docs/numerics.md, "original"). N
 import argparse
 import json
 import math
+import sys
 import time
 
 import numpy as np
@@ -18,9 +19,11 @@ from skimage.measure import label, regionprops
 
 def covariance_of_mask(mask, scale):
     """Second central moments over the mask's voxels, in physical units, divided by the number of voxels."""
-    coordinates = [axis * s for axis, s in zip(np.nonzero(mask), scale)]
-    centered = np.stack([c - c.mean() for c in coordinates])
-    return centered @ centered.T / centered.shape[1]
+    indices = np.stack(np.nonzero(mask)).astype(np.int64)
+    count, sums = indices.shape[1], indices.sum(axis=1)
+    # In integers, so that a flat mask has a variance of exactly zero.
+    central = (count * (indices @ indices.T) - np.outer(sums, sums)) / count**2
+    return central * np.array(scale)[:, None] * np.array(scale)[None, :]
 
 
 def cell_of_region(region, scale, c_ratio, r_min, r_max, use_2d):
@@ -70,7 +73,6 @@ def main():
     parser.add_argument("--r-max", type=float, default=5.0)
     parser.add_argument("--use-2d", action="store_true")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--repeat", type=int, default=1)
     arguments = parser.parse_args()
     probability = np.load(arguments.map).astype(np.float32)
     options = dict(
@@ -84,10 +86,10 @@ def main():
     if arguments.json:
         print(json.dumps(find_spots(probability, **options)))
         return
-    for _ in range(arguments.repeat):
+    for _ in sys.stdin:
         start = time.perf_counter()
         cells = find_spots(probability, **options)
-        print("find_spots", time.perf_counter() - start, len(cells), flush=True)
+        print(time.perf_counter() - start, len(cells), flush=True)
 
 
 if __name__ == "__main__":

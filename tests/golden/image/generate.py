@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.ndimage import gaussian_filter
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[2] / "benches/peers"))
@@ -21,6 +22,8 @@ CASES = [
     ("ratio", "center_3d.npy", dict(scale=[2.0, 0.5, 0.5], c_ratio=0.3, r_min=2.5)),
     ("planes apart", "center_3d.npy", dict(scale=[2.0, 0.5, 0.5], use_2d=True)),
     ("cut radii", "center_3d.npy", dict(scale=[1.0, 1.0, 1.0], r_max=3.0)),
+    ("specks", "specks.npy", dict(scale=[2.0, 0.5, 0.5], p_thresh=0.72, r_min=0.0, r_max=1e6)),
+    ("specks, small ones dropped", "specks.npy", dict(scale=[1.0, 0.3, 0.3], p_thresh=0.72, r_min=0.4, r_max=1e6)),
     ("plane", "center_2d.npy", dict(scale=[0.5, 0.25], p_thresh=0.2, r_min=0.5, r_max=20.0)),
 ]
 
@@ -43,6 +46,9 @@ def main():
     center = np.load(sys.argv[1])[8:24].astype(np.float16)
     np.save(HERE / "center_3d.npy", center)
     np.save(HERE / "center_2d.npy", center.max(axis=0))
+    # Many components of few voxels, whose flatness is a matter of rounding.
+    specks = gaussian_filter(np.random.default_rng(1).random((14, 24, 24)), 0.5)
+    np.save(HERE / "specks.npy", specks.astype(np.float16))
     cases = []
     for name, file, options in CASES:
         probability = np.load(HERE / file).astype(np.float32)
