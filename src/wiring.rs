@@ -75,7 +75,7 @@ impl Network {
             DeviceArg::Cpu => DeviceChoice::Cpu,
             DeviceArg::Cuda => DeviceChoice::Cuda(0),
         };
-        let options = DeviceOptions { device, threads: args.threads.map(usize::from) };
+        let options = DeviceOptions { device, threads: args.threads.map(usize::from), ..DeviceOptions::default() };
         let device = DeviceHandle::start(options)?;
         if args.device == DeviceArg::Cuda {
             // Asked for by name, it must be there; otherwise it is found while the server already answers.

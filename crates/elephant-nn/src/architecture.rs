@@ -79,7 +79,7 @@ pub(crate) fn axes(kind: NetworkKind) -> usize {
 /// Which network a state dict holds, once every parameter is there with its shape and no other.
 ///
 /// # Errors
-/// [`NnError::WrongModel`] naming the first parameter that is missing, unexpected or of another shape.
+/// [`NnError::WrongModel`] naming the first parameter that is missing, unexpected, of another shape or not finite.
 pub(crate) fn identify(dict: &StateDict) -> Result<NetworkKind, NnError> {
     let wrong = |reason: String| NnError::WrongModel { reason };
     let first = format!("{}.0.weight", BLOCKS[0].0);
@@ -93,6 +93,9 @@ pub(crate) fn identify(dict: &StateDict) -> Result<NetworkKind, NnError> {
         let tensor = dict.get(&name).ok_or_else(|| wrong(format!("the parameter {name} is missing")))?;
         if tensor.shape() != shape {
             return Err(wrong(format!("the parameter {name} has the shape {:?} instead of {shape:?}", tensor.shape())));
+        }
+        if !tensor.to_f32().iter().all(|value| value.is_finite()) {
+            return Err(wrong(format!("the parameter {name} holds numbers that are not finite")));
         }
         expected.insert(name);
     }
@@ -137,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_an_extra_and_a_misshapen_parameter_are_named() {
+    fn the_parameter_that_does_not_fit_is_named() {
         let good = random(NetworkKind::Planar, 1).unwrap();
         assert_eq!(identify(&good).unwrap(), NetworkKind::Planar);
         let without: StateDict =
@@ -147,6 +150,9 @@ mod tests {
         let mut extra = good.clone();
         extra.insert("encoder.4.0.weight", scalar.clone());
         assert!(identify(&extra).unwrap_err().to_string().contains("unknown parameter \"encoder.4.0.weight\""));
+        let mut diverged = good.clone();
+        diverged.insert("base.2.bias", Tensor::from_f32(vec![256], &[f32::NAN; 256]).unwrap());
+        assert!(identify(&diverged).unwrap_err().to_string().contains("base.2.bias holds numbers that are not finite"));
         let mut misshapen = good.clone();
         misshapen.insert("out_conv.bias", scalar);
         assert!(

@@ -12,17 +12,24 @@ use std::{
     time::Duration,
 };
 
-use elephant_types::{SegmentationRequest, TaskContext};
+use elephant_types::{NetworkKind, Numerics, SegmentationRequest, TaskContext};
 use ndarray::Array4;
-use tch::{Cuda, Device};
+use tch::Device;
 use tracing::Span;
 
-use crate::{Fingerprint, Model, NnError, cuda, ops, segment, unet::Unet};
+use crate::{
+    Fingerprint, Model, NnError, cuda, memory,
+    ops::{self, Arithmetic},
+    segment,
+    unet::{Build, Unet},
+};
 
 /// Commands that may wait; further callers block until there is room.
 const QUEUE_LENGTH: usize = 16;
 /// Models whose networks stay on the device.
 const CACHED_MODELS: usize = 2;
+/// How long the device idles before it hands memory back.
+const RELEASE_AFTER: Duration = Duration::from_secs(10);
 /// How often a waiting caller looks whether it was cancelled.
 const CANCEL_POLL: Duration = Duration::from_millis(50);
 
@@ -38,13 +45,27 @@ pub enum DeviceChoice {
     Cuda(usize),
 }
 
+/// In which numbers the network computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// 32 bit throughout.
+    #[default]
+    F32,
+    /// 16-bit products and activations below the full resolution, sums in 32 bit. About half the time; probabilities of
+    /// a trained network change by up to 0.02. Falls back to `F32` on a CPU without
+    /// AVX512-BF16 and for the original's numerics.
+    Bf16,
+}
+
 /// How the device is to work.
 #[derive(Clone, Debug, Default)]
 pub struct DeviceOptions {
     /// Which device.
     pub device: DeviceChoice,
-    /// CPU threads; `None` lets libtorch choose (one for each core).
+    /// CPU threads of libtorch; `None` lets it choose (one for each core). Passes over memory use rayon's global pool.
     pub threads: Option<usize>,
+    /// In which numbers to compute.
+    pub precision: Precision,
 }
 
 /// What the device is.
@@ -56,6 +77,8 @@ pub struct DeviceInfo {
     pub gpu: Option<usize>,
     /// CPU threads that libtorch uses.
     pub threads: usize,
+    /// In which numbers it computes.
+    pub precision: Precision,
 }
 
 /// A way to the device thread. Clones reach the same thread; it ends when the last one is dropped.
@@ -162,37 +185,72 @@ fn run(options: &DeviceOptions, info: &OnceLock<Result<DeviceInfo, String>>, com
     }
     let threads = tch::get_num_threads().max(1) as usize;
     let gpu = if let Device::Cuda(index) = device { Some(index) } else { None };
-    let _ = info.set(Ok(DeviceInfo { name: ops::device_name(device), gpu, threads }));
-    tracing::info!(device = ops::device_name(device), threads, "the device is ready");
+    let precision = usable(options.precision, device);
+    let name = ops::device_name(device);
+    tracing::info!(device = name, threads, ?precision, "the device is ready");
+    let _ = info.set(Ok(DeviceInfo { name, gpu, threads, precision }));
 
-    let mut worker = Worker { device, networks: Vec::new() };
+    memory::keep_large_blocks();
     let _no_grad = tch::no_grad_guard();
-    for command in commands {
-        match command {
-            Command::Segment(job) => worker.segment(&job),
+    let mut worker = Worker { device, precision, models: Vec::new() };
+    loop {
+        match commands.recv_timeout(RELEASE_AFTER) {
+            Ok(command) => worker.execute(command),
+            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => {
+                memory::release();
+                let Ok(command) = commands.recv() else { return };
+                worker.execute(command);
+            }
         }
     }
 }
 
+/// The precision that the device computes faster than `F32`, or `F32`.
+fn usable(wanted: Precision, device: Device) -> Precision {
+    let is_fast = device != Device::Cpu || cpu_multiplies_bf16();
+    if wanted == Precision::Bf16 && !is_fast {
+        tracing::warn!("this CPU has no AVX512-BF16; computing in f32");
+        return Precision::F32;
+    }
+    wanted
+}
+
+#[cfg(target_arch = "x86_64")]
+fn cpu_multiplies_bf16() -> bool {
+    std::arch::is_x86_feature_detected!("avx512bf16")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn cpu_multiplies_bf16() -> bool {
+    false
+}
+
 struct Worker {
     device: Device,
-    /// The last models used, the latest at the end.
-    networks: Vec<(Fingerprint, Vec<Unet>)>,
+    precision: Precision,
+    /// The networks of the last models used, the latest at the end.
+    models: Vec<BuiltModel>,
+}
+
+struct BuiltModel {
+    fingerprint: Fingerprint,
+    build: Build,
+    networks: Vec<Unet>,
 }
 
 impl Worker {
+    fn execute(&mut self, command: Command) {
+        match command {
+            Command::Segment(job) => self.segment(&job),
+        }
+    }
+
     fn segment(&mut self, job: &SegmentJob) {
         let _entered = job.span.enter();
-        let result = catch_unwind(AssertUnwindSafe(|| self.try_segment(job))).unwrap_or_else(|_| {
-            // The networks may be half built.
-            self.networks.clear();
-            Err(NnError::Panicked)
-        });
-        if let Err(NnError::OutOfMemory { .. }) = result {
-            self.networks.clear();
-            if self.device.is_cuda() {
-                Cuda::synchronize(0);
-            }
+        let result = catch_unwind(AssertUnwindSafe(|| self.try_segment(job))).unwrap_or(Err(NnError::Panicked));
+        if let Err(NnError::OutOfMemory { .. } | NnError::Panicked) = result {
+            self.models.clear();
         }
         // A caller that was cancelled no longer listens.
         let _ = job.reply.send(result);
@@ -200,32 +258,32 @@ impl Worker {
 
     fn try_segment(&mut self, job: &SegmentJob) -> Result<Array4<f32>, NnError> {
         job.context.check()?;
-        let device = self.device;
-        segment::segment(self.networks(&job.model)?, device, &job.request, &job.context)
+        let networks = self.networks(&job.model, &job.request)?;
+        segment::segment(networks, &job.request, &job.context)
+    }
+
+    fn build(&self, kind: NetworkKind, request: &SegmentationRequest) -> Build {
+        let (arithmetic, precision) = match request.numerics {
+            Numerics::Original => (Arithmetic::Original, Precision::F32),
+            Numerics::Corrected => (Arithmetic::Fast, self.precision),
+        };
+        Build { kind, keep_axials: request.keep_axials, arithmetic, precision, device: self.device }
     }
 
     /// The model's networks on the device, built when they are not among the last that were used.
-    fn networks(&mut self, model: &Model) -> Result<&[Unet], NnError> {
+    fn networks(&mut self, model: &Model, request: &SegmentationRequest) -> Result<&[Unet], NnError> {
         let fingerprint = model.fingerprint();
-        let found = self.networks.iter().position(|(cached, _)| *cached == fingerprint);
-        let entry = if let Some(at) = found {
-            self.networks.remove(at)
+        let build = self.build(model.kind(), request);
+        let found = self.models.iter().position(|built| built.fingerprint == fingerprint && built.build == build);
+        let built = if let Some(at) = found {
+            self.models.remove(at)
         } else {
-            self.networks.truncate_front(CACHED_MODELS - 1);
-            let build = |member| Unet::build(member, model.kind(), self.device);
-            (fingerprint, model.members().iter().map(build).collect::<Result<_, _>>()?)
+            let surplus = self.models.len().saturating_sub(CACHED_MODELS - 1);
+            self.models.drain(..surplus);
+            let networks = model.members().iter().map(|member| Unet::new(member, build)).collect::<Result<_, _>>()?;
+            BuiltModel { fingerprint, build, networks }
         };
-        self.networks.push(entry);
-        Ok(self.networks.last().map(|(_, networks)| networks.as_slice()).unwrap_or_default())
-    }
-}
-
-trait TruncateFront {
-    fn truncate_front(&mut self, keep: usize);
-}
-
-impl<T> TruncateFront for Vec<T> {
-    fn truncate_front(&mut self, keep: usize) {
-        self.drain(..self.len().saturating_sub(keep));
+        self.models.push(built);
+        Ok(self.models.last().map(|built| built.networks.as_slice()).unwrap_or_default())
     }
 }

@@ -11,13 +11,15 @@ mod architecture;
 mod cuda;
 mod device;
 mod error;
+mod memory;
 mod model;
+mod norm;
 mod ops;
 mod random;
 mod segment;
 mod tiling;
 mod unet;
 
-pub use device::{DeviceChoice, DeviceHandle, DeviceInfo, DeviceOptions};
+pub use device::{DeviceChoice, DeviceHandle, DeviceInfo, DeviceOptions, Precision};
 pub use error::NnError;
 pub use model::{Fingerprint, Model};

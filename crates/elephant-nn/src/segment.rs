@@ -1,13 +1,13 @@
 //! Class probabilities of a whole image: cut into tiles, predict, blend.
 
-use elephant_types::{NetworkKind, ProbabilityOutput, SegmentationRequest, TaskContext};
+use elephant_types::{CancelToken, NetworkKind, ProbabilityOutput, SegmentationRequest, TaskContext};
 use ndarray::{Array3, Array4, s};
 use tch::{Device, Tensor};
 
 use crate::{
     NnError,
     tiling::AxisTiles,
-    unet::{self, Pass, Unet},
+    unet::{self, Unet},
 };
 
 /// The channels that are computed: the first, and how many.
@@ -21,7 +21,6 @@ fn channels(output: ProbabilityOutput) -> (i64, usize) {
 /// The mean of the networks' probabilities, (c, z, y, x).
 pub(crate) fn segment(
     networks: &[Unet],
-    device: Device,
     request: &SegmentationRequest,
     context: &TaskContext,
 ) -> Result<Array4<f32>, NnError> {
@@ -31,7 +30,7 @@ pub(crate) fn segment(
             reason: format!("the image is empty ({depth} × {height} × {width} voxels)"),
         });
     }
-    let pass = Pass { keep_axials: request.keep_axials, is_pad: request.is_pad, cancel: context.cancel_token() };
+    let device = networks.first().map_or(Device::Cpu, |network| network.build().device);
     let (_, channel_count) = channels(request.output);
     let mut probabilities = Array4::zeros((channel_count, depth, height, width));
     let axes = tiles(request);
@@ -40,7 +39,7 @@ pub(crate) fn segment(
     let mut done = 0;
     for batch in places.chunks(request.batch_size.max(1)) {
         let images = gather(&request.image, &axes, batch, request.kind, device)?;
-        let values = predict(networks, &images, request.output, &pass)?;
+        let values = predict(networks, &images, request, context.cancel_token())?;
         let tile_length = values.len() / batch.len();
         for (place, values) in batch.iter().zip(values.chunks_exact(tile_length)) {
             blend(&mut probabilities, values, &axes, *place);
@@ -97,13 +96,14 @@ fn gather(
 fn predict(
     networks: &[Unet],
     images: &Tensor,
-    output: ProbabilityOutput,
-    pass: &Pass<'_>,
+    request: &SegmentationRequest,
+    cancel: &CancelToken,
 ) -> Result<Vec<f32>, NnError> {
-    let (first, count) = channels(output);
+    let (first, count) = channels(request.output);
     let mut sum: Option<Tensor> = None;
     for network in networks {
-        let probabilities = network.forward(images, pass)?.f_narrow(1, first, count as i64)?.f_exp()?;
+        let probabilities =
+            network.forward(images, request.is_pad, cancel)?.f_narrow(1, first, count as i64)?.f_exp()?;
         sum = Some(match sum {
             Some(mut sum) => sum.f_add_(&probabilities)?,
             None => probabilities,

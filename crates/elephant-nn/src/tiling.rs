@@ -57,7 +57,7 @@ impl AxisTiles {
     }
 
     fn corrected(image: usize, patch: usize, multiple: usize) -> Self {
-        let overlap = (patch / 8).max(2).min(patch - 1);
+        let overlap = smallest_overlap(patch);
         let count = (image - overlap).div_ceil(patch - overlap);
         let needed = (image + (count - 1) * overlap).div_ceil(count);
         let size = needed.next_multiple_of(multiple).min(patch);
@@ -72,6 +72,11 @@ impl AxisTiles {
         }
         Self { size, starts, weights }
     }
+}
+
+/// Voxels that corrected tiles share at least, for blending.
+fn smallest_overlap(patch: usize) -> usize {
+    (patch / 8).max(2).min(patch - 1)
 }
 
 /// Rises from the first voxel over the overlap with the tile before and falls over the overlap with the tile after,
@@ -189,7 +194,7 @@ mod tests {
             let corrected = AxisTiles::new(Numerics::Corrected, image, patch, 1);
             let overlap = |tiles: &AxisTiles| tiles.starts.get(1).map_or(image, |second| tiles.size - second);
             // Where the original's tiles hardly overlap, blending needs more.
-            prop_assume!(overlap(&original) >= patch / 8);
+            prop_assume!(overlap(&original) >= smallest_overlap(patch));
             prop_assert!(corrected.size * corrected.starts.len() <= original.size * original.starts.len());
         }
     }

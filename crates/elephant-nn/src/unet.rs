@@ -7,34 +7,31 @@ use elephant_types::{CancelToken, KeepAxials, NetworkKind};
 use tch::{Device, Kind, Tensor};
 
 use crate::{
-    NnError,
+    NnError, Precision,
     architecture::{self, BLOCKS, LEVELS, OUTPUT},
-    ops,
+    norm::Norm,
+    ops::{self, Arithmetic},
 };
 
-/// Added to the variance by the group norms.
-const NORM_EPSILON: f64 = 1e-5;
-/// Group norms have at most this many groups.
-const MAX_GROUPS: i64 = 32;
-
-/// How one prediction runs through the network.
-#[derive(Clone, Debug)]
-pub(crate) struct Pass<'a> {
+/// How a network is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Build {
+    pub(crate) kind: NetworkKind,
     /// Pooling along z.
     pub(crate) keep_axials: KeepAxials,
-    /// Whether to pad by replication before, and cut after.
-    pub(crate) is_pad: bool,
-    /// Looked at between the layers.
-    pub(crate) cancel: &'a CancelToken,
+    pub(crate) arithmetic: Arithmetic,
+    pub(crate) precision: Precision,
+    pub(crate) device: Device,
 }
 
 /// A network with its weights on a device.
 #[derive(Debug)]
 pub(crate) struct Unet {
-    kind: NetworkKind,
-    blocks: Vec<[Layer; 2]>,
-    output_weight: Tensor,
-    output_bias: Tensor,
+    build: Build,
+    encoder: Vec<[Layer; 2]>,
+    base: [Layer; 2],
+    decoder: Vec<[Layer; 2]>,
+    output: (Tensor, Tensor),
 }
 
 /// Convolution, ReLU, group norm.
@@ -42,86 +39,154 @@ pub(crate) struct Unet {
 struct Layer {
     weight: Tensor,
     bias: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
+    /// In the first layer of a decoder block, the part of the convolution that sees the level below, folded with the
+    /// upsampling. Without it, `weight` is for both.
+    upsampling: Option<Tensor>,
+    arithmetic: Arithmetic,
+    norm: Norm,
 }
 
 impl Unet {
-    /// Puts the weights on `device` as f32. `dict` must have been found to be of `kind`.
-    pub(crate) fn build(dict: &StateDict, kind: NetworkKind, device: Device) -> Result<Self, NnError> {
-        let parameter = |name: String| -> Result<Tensor, NnError> {
-            let tensor = dict
-                .get(&name)
-                .ok_or_else(|| NnError::WrongModel { reason: format!("the parameter {name} is missing") })?;
-            let shape: Vec<i64> = tensor.shape().iter().map(|&size| size as i64).collect();
-            Ok(Tensor::f_from_slice(&tensor.to_f32())?.f_reshape(&shape)?.f_to_device(device)?)
+    /// Puts the weights on the device. `dict` must have been found to be of the kind.
+    pub(crate) fn new(dict: &StateDict, build: Build) -> Result<Self, NnError> {
+        let weights = Weights { dict, build };
+        let block = |index: usize| -> Result<[Layer; 2], NnError> {
+            Ok([weights.layer(index, 0, 2)?, weights.layer(index, 3, 5)?])
         };
-        let layer = |convolution: String, norm: String| -> Result<Layer, NnError> {
-            Ok(Layer {
-                weight: parameter(format!("{convolution}.weight"))?,
-                bias: parameter(format!("{convolution}.bias"))?,
-                norm_weight: parameter(format!("{norm}.weight"))?,
-                norm_bias: parameter(format!("{norm}.bias"))?,
-            })
-        };
-        let blocks = BLOCKS.iter().map(|(block, ..)| -> Result<_, NnError> {
-            Ok([layer(format!("{block}.0"), format!("{block}.2"))?, layer(format!("{block}.3"), format!("{block}.5"))?])
-        });
         Ok(Self {
-            kind,
-            blocks: blocks.collect::<Result<_, _>>()?,
-            output_weight: parameter(format!("{}.weight", OUTPUT.0))?,
-            output_bias: parameter(format!("{}.bias", OUTPUT.0))?,
+            build,
+            encoder: (0..LEVELS).map(block).collect::<Result<_, _>>()?,
+            base: block(LEVELS)?,
+            decoder: (LEVELS + 1..BLOCKS.len()).map(block).collect::<Result<_, _>>()?,
+            output: (
+                ops::arrange(&weights.tensor(&format!("{}.weight", OUTPUT.0))?, build.arithmetic)?,
+                weights.tensor(&format!("{}.bias", OUTPUT.0))?,
+            ),
         })
     }
 
-    /// The logarithms of the class probabilities, (n, 3, z, y, x), of images (n, 1, z, y, x); without z for a planar
-    /// network.
-    pub(crate) fn forward(&self, images: &Tensor, pass: &Pass<'_>) -> Result<Tensor, NnError> {
-        let multiples = size_multiples(self.kind, pass.keep_axials);
+    /// How the network was built.
+    pub(crate) fn build(&self) -> Build {
+        self.build
+    }
+
+    /// The logarithms of the class probabilities, (n, 3, z, y, x) in f32, of images (n, 1, z, y, x); without z for a
+    /// planar network. `is_pad` pads by replication before, and cuts after. Looks at `cancel` between the layers.
+    pub(crate) fn forward(&self, images: &Tensor, is_pad: bool, cancel: &CancelToken) -> Result<Tensor, NnError> {
+        let multiples = size_multiples(self.build.kind, self.build.keep_axials);
         let padding: Vec<i64> = multiples.iter().map(|multiple| multiple / 2).collect();
-        let padded = if pass.is_pad { ops::replicate(images, &padding)? } else { images.shallow_clone() };
+        let padded = if is_pad { ops::replicate(images, &padding)? } else { images.shallow_clone() };
         let size = ops::spatial_size(&padded);
         let fitting: Vec<i64> = size.iter().zip(&multiples).map(|(&s, &m)| (s + m - 1) / m * m).collect();
         let is_resized = size != fitting;
 
         let x = if is_resized { ops::resize(&padded, &fitting)? } else { padded };
-        let mut logarithms = self.levels(x, pass)?.f_log_softmax(1, Kind::Float)?;
+        let mut logarithms =
+            self.levels(ops::arrange(&x, self.build.arithmetic)?, cancel)?.f_log_softmax(1, Kind::Float)?;
         if is_resized {
             logarithms = ops::resize(&logarithms, &size)?;
         }
-        if pass.is_pad { ops::crop(&logarithms, &padding) } else { Ok(logarithms) }
+        if is_pad { ops::crop(&logarithms, &padding) } else { Ok(logarithms) }
     }
 
     /// Encoder, base, decoder and output convolution.
-    fn levels(&self, images: Tensor, pass: &Pass<'_>) -> Result<Tensor, NnError> {
-        let (encoder, rest) = self.blocks.split_at(LEVELS);
-        let (base, decoder) = rest.split_at(1);
+    fn levels(&self, images: Tensor, cancel: &CancelToken) -> Result<Tensor, NnError> {
+        let keep_z = self.build.keep_axials.0;
         let mut x = images;
         let mut skipped = Vec::with_capacity(LEVELS);
-        for (level, block) in encoder.iter().enumerate() {
-            let features = Self::block(x, block, pass)?;
-            x = ops::max_pool(&features, pass.keep_axials.0[level])?;
+        for ([first, second], keep_z) in self.encoder.iter().zip(keep_z) {
+            let features = second.forward(&first.forward(&x, None, cancel)?, None, cancel)?;
+            x = ops::max_pool(&features, keep_z)?;
             skipped.push(features);
         }
-        x = Self::block(x, &base[0], pass)?;
-        for (level, block) in (0..LEVELS).rev().zip(decoder) {
-            let upsampled = ops::upsample(&x, pass.keep_axials.0[level])?;
-            let features = skipped.pop().expect("one was pushed for each level");
-            x = Tensor::f_cat(&[features, upsampled], 1)?;
-            x = Self::block(x, block, pass)?;
+        let [first, second] = &self.base;
+        x = second.forward(&first.forward(&x, None, cancel)?, None, cancel)?;
+        let levels = self.decoder.iter().zip(skipped.into_iter().zip(keep_z).rev());
+        for ([first, second], (features, keep_z)) in levels {
+            let merged = first.forward(&features, Some((&x, keep_z)), cancel)?;
+            drop((features, x));
+            x = second.forward(&merged, None, cancel)?;
         }
-        ops::convolution(&x, &self.output_weight, &self.output_bias)
+        let (weight, bias) = &self.output;
+        ops::convolution(&x.f_to_kind(Kind::Float)?, weight, bias, self.build.arithmetic)
+    }
+}
+
+impl Layer {
+    /// `below` are the features of the level below and whether z was kept on the way to it.
+    fn forward(&self, x: &Tensor, below: Option<(&Tensor, bool)>, cancel: &CancelToken) -> Result<Tensor, NnError> {
+        cancel.check()?;
+        let x = x.f_to_kind(self.weight.kind())?;
+        let convolution = |x: &Tensor| ops::convolution(x, &self.weight, &self.bias, self.arithmetic);
+        let y = match (below, &self.upsampling) {
+            (None, _) => convolution(&x)?,
+            (Some((below, keep_z)), None) => convolution(&Tensor::f_cat(&[x, ops::upsample(below, keep_z)?], 1)?)?,
+            (Some((below, keep_z)), Some(weight)) => {
+                let mut y = convolution(&x)?;
+                cancel.check()?;
+                y.f_add_(&ops::upsampled_convolution(&below.f_to_kind(weight.kind())?, weight, keep_z)?)?
+            }
+        };
+        self.norm.after_relu(y)
+    }
+}
+
+/// Reads parameters and turns them into what the device computes with.
+struct Weights<'a> {
+    dict: &'a StateDict,
+    build: Build,
+}
+
+impl Weights<'_> {
+    fn values(&self, name: &str) -> Result<(Vec<f32>, Vec<i64>), NnError> {
+        let missing = || NnError::WrongModel { reason: format!("the parameter {name} is missing") };
+        let tensor = self.dict.get(name).ok_or_else(missing)?;
+        Ok((tensor.to_f32(), tensor.shape().iter().map(|&size| size as i64).collect()))
     }
 
-    fn block(mut x: Tensor, layers: &[Layer; 2], pass: &Pass<'_>) -> Result<Tensor, NnError> {
-        for layer in layers {
-            pass.cancel.check()?;
-            x = ops::convolution(&x, &layer.weight, &layer.bias)?.f_relu_()?;
-            let groups = MAX_GROUPS.min(layer.norm_weight.size()[0]);
-            x = x.f_group_norm(groups, Some(&layer.norm_weight), Some(&layer.norm_bias), NORM_EPSILON, true)?;
+    fn tensor(&self, name: &str) -> Result<Tensor, NnError> {
+        let (values, shape) = self.values(name)?;
+        Ok(Tensor::f_from_slice(&values)?.f_reshape(shape)?.f_to_device(self.build.device)?)
+    }
+
+    /// A layer of block `index`: the numbers of its convolution and its norm within the block.
+    fn layer(&self, index: usize, convolution: usize, norm: usize) -> Result<Layer, NnError> {
+        let (block, _, channels) = BLOCKS[index];
+        let (kind, arithmetic) = (self.layer_kind(index), self.build.arithmetic);
+        let mut weight = self.tensor(&format!("{block}.{convolution}.weight"))?;
+        let mut upsampling = None;
+        if arithmetic == Arithmetic::Fast && index > LEVELS && convolution == 0 {
+            // The decoder's first convolution sees the encoder's features, then those from below.
+            let (skipped, below) = (channels as i64, weight.size()[1] - channels as i64);
+            let keep_z = self.build.keep_axials.0[BLOCKS.len() - 1 - index];
+            let folded = ops::fold_upsampling(&weight.f_narrow(1, skipped, below)?, keep_z)?;
+            upsampling = Some(ops::arrange(&folded, arithmetic)?.f_to_kind(self.low_kind())?);
+            weight = weight.f_narrow(1, 0, skipped)?;
         }
-        Ok(x)
+        Ok(Layer {
+            weight: ops::arrange(&weight, arithmetic)?.f_to_kind(kind)?,
+            bias: self.tensor(&format!("{block}.{convolution}.bias"))?.f_to_kind(kind)?,
+            upsampling,
+            arithmetic,
+            norm: Norm::new(
+                self.values(&format!("{block}.{norm}.weight"))?.0,
+                self.values(&format!("{block}.{norm}.bias"))?.0,
+                self.build.device,
+            )?,
+        })
+    }
+
+    /// The type of a block's convolutions. Those at full resolution stay f32: they take a fifth of the time and cause
+    /// most of what bf16 changes in the probabilities.
+    fn layer_kind(&self, index: usize) -> Kind {
+        if index == 0 || index == BLOCKS.len() - 1 { Kind::Float } else { self.low_kind() }
+    }
+
+    fn low_kind(&self) -> Kind {
+        match self.build.precision {
+            Precision::F32 => Kind::Float,
+            Precision::Bf16 => Kind::BFloat16,
+        }
     }
 }
 

@@ -1,0 +1,307 @@
+//! ReLU and group norm in one, in place, for tensors on the CPU with the channels last.
+//!
+//! libtorch needs three passes and a new tensor for it, and its kernel for this layout sums squares in f32, which loses
+//! the variance where the mean is large. This one reads the tensor once and rewrites it once, and sums in f64. What one
+//! task sums does not depend on the number of threads, so neither does the result.
+
+use half::bf16;
+use rayon::prelude::*;
+use tch::{Device, Kind, Tensor};
+
+use crate::{NnError, ops};
+
+/// Added to the variance (contract section 6.2).
+const EPSILON: f64 = 1e-5;
+/// Groups at most (contract section 6.2); fewer where there are fewer channels.
+const MAX_GROUPS: usize = 32;
+/// Voxels that one task reads.
+const TASK_VOXELS: usize = 4096;
+/// Voxels that stay in the first cache while their channels are summed.
+const CACHED_VOXELS: usize = 64;
+/// Channels summed together in registers.
+const SUM_LANES: usize = 8;
+/// Channels rewritten together in registers.
+const LANES: usize = 16;
+
+/// The affine part of a group norm: a weight and a bias for each channel.
+#[derive(Debug)]
+pub(crate) struct Norm {
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+    /// The same for libtorch's kernels, where this module's do not apply.
+    tensors: (Tensor, Tensor),
+}
+
+impl Norm {
+    pub(crate) fn new(weight: Vec<f32>, bias: Vec<f32>, device: Device) -> Result<Self, NnError> {
+        let tensor = |values: &[f32]| Tensor::f_from_slice(values)?.f_to_device(device);
+        let tensors = (tensor(&weight)?, tensor(&bias)?);
+        Ok(Self { weight, bias, tensors })
+    }
+
+    /// `group_norm(relu(x))`, reusing the memory of `x` (n, c, …) where possible.
+    pub(crate) fn after_relu(&self, mut x: Tensor) -> Result<Tensor, NnError> {
+        let kind = x.kind();
+        let done = match kind {
+            Kind::Float => values_mut::<f32>(&mut x).map(|values| self.in_place(values)),
+            Kind::BFloat16 => values_mut::<bf16>(&mut x).map(|values| self.in_place(values)),
+            _ => None,
+        };
+        if done.is_some() {
+            return Ok(x);
+        }
+        let (weight, bias) = (self.tensors.0.f_to_kind(kind)?, self.tensors.1.f_to_kind(kind)?);
+        let groups = MAX_GROUPS.min(self.weight.len()) as i64;
+        Ok(x.f_relu_()?.f_group_norm(groups, Some(weight), Some(bias), EPSILON, true)?)
+    }
+
+    fn in_place<T: Activation>(&self, samples: SamplesMut<'_, T>) {
+        let SamplesMut { values, sample_length } = samples;
+        for sample in values.chunks_exact_mut(sample_length) {
+            let affine = self.affine(&moments(sample, self.weight.len()));
+            apply(sample, &affine);
+        }
+    }
+
+    /// What to subtract from, multiply with and add to each channel.
+    fn affine(&self, moments: &[Moments]) -> Vec<Affine> {
+        let channels = self.weight.len();
+        let group_channels = channels / MAX_GROUPS.min(channels);
+        let groups = moments.chunks_exact(group_channels).map(|group| {
+            let average = |of: &dyn Fn(&Moments) -> f64| group.iter().map(of).sum::<f64>() / group.len() as f64;
+            let mean = average(&|channel| channel.mean);
+            let variance = average(&|channel| channel.variance + (channel.mean - mean).powi(2));
+            (mean, 1.0 / (variance + EPSILON).sqrt())
+        });
+        let channels = groups.flat_map(|group| std::iter::repeat_n(group, group_channels));
+        let affine = channels.zip(self.weight.iter().zip(&self.bias)).map(|((mean, inverse), (weight, bias))| {
+            let scale = inverse * f64::from(*weight);
+            let rounded = mean as f32;
+            // What rounding takes from the mean goes into the bias: it would move all voxels the same way.
+            let bias = f64::from(*bias) - (mean - f64::from(rounded)) * scale;
+            Affine { mean: rounded, scale: scale as f32, bias: bias as f32 }
+        });
+        affine.collect()
+    }
+}
+
+/// Of a channel's voxels.
+#[derive(Clone, Copy, Debug)]
+struct Moments {
+    mean: f64,
+    variance: f64,
+}
+
+/// Sums over a channel's voxels.
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    sum: f64,
+    squares: f64,
+}
+
+#[derive(Clone, Copy)]
+struct Affine {
+    mean: f32,
+    scale: f32,
+    bias: f32,
+}
+
+/// A number that activations are stored as.
+trait Activation: Copy + Send + Sync {
+    const KIND: Kind;
+    fn widen(self) -> f32;
+    fn narrow(value: f32) -> Self;
+}
+
+impl Activation for f32 {
+    const KIND: Kind = Kind::Float;
+
+    #[inline]
+    fn widen(self) -> f32 {
+        self
+    }
+
+    #[inline]
+    fn narrow(value: f32) -> Self {
+        value
+    }
+}
+
+impl Activation for bf16 {
+    const KIND: Kind = Kind::BFloat16;
+
+    #[inline]
+    fn widen(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+
+    /// Rounds to the nearest, ties to even, without the branch for NaN that keeps `half`'s own from being vectorised: no
+    /// NaN comes out of a ReLU.
+    #[inline]
+    fn narrow(value: f32) -> Self {
+        let bits = value.to_bits();
+        Self::from_bits((bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16)
+    }
+}
+
+/// The numbers of a tensor (n, c, …) whose channels are last in memory.
+struct SamplesMut<'a, T> {
+    values: &'a mut [T],
+    /// Numbers in one of the n samples.
+    sample_length: usize,
+}
+
+/// The numbers themselves, or `None` where they are of another type, elsewhere than in this computer's memory, not
+/// dense with the channels last, or of a number of channels that the loops here do not take.
+fn values_mut<T: Activation>(x: &mut Tensor) -> Option<SamplesMut<'_, T>> {
+    let size = x.size();
+    let fits = x.device() == Device::Cpu
+        && x.kind() == T::KIND
+        && size.len() >= 3
+        && (size[1] as usize).is_multiple_of(LANES)
+        && x.stride() == ops::channels_last_strides(&size)
+        && x.numel() > 0;
+    if !fits {
+        return None;
+    }
+    let (length, data) = (x.numel(), x.data_ptr().cast::<T>());
+    #[allow(unsafe_code, reason = "libtorch gives no safe view of a tensor's memory")]
+    // SAFETY: the tensor is dense (its strides are those of its size) and of type T, so `length` numbers lie at `data`;
+    // it is borrowed mutably for as long as the slice lives, and no other tensor shares the memory of a fresh result.
+    let values = unsafe { std::slice::from_raw_parts_mut(data, length) };
+    Some(SamplesMut { values, sample_length: length / size[0] as usize })
+}
+
+/// Mean and variance of `relu(x)` for each channel of (voxels, channels).
+fn moments<T: Activation>(sample: &[T], channels: usize) -> Vec<Moments> {
+    let tasks = sample.par_chunks(TASK_VOXELS * channels).map(|task| task_sums(task, channels));
+    let tasks: Vec<Vec<Sums>> = tasks.collect();
+    let count = (sample.len() / channels) as f64;
+    let moments = |channel: usize| {
+        let mean = tasks.iter().map(|task| task[channel].sum).sum::<f64>() / count;
+        let square = tasks.iter().map(|task| task[channel].squares).sum::<f64>() / count;
+        Moments { mean, variance: (square - mean * mean).max(0.0) }
+    };
+    (0..channels).map(moments).collect()
+}
+
+fn task_sums<T: Activation>(task: &[T], channels: usize) -> Vec<Sums> {
+    let mut sums = vec![Sums::default(); channels];
+    for block in task.chunks(CACHED_VOXELS * channels) {
+        for (at, sums) in sums.chunks_exact_mut(SUM_LANES).enumerate() {
+            let (mut sum, mut squares) = ([0.0; SUM_LANES], [0.0; SUM_LANES]);
+            for voxel in block.chunks_exact(channels) {
+                let lanes = &voxel[at * SUM_LANES..][..SUM_LANES];
+                for i in 0..SUM_LANES {
+                    let value = f64::from(lanes[i].widen().max(0.0));
+                    sum[i] += value;
+                    squares[i] += value * value;
+                }
+            }
+            for i in 0..SUM_LANES {
+                sums[i].sum += sum[i];
+                sums[i].squares += squares[i];
+            }
+        }
+    }
+    sums
+}
+
+/// `(relu(x) − mean) · scale + bias` for each channel.
+fn apply<T: Activation>(sample: &mut [T], affine: &[Affine]) {
+    let channels = affine.len();
+    let affine: Vec<[[f32; LANES]; 3]> = affine
+        .chunks_exact(LANES)
+        .map(|lanes| {
+            let field = |of: fn(&Affine) -> f32| std::array::from_fn(|i| of(&lanes[i]));
+            [field(|a| a.mean), field(|a| a.scale), field(|a| a.bias)]
+        })
+        .collect();
+    sample.par_chunks_mut(TASK_VOXELS * channels).for_each(|task| {
+        for voxel in task.chunks_exact_mut(channels) {
+            for (lanes, [mean, scale, bias]) in voxel.chunks_exact_mut(LANES).zip(&affine) {
+                for i in 0..LANES {
+                    lanes[i] = T::narrow((lanes[i].widen().max(0.0) - mean[i]) * scale[i] + bias[i]);
+                }
+            }
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::Arithmetic;
+
+    fn norm(channels: i64) -> (Norm, Tensor, Tensor) {
+        let (weight, bias) = (
+            Tensor::rand([channels], (Kind::Float, Device::Cpu)) + 0.5,
+            Tensor::randn([channels], (Kind::Float, Device::Cpu)),
+        );
+        let values = |t: &Tensor| Vec::<f32>::try_from(t).unwrap();
+        (Norm::new(values(&weight), values(&bias), Device::Cpu).unwrap(), weight, bias)
+    }
+
+    fn expected(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {
+        let groups = x.size()[1].min(32);
+        let double = |t: &Tensor| t.to_kind(Kind::Double);
+        double(x).relu().group_norm(groups, Some(double(weight)), Some(double(bias)), EPSILON, false)
+    }
+
+    fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
+        assert_eq!(a.size(), b.size());
+        (a.to_kind(Kind::Double) - b).abs().max().double_value(&[])
+    }
+
+    #[test]
+    fn it_is_relu_and_group_norm() {
+        tch::manual_seed(2);
+        for size in [[2, 16, 3, 40, 41], [1, 32, 2, 9, 5], [3, 64, 1, 4, 4], [1, 256, 2, 2, 2]] {
+            let x = ops::arrange(&Tensor::randn(size, (Kind::Float, Device::Cpu)), Arithmetic::Fast).unwrap();
+            let (norm, weight, bias) = norm(size[1]);
+            let expected = expected(&x, &weight, &bias);
+            let found = norm.after_relu(x).unwrap();
+            assert!(largest_difference(&found, &expected) < 1e-5, "{size:?}");
+        }
+    }
+
+    #[test]
+    fn a_large_mean_does_not_hide_the_variance() {
+        tch::manual_seed(3);
+        let x = Tensor::randn([1, 16, 8, 64, 64], (Kind::Float, Device::Cpu)) * 0.01 + 20.0;
+        let x = ops::arrange(&x, Arithmetic::Fast).unwrap();
+        let (norm, weight, bias) = norm(16);
+        let expected = expected(&x, &weight, &bias);
+        let found = norm.after_relu(x).unwrap();
+        assert!(largest_difference(&found, &expected) < 1e-3);
+    }
+
+    #[test]
+    fn bf16_is_rounded_once() {
+        tch::manual_seed(4);
+        let x = Tensor::randn([1, 32, 2, 16, 16], (Kind::Float, Device::Cpu)).to_kind(Kind::BFloat16);
+        let x = ops::arrange(&x, Arithmetic::Fast).unwrap();
+        let (norm, weight, bias) = norm(32);
+        let expected = expected(&x, &weight, &bias);
+        let found = norm.after_relu(x).unwrap();
+        let bound = expected.abs().max().double_value(&[]) / 256.0;
+        assert!(largest_difference(&found, &expected) <= bound);
+    }
+
+    #[test]
+    fn narrowing_rounds_to_the_nearest_even() {
+        for value in [0.0f32, -0.0, 1.0, 1.003_906_2, 1.011_718_8, -3.3e38, 1e-40, f32::MAX, f32::INFINITY] {
+            let own = <bf16 as Activation>::narrow(value);
+            assert_eq!(own.to_bits(), bf16::from_f32(value).to_bits(), "{value}");
+        }
+    }
+
+    #[test]
+    fn other_layouts_take_libtorchs_way() {
+        tch::manual_seed(5);
+        let x = Tensor::randn([2, 16, 3, 4, 5], (Kind::Float, Device::Cpu));
+        let (norm, weight, bias) = norm(16);
+        let expected = expected(&x, &weight, &bias);
+        assert!(largest_difference(&norm.after_relu(x).unwrap(), &expected) < 1e-5);
+    }
+}
