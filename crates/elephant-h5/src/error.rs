@@ -122,8 +122,8 @@ impl H5Error {
     }
 
     /// Something is wrong with one object of a file.
-    pub(crate) fn object(file: &str, object: impl Into<String>, detail: impl ToString) -> Self {
-        Self::Object { file: file.to_owned(), object: object.into(), detail: detail.to_string() }
+    pub(crate) fn object(file: &str, object: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::Object { file: file.to_owned(), object: object.into(), detail: detail.into() }
     }
 }
 

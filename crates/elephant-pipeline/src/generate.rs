@@ -5,6 +5,7 @@
 //! old dataset or nothing.
 
 use std::{
+    mem,
     ops::Range,
     path::{Path, PathBuf},
 };
@@ -144,26 +145,45 @@ impl<'a> Movie<'a> {
         let dataset = Dataset::create(folder, self.shape, if is_uint16 { DataType::U16 } else { DataType::U8 })?;
         let images = dataset.store(Store::Images);
         let limit = if is_uint16 || self.options.is_uint16.is_some() { u16::MAX } else { u8::MAX.into() };
-        let mut buffer = vec![0; self.block.iter().product()];
-        let mut max_value = 0;
-        let timepoints = self.file.timepoints();
-        for (done, &timepoint) in (1..).zip(timepoints) {
-            if let Some(volume) = self.file.volume(timepoint, self.options.setup, self.options.level)? {
-                self.check_size(&volume, timepoint)?;
-                for region in blocks(self.shape.frame, self.block) {
-                    context.check()?;
-                    let voxels = &mut buffer[..region.iter().map(Range::len).product()];
-                    volume.read(&region, voxels)?;
-                    max_value = voxels.iter().fold(max_value, |max, &voxel| max.max(voxel));
-                    if max_value > limit {
-                        return Ok(None);
-                    }
-                    self.write(images, timepoint as usize, &region, voxels)?;
-                }
+        let overlaps = 2 * self.block.iter().product::<usize>() * size_of::<u16>() <= BLOCK_BYTES;
+        let mut reader = Reader { movie: self, opened: None, max_value: 0 };
+        let (mut front, mut back) = (Vec::new(), Vec::new());
+        let mut filled: Option<Step> = None;
+        for step in self.steps().map(Some).chain([None]) {
+            context.check()?;
+            let write = |voxels: &[u16]| filled.as_ref().map_or(Ok(()), |step| self.write(images, step, voxels));
+            let mut read = |voxels: &mut Vec<u16>| step.as_ref().map_or(Ok(()), |step| reader.read(step, voxels));
+            let (written, was_read) = if overlaps {
+                // Compressing and writing a block fills the gaps in which reading the next one waits, and the reverse.
+                rayon::join(|| write(&front), || read(&mut back))
+            } else {
+                mem::swap(&mut front, &mut back);
+                (write(&back), read(&mut back))
+            };
+            written?;
+            was_read?;
+            mem::swap(&mut front, &mut back);
+            if let Some(done) = filled.and_then(|step| step.completes) {
+                context.report(done, self.file.timepoints().len() as u64);
             }
-            context.report(done, timepoints.len() as u64);
+            if reader.max_value > limit {
+                return Ok(None);
+            }
+            filled = step;
         }
-        Ok(Some(max_value))
+        Ok(Some(reader.max_value))
+    }
+
+    /// Everything there is to read, in order.
+    fn steps(&self) -> impl Iterator<Item = Step> {
+        let last = blocks(self.shape.frame, self.block).last();
+        (1..).zip(self.file.timepoints()).flat_map(move |(count, &timepoint)| {
+            let last = last.clone();
+            blocks(self.shape.frame, self.block).map(move |region| {
+                let completes = (Some(&region) == last.as_ref()).then_some(count);
+                Step { timepoint, region, completes }
+            })
+        })
     }
 
     fn check_size(&self, volume: &Volume, timepoint: u32) -> Result<(), PipelineError> {
@@ -179,23 +199,61 @@ impl<'a> Movie<'a> {
 
     /// Writes the voxels of a box, converted to the images' type. Too large values keep their last 8 or 16 bits, as in
     /// the original.
-    fn write(
-        &self,
-        images: &ArrayStore,
-        timepoint: usize,
-        region: &[Range<usize>; 3],
-        voxels: &[u16],
-    ) -> Result<(), PipelineError> {
+    fn write(&self, images: &ArrayStore, step: &Step, voxels: &[u16]) -> Result<(), PipelineError> {
+        if voxels.is_empty() {
+            return Ok(());
+        }
         let axes = usize::from(self.options.is_2d)..3;
-        let start = [&[timepoint], &region.each_ref().map(|range| range.start)[axes.clone()]].concat();
-        let size = [&[1], &region.each_ref().map(Range::len)[axes]].concat();
+        let start =
+            [&[step.timepoint as usize], &step.region.each_ref().map(|range| range.start)[axes.clone()]].concat();
+        let size = [&[1], &step.region.each_ref().map(Range::len)[axes]].concat();
         let data = ArrayViewD::from_shape(size, voxels).map_err(|error| PipelineError::Invalid(error.to_string()))?;
         match (&self.quotients, images.data_type()) {
             (None, DataType::U8) => images.write_as(&start, data, |value: u16| value as u8)?,
             (None, _) => images.write(&start, data)?,
-            (Some(table), DataType::U8) => images.write_as(&start, data, |value: u16| table[usize::from(value)] as u8)?,
+            (Some(table), DataType::U8) => {
+                images.write_as(&start, data, |value: u16| table[usize::from(value)] as u8)?
+            }
             (Some(table), _) => images.write_as(&start, data, |value: u16| table[usize::from(value)])?,
         }
+        Ok(())
+    }
+}
+
+/// One block of one timepoint.
+struct Step {
+    timepoint: u32,
+    /// The voxels (z, y, x).
+    region: [Range<usize>; 3],
+    /// How many timepoints are finished with this block, if it is the last one of its timepoint.
+    completes: Option<u64>,
+}
+
+/// Reads block after block, and keeps the timepoint it is in open.
+struct Reader<'m> {
+    movie: &'m Movie<'m>,
+    opened: Option<(u32, Option<Volume>)>,
+    /// The largest value so far.
+    max_value: u16,
+}
+
+impl Reader<'_> {
+    /// Fills `voxels` with a block; leaves it empty where the movie has no image.
+    fn read(&mut self, step: &Step, voxels: &mut Vec<u16>) -> Result<(), PipelineError> {
+        let Movie { options, file, .. } = self.movie;
+        let volume = match self.opened.take() {
+            Some((timepoint, volume)) if timepoint == step.timepoint => volume,
+            _ => file.volume(step.timepoint, options.setup, options.level)?,
+        };
+        if let Some(volume) = &volume {
+            self.movie.check_size(volume, step.timepoint)?;
+            voxels.resize(step.region.iter().map(Range::len).product(), 0);
+            volume.read(&step.region, voxels)?;
+            self.max_value = voxels.iter().fold(self.max_value, |max, &voxel| max.max(voxel));
+        } else {
+            voxels.clear();
+        }
+        self.opened = Some((step.timepoint, volume));
         Ok(())
     }
 }
@@ -207,15 +265,18 @@ fn quotient(value: u16, divisor: f64) -> f64 {
     ((value - value % divisor) / divisor).round()
 }
 
-/// The size of the boxes in which a frame is read, (z, y, x): whole chunks of the stores in y and x, and in z as many whole
-/// chunks of the movie as fit into [`BLOCK_BYTES`].
+/// The size of the boxes in which a frame is read, (z, y, x): whole chunks of the stores in y and x; in z whole chunks of the
+/// movie, as many as make half of [`BLOCK_BYTES`], or at least one.
 fn block_size(frame: [usize; 3], chunk: [usize; 3]) -> [usize; 3] {
     // A movie chunk that is longer than a store's would be decoded for each of these again.
     let edge = |axis: usize| if chunk[axis] > CHUNK_EDGE { frame[axis] } else { frame[axis].min(CHUNK_EDGE) };
     let (y, x) = (edge(1), edge(2));
-    let planes = (BLOCK_BYTES / (y * x * size_of::<u16>())).max(1);
-    let whole = if planes >= chunk[0] { planes - planes % chunk[0] } else { planes };
-    [whole.min(frame[0]), y, x]
+    let planes = |bytes: usize| (bytes / (y * x * size_of::<u16>())).max(1);
+    let depth = match planes(BLOCK_BYTES / 2) {
+        several if several >= chunk[0] => several - several % chunk[0],
+        _ => chunk[0].min(planes(BLOCK_BYTES)),
+    };
+    [depth.min(frame[0]), y, x]
 }
 
 /// The boxes of at most `block` voxels that make up a frame.
