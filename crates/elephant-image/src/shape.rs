@@ -62,17 +62,26 @@ impl<const N: usize> ShapeRules<N> {
         covariance.iter().flatten().all(|entry| entry.is_finite()).then_some(covariance)
     }
 
-    /// Second central moments in µm², each axis stretched by (n + 1) / n where the voxels span n planes: training draws
-    /// centres with a strict boundary, which makes them small (contract section 6.5, step 4).
+    /// Second central moments in µm².
     fn scaled_covariance(&self, moments: &Moments) -> [[f64; N]; N] {
         let unused = 3 - N; // a 2-D image leaves out z
         let (extent, raw) = (moments.extent(), moments.covariance());
         let scale: [f64; N] = std::array::from_fn(|axis| {
-            let planes = f64::from(extent[unused + axis]);
             let flattened = if self.planes_apart && axis == 0 { self.c_ratio } else { 1.0 };
-            self.voxel_um[axis] * (planes + 1.0) / planes * flattened
+            self.voxel_um[axis] * self.stretch(extent[unused + axis]) * flattened
         });
         std::array::from_fn(|a| std::array::from_fn(|b| raw[unused + a][unused + b] * scale[a] * scale[b]))
+    }
+
+    /// The original stretches an axis on which the voxels span `planes` planes, to make up for centres that training
+    /// draws with a strict boundary. But moments of voxel centres are not too small: the stretch happens to cancel the
+    /// missing factor of [`radii_per_deviation`](Self::radii_per_deviation) for centres of about eight planes, and
+    /// exceeds it for smaller ones.
+    fn stretch(&self, planes: u32) -> f64 {
+        match self.numerics {
+            Numerics::Original => (f64::from(planes) + 1.0) / f64::from(planes),
+            Numerics::Corrected => 1.0,
+        }
     }
 
     /// The semi-axis in µm along an eigenvector, or `None` when it is shorter than allowed.
@@ -101,6 +110,8 @@ impl<const N: usize> ShapeRules<N> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn rules(numerics: Numerics) -> ShapeRules<3> {
@@ -148,8 +159,8 @@ mod tests {
     #[test]
     fn flat_shapes_are_one_voxel_thick() {
         let covariance = |moments: &Moments| diagonal(rules(Numerics::Corrected).covariance_um2(moments).unwrap());
-        assert_near(covariance(&solid(0..1, 0..3, 0..4)), [4.0, 1.25 * 7.407_407_407_407_407, 1.25 * 12.207_031_25]);
-        assert_near(covariance(&solid(1..5, 18..19, 2..22)), [1.25 * 195.3125, 0.25, 1.25 * 229.113_281_25]);
+        assert_near(covariance(&solid(0..1, 0..3, 0..4)), [4.0, 5.208_333_333_333_333, 9.765_625]);
+        assert_near(covariance(&solid(1..5, 18..19, 2..22)), [156.25, 0.25, 259.765_625]);
     }
 
     #[test]
@@ -162,6 +173,57 @@ mod tests {
         let (values, _) = symmetric_eigen(covariance);
         for value in &values[..2] {
             assert!((0.25 - 1e-9..=4.0).contains(value), "{value}");
+        }
+    }
+
+    /// The voxels whose centres are inside an ellipsoid.
+    fn ellipsoid(center_um: [f64; 3], axes: &[[f64; 3]; 3], semi_axes_um: [f64; 3], voxel_um: [f64; 3]) -> Moments {
+        let mut sum: Option<Moments> = None;
+        let range = |axis: usize| {
+            let reach = semi_axes_um.iter().fold(0.0_f64, |a, &b| a.max(b));
+            ((center_um[axis] - reach) / voxel_um[axis]) as usize
+                ..((center_um[axis] + reach) / voxel_um[axis]) as usize + 2
+        };
+        for z in range(0) {
+            for y in range(1) {
+                for x in range(2) {
+                    let away: [f64; 3] = std::array::from_fn(|i| [z, y, x][i] as f64 * voxel_um[i] - center_um[i]);
+                    let along = |k: usize| (0..3).map(|i| axes[i][k] * away[i]).sum::<f64>() / semi_axes_um[k];
+                    if (0..3).map(|k| along(k).powi(2)).sum::<f64>() < 1.0 {
+                        let voxel = Moments::of_run(z, y, x as u32, x as u32 + 1);
+                        match &mut sum {
+                            Some(sum) => sum.merge(&voxel),
+                            None => sum = Some(voxel),
+                        }
+                    }
+                }
+            }
+        }
+        sum.expect("the ellipsoid holds voxels")
+    }
+
+    proptest! {
+        #[test]
+        fn ellipsoids_are_recovered(
+            entries in prop::array::uniform6(-1.0..1.0_f64),
+            shift in prop::array::uniform3(0.0..2.0_f64),
+            semi_axes in prop::array::uniform3(5.0..8.0_f64),
+        ) {
+            // Any symmetric matrix will do for a random rotation.
+            let [a, b, c, d, e, f] = entries;
+            let (_, axes) = symmetric_eigen([[a, b, c], [b, d, e], [c, e, f]]);
+            let center: [f64; 3] = std::array::from_fn(|i| 10.0 + shift[i]);
+            let rules = ShapeRules { c_ratio: 1.0, ..rules(Numerics::Corrected) };
+            let moments = ellipsoid(center, &axes, semi_axes, rules.voxel_um);
+            let (variances, _) = symmetric_eigen(rules.covariance_um2(&moments).unwrap());
+            let mut expected = semi_axes;
+            expected.sort_by(f64::total_cmp);
+            for (found, expected) in variances.iter().map(|v| v.sqrt()).zip(expected) {
+                prop_assert!((found / expected - 1.0).abs() < 0.08, "{} {:?}", found, expected);
+            }
+            let mean = |values: &[f64; 3]| values.iter().product::<f64>();
+            let volume = mean(&variances).sqrt() / mean(&expected);
+            prop_assert!((volume - 1.0).abs() < 0.06, "{}", volume);
         }
     }
 
