@@ -54,7 +54,7 @@ pub struct ServeArgs {
     #[arg(long, env = "ELEPHANT_PRECISION", value_enum, default_value_t)]
     pub precision: PrecisionArg,
 
-    /// CPU threads for the network [default: all cores]
+    /// CPU threads for computing [default: all cores]
     #[arg(long, env = "ELEPHANT_THREADS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: Option<u16>,
 

@@ -17,6 +17,9 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Serves until SIGINT or SIGTERM.
 pub fn serve(args: ServeArgs) -> Result<()> {
     telemetry::init(args.log_format);
+    if let Some(threads) = args.threads {
+        rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global().context("cannot start threads")?;
+    }
     let workspace = Workspace::open(&args.workspace)
         .with_context(|| format!("cannot use the workspace {}", args.workspace.display()))?;
     let demo = if args.demo { demo::prepare(&workspace)? } else { None };

@@ -10,14 +10,14 @@ use anyhow::{Context, Result};
 use elephant_api::Services;
 use elephant_checkpoint::Checkpoint;
 use elephant_jobs::{Jobs, Store};
-use elephant_nn::{DeviceChoice, DeviceHandle, DeviceOptions, Model, NnError};
+use elephant_nn::{DeviceChoice, DeviceHandle, DeviceOptions, Model, NnError, Precision};
 use elephant_pipeline::{Models, PortError, Predictor, SegmentationModel, Uploads, VersatileLocations, Workspace};
 use elephant_types::{Coded, ErrorCode, NetworkKind, SegmentationRequest, TaskContext};
 use ndarray::Array4;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{DeviceArg, ServeArgs},
+    config::{DeviceArg, PrecisionArg, ServeArgs},
     download::HttpsDownload,
 };
 

@@ -57,7 +57,15 @@ impl TestServer {
     /// # Panics
     /// When it does not start; its log is on standard error.
     pub fn start(binary: &str, workspace: &Path, arguments: &[&str]) -> Self {
-        let mut child = Command::new(binary)
+        Self::start_by(Command::new(binary), workspace, arguments)
+    }
+
+    /// As [`start`](Self::start), by a command that ends in the binary's name: `unshare … elephant-server`.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub fn start_by(mut command: Command, workspace: &Path, arguments: &[&str]) -> Self {
+        let mut child = command
             .args(["serve", "--bind", "127.0.0.1:0", "--workspace"])
             .arg(workspace)
             .args(arguments)
@@ -65,7 +73,7 @@ impl TestServer {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
-            .unwrap_or_else(|error| panic!("{binary}: {error}"));
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let mut output = BufReader::new(child.stdout.take().expect("the output is piped"));
         let mut line = String::new();
         output.read_line(&mut line).expect("the output is text");

@@ -1,0 +1,62 @@
+//! A disk that is really full: refusals that say so, and nothing lost.
+
+mod common;
+
+use std::process::{Command, Stdio};
+
+use common::{BINARY, demo_movie};
+use elephant_testkit::TestServer;
+use serde_json::json;
+
+/// Starts a command in a mount namespace of its own, where `$1` is a disk of 16 MiB.
+const SMALL_DISK: &str = r#"mount -t tmpfs -o size=16m none "$1" && shift && exec "$@""#;
+
+fn on_small_disk(workspace: &std::path::Path) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--map-root-user", "sh", "-c", SMALL_DISK, "sh"]).arg(workspace);
+    command
+}
+
+#[test]
+fn what_does_not_fit_is_refused_and_nothing_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let probe = on_small_disk(folder.path()).arg("true").stderr(Stdio::null()).status();
+    if !probe.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: this machine lets no one mount a disk in a namespace of its own");
+        return;
+    }
+    let mut command = on_small_disk(folder.path());
+    command.arg(BINARY);
+    let server = TestServer::start_by(command, folder.path(), &[]);
+    let reset = |is_3d: bool| server.post_json("/seg/reset", &json!({"model_name": "m.pth", "is_3d": is_3d, "url": null}));
+    let download = || server.post_json("/download/model", &json!({"model_name": "m.pth"}));
+
+    // A 2-D network takes 8 MB, a 3-D one 24 MB.
+    assert_eq!(reset(false).status, 200);
+    let model = download().body;
+    let refused = reset(true);
+    assert_eq!(refused.status, 507, "{}", refused.text());
+    assert_eq!(download().body, model, "the old model stays");
+
+    let movie = demo_movie();
+    server.upload("fly", "fly.h5", &movie.content, 1 << 20);
+    let piece = vec![7; 1 << 20];
+    let send = |action: &[u8]| {
+        let parts: [(&str, &[u8]); 4] =
+            [("action", action), ("dataset_name", b"fly"), ("file:f", &piece), ("filename", b"large.h5")];
+        server.post_parts("/upload/image", &parts)
+    };
+    assert_eq!(send(b"init").status, 200);
+    let refused = (0..16).map(|_| send(b"append")).find(|reply| reply.status != 200).expect("16 MiB do not fit");
+    assert_eq!(refused.status, 507, "{}", refused.text());
+    assert!(refused.error().contains("No space left"), "{}", refused.error());
+
+    let generate = || server.post_json("/dataset/generate", &json!({"dataset_name": "fly"}));
+    let check = || server.post_json("/dataset/check", &json!({"dataset_name": "fly", "shape": movie.shape})).json();
+    let form = "action=cancel&dataset_name=fly&filename=large.h5";
+    assert_eq!(server.post("/upload/image", "application/x-www-form-urlencoded", form.as_bytes()).status, 200);
+    assert_eq!(generate().status, 200, "there is room again");
+    assert_eq!(check()["message"], "ready");
+    assert_eq!(download().body, model);
+    assert!(server.terminate());
+}
