@@ -20,7 +20,7 @@ use tracing::Span;
 use crate::{
     Fingerprint, Model, NnError, cuda, memory,
     ops::{self, Arithmetic},
-    segment,
+    segment, threads,
     unet::{Build, Unet},
 };
 
@@ -180,10 +180,9 @@ fn run(options: &DeviceOptions, info: &OnceLock<Result<DeviceInfo, String>>, com
             return;
         }
     };
-    if let Some(threads) = options.threads {
-        tch::set_num_threads(threads.max(1) as i32);
-    }
-    let threads = tch::get_num_threads().max(1) as usize;
+    let threads = options.threads.unwrap_or_else(|| tch::get_num_threads() as usize).max(1);
+    threads::wait_without_spinning();
+    tch::set_num_threads(threads as i32);
     let gpu = if let Device::Cuda(index) = device { Some(index) } else { None };
     let precision = usable(options.precision, device);
     let name = ops::device_name(device);

@@ -17,6 +17,7 @@ mod norm;
 mod ops;
 mod random;
 mod segment;
+mod threads;
 mod tiling;
 mod unet;
 

@@ -1,0 +1,153 @@
+//! PyTorch's numbers for weights and images that a formula gives (`tests/golden/nn`).
+
+use std::sync::{Arc, LazyLock};
+
+use elephant_checkpoint::{Checkpoint, StateDict, Tensor};
+use elephant_nn::{DeviceChoice, DeviceHandle, DeviceOptions, Model};
+use elephant_testkit::{golden, read_json, read_npy};
+use elephant_types::{KeepAxials, NetworkKind, Numerics, ProbabilityOutput, SegmentationRequest, TaskContext};
+use ndarray::{Array3, Array4, Ix4, s};
+use serde_json::Value;
+
+const TOLERANCE: f32 = 1e-4;
+
+/// Number `index` of stream `stream`, in 0..1; `generate.py` states the formula.
+fn number(stream: u64, index: u64) -> f64 {
+    let mut z = ((stream << 32) + index).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^= z >> 31;
+    (z >> 40) as f64 / f64::from(1 << 24)
+}
+
+fn member(names_and_shapes: &Model, member: u64) -> StateDict {
+    let parameters = names_and_shapes.checkpoint().members[0].iter();
+    let parameter = |(stream, (name, like)): (u64, (&str, &Tensor))| {
+        let shape = like.shape().to_vec();
+        let value = |index| {
+            let centred = 2.0 * number(1000 * member + stream, index) - 1.0;
+            let value = match &shape[..] {
+                [_] => 0.25 * centred + f64::from(u8::from(name.ends_with("weight"))),
+                [_, fan_in @ ..] => centred * (6.0 / fan_in.iter().product::<usize>() as f64).sqrt(),
+                [] => unreachable!("no parameter is a scalar"),
+            };
+            value as f32
+        };
+        let values: Vec<f32> = (0..shape.iter().product::<usize>() as u64).map(value).collect();
+        (name.to_owned(), Tensor::from_f32(shape, &values).unwrap())
+    };
+    (0..).zip(parameters).map(parameter).collect()
+}
+
+struct Case {
+    name: String,
+    model: Arc<Model>,
+    request: SegmentationRequest,
+    expected: Array4<f32>,
+}
+
+/// Built once: the formula takes a while for millions of weights.
+static CASES: LazyLock<Vec<Case>> = LazyLock::new(|| {
+    let manifest = read_json(&golden("nn/cases.json"));
+    manifest.as_array().unwrap().iter().enumerate().map(|(number, case)| load(number as u64, case)).collect()
+});
+
+static DEVICE: LazyLock<DeviceHandle> = LazyLock::new(|| start(2));
+
+fn case(name: &str) -> &'static Case {
+    CASES.iter().find(|case| case.name == name).unwrap()
+}
+
+fn load(case_number: u64, case: &Value) -> Case {
+    let kind = if case["ndim"] == 3 { NetworkKind::Volumetric } else { NetworkKind::Planar };
+    let sizes = |field: &str| -> Option<[usize; 3]> {
+        let sizes: Vec<usize> = case[field].as_array()?.iter().map(|size| size.as_u64().unwrap() as usize).collect();
+        Some([sizes[0], sizes[1], sizes[2]])
+    };
+    let shape = sizes("shape").unwrap();
+    let pixels = (0..shape.iter().product::<usize>() as u64).map(|i| number(9000 + case_number, i) as f32).collect();
+    let names_and_shapes = Model::random(kind, 0).unwrap();
+    let members = (0..case["members"].as_u64().unwrap()).map(|i| member(&names_and_shapes, i)).collect();
+    let name = case["name"].as_str().unwrap().to_owned();
+    Case {
+        model: Arc::new(Model::new(Checkpoint { members }).unwrap()),
+        request: SegmentationRequest {
+            image: Array3::from_shape_vec(shape, pixels).unwrap(),
+            kind,
+            keep_axials: KeepAxials::first(case["n_keep_axials"].as_i64().unwrap()),
+            tile: sizes("patch"),
+            is_pad: case["is_pad"].as_bool().unwrap(),
+            batch_size: 1,
+            numerics: Numerics::Original,
+            output: ProbabilityOutput::AllClasses,
+        },
+        expected: read_npy(&golden(&format!("nn/{name}.npy"))).into_dimensionality::<Ix4>().unwrap(),
+        name,
+    }
+}
+
+fn start(threads: usize) -> DeviceHandle {
+    DeviceHandle::start(DeviceOptions { device: DeviceChoice::Cpu, threads: Some(threads), ..DeviceOptions::default() })
+        .unwrap()
+}
+
+fn predict(device: &DeviceHandle, case: &Case, request: SegmentationRequest) -> Array4<f32> {
+    device.segment(Arc::clone(&case.model), request, TaskContext::detached()).unwrap()
+}
+
+#[track_caller]
+fn assert_close(name: &str, found: &Array4<f32>, expected: &Array4<f32>) {
+    assert_eq!(found.dim(), expected.dim(), "{name}");
+    let difference = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(difference < TOLERANCE, "{name}: {difference}");
+}
+
+#[test]
+fn predictions_match_pytorchs() {
+    for case in CASES.iter() {
+        assert_close(&case.name, &predict(&DEVICE, case, case.request.clone()), &case.expected);
+    }
+}
+
+/// Where there is one tile, the two numerics differ in the order of sums alone.
+#[test]
+fn the_fast_arithmetic_differs_by_rounding() {
+    for case in CASES.iter().filter(|case| case.request.tile.is_none()) {
+        let request = SegmentationRequest { numerics: Numerics::Corrected, ..case.request.clone() };
+        assert_close(&case.name, &predict(&DEVICE, case, request), &case.expected);
+    }
+}
+
+#[test]
+fn the_result_depends_on_neither_batches_nor_threads() {
+    let one_thread = start(1);
+    for case in CASES.iter() {
+        let request =
+            |batch_size| SegmentationRequest { numerics: Numerics::Corrected, batch_size, ..case.request.clone() };
+        let expected = predict(&DEVICE, case, request(1));
+        assert!(predict(&one_thread, case, request(1)) == expected, "{} with one thread", case.name);
+        assert_close(&case.name, &predict(&DEVICE, case, request(3)), &expected);
+    }
+}
+
+#[test]
+fn the_center_alone_is_the_last_class() {
+    let case = case("volume_tiled");
+    for numerics in [Numerics::Original, Numerics::Corrected] {
+        let request = |output| SegmentationRequest { numerics, output, ..case.request.clone() };
+        let all = predict(&DEVICE, case, request(ProbabilityOutput::AllClasses));
+        let center = predict(&DEVICE, case, request(ProbabilityOutput::Center));
+        assert!(center == all.slice(s![2..3, .., .., ..]), "{numerics:?}");
+    }
+}
+
+#[test]
+fn corrected_probabilities_sum_to_one_everywhere() {
+    let case = case("volume_tiled");
+    // Sizes that are not resampled, which changes sums. Eleven planes in tiles of four: the original gives the fifth no
+    // weight at all.
+    let request = |numerics| SegmentationRequest { numerics, tile: Some([4, 16, 16]), ..case.request.clone() };
+    let sums = |numerics| predict(&DEVICE, case, request(numerics)).sum_axis(ndarray::Axis(0));
+    assert!(sums(Numerics::Corrected).iter().all(|sum| (sum - 1.0).abs() < 1e-5));
+    assert!(sums(Numerics::Original).slice(s![4, .., ..]).iter().all(|sum| *sum == 0.0));
+}

@@ -1,0 +1,72 @@
+#!/usr/bin/env python3
+"""Makes the files of this folder with PyTorch: python generate.py
+
+Weights and images are numbers that the test computes too: number i of stream s is the 24 highest bits of SplitMix64's
+output for the state (s << 32) + i, as a fraction of 1.
+"""
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parents[2] / "benches/peers"))
+from unet_forward import UNet, predict_all  # noqa: E402
+
+CASES = [
+    # name, ndim, shape, patch, n_keep_axials, is_pad, members
+    ("volume", 3, [8, 32, 32], None, 4, False, 1),
+    ("volume_padded", 3, [8, 32, 32], None, 2, True, 1),
+    ("volume_resized", 3, [7, 21, 34], None, 1, False, 1),
+    ("volume_tiled", 3, [11, 40, 37], [6, 16, 25], 3, True, 1),
+    ("volume_ensemble", 3, [4, 16, 32], None, 3, False, 2),
+    ("plane", 2, [1, 48, 32], None, 4, False, 1),
+    ("plane_tiled", 2, [1, 45, 70], [1, 32, 32], 4, True, 1),
+    ("planes_of_a_volume", 2, [3, 33, 20], None, 4, True, 2),
+]
+
+
+def numbers(stream, count):
+    with np.errstate(over="ignore"):
+        z = (np.uint64(stream) << np.uint64(32)) + np.arange(count, dtype=np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z ^= z >> np.uint64(31)
+    return (z >> np.uint64(40)).astype(np.float64) / 2**24
+
+
+def network(ndim, member):
+    """Convolutions uniform with variance 2 / fan-in; norm weights in 0.75..1.25; biases in -0.25..0.25."""
+    made = UNet(ndim).eval()
+    state = made.state_dict()
+    for index, (name, tensor) in enumerate(state.items()):
+        centred = 2 * numbers(1000 * member + index, tensor.numel()) - 1
+        if tensor.ndim > 1:
+            values = centred * np.sqrt(6 / tensor[0].numel())
+        else:
+            values = 0.25 * centred + (1 if name.endswith("weight") else 0)
+        state[name] = torch.from_numpy(values.astype(np.float32)).reshape(tensor.shape)
+    made.load_state_dict(state)
+    return made
+
+
+def main():
+    torch.set_num_threads(1)
+    cases = []
+    for number, (name, ndim, shape, patch, n_keep_axials, is_pad, members) in enumerate(CASES):
+        image = torch.from_numpy(numbers(9000 + number, np.prod(shape)).astype(np.float32)).reshape(shape)
+        networks = [network(ndim, member) for member in range(members)]
+        with torch.inference_mode():
+            result = predict_all(networks, image, patch, n_keep_axials, is_pad)
+        np.save(HERE / f"{name}.npy", result.astype(np.float32))
+        cases.append(
+            dict(name=name, ndim=ndim, shape=shape, patch=patch, n_keep_axials=n_keep_axials, is_pad=is_pad, members=members)
+        )
+        print(name, result.shape, result.min(), result.max(), result.mean(axis=(1, 2, 3)))
+    (HERE / "cases.json").write_text(json.dumps(cases, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
