@@ -54,7 +54,8 @@ pub fn serve(args: ServeArgs) -> Result<()> {
 }
 
 fn access(args: &ServeArgs) -> Result<Access> {
-    let origins = args.cors_origins.iter().map(|origin| origin.parse().with_context(|| format!("--cors-origin {origin}")));
+    let origins =
+        args.cors_origins.iter().map(|origin| origin.parse().with_context(|| format!("--cors-origin {origin}")));
     if !args.bind.ip().is_loopback() && args.token.is_none() {
         tracing::warn!("everyone who reaches {} can use this server; set a token, or listen on 127.0.0.1", args.bind);
     }

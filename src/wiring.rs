@@ -30,8 +30,7 @@ pub fn services(args: &ServeArgs, workspace: &Workspace, closing: CancellationTo
         tracing::warn!(job = job.id, kind = job.kind, subject = job.subject, "interrupted when the server was killed");
     }
     let network: Arc<dyn SegmentationModel> = Arc::new(Network::start(args)?);
-    let versatile =
-        VersatileLocations { volumetric: args.versatile_3d.clone(), planar: args.versatile_2d.clone() };
+    let versatile = VersatileLocations { volumetric: args.versatile_3d.clone(), planar: args.versatile_2d.clone() };
     let download = Arc::new(HttpsDownload::new(args.model_hosts.clone()));
     let models = Arc::new(Models::new(workspace, network.clone(), download, versatile));
     let predictor = Predictor::new(workspace, models.clone(), network, args.numerics.into());
@@ -75,7 +74,11 @@ impl Network {
             DeviceArg::Cpu => DeviceChoice::Cpu,
             DeviceArg::Cuda => DeviceChoice::Cuda(0),
         };
-        let options = DeviceOptions { device, threads: args.threads.map(usize::from), ..DeviceOptions::default() };
+        let precision = match args.precision {
+            PrecisionArg::F32 => Precision::F32,
+            PrecisionArg::Bf16 => Precision::Bf16,
+        };
+        let options = DeviceOptions { device, threads: args.threads.map(usize::from), precision };
         let device = DeviceHandle::start(options)?;
         if args.device == DeviceArg::Cuda {
             // Asked for by name, it must be there; otherwise it is found while the server already answers.

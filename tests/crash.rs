@@ -1,5 +1,7 @@
 //! kill -9 at bad moments: what was there stays, what was half is gone, and the server starts again.
 
+#![allow(clippy::disallowed_methods)]
+
 mod common;
 
 use common::{BINARY, demo_dataset, demo_movie};
@@ -19,7 +21,9 @@ fn killed_while_predicting() {
     long["patch"] = json!([128, 128, 16]);
     long["output_prediction"] = json!(true);
     let client = std::thread::spawn(move || {
-        ureq::post(format!("{url}/seg/predict")).header("content-type", "application/json").send(long.to_string().as_bytes())
+        ureq::post(format!("{url}/seg/predict"))
+            .header("content-type", "application/json")
+            .send(long.to_string().as_bytes())
     });
     while server.get("/state/process").json()["state"] != 2 {}
     server.kill();
@@ -36,7 +40,12 @@ fn killed_while_uploading_and_generating() {
     let movie = demo_movie();
     let half = movie.content.len() / 2;
     let parts = |action: &'static [u8], piece: &[u8]| {
-        [("action", action.to_vec()), ("dataset_name", b"fly".to_vec()), ("file:f.h5", piece.to_vec()), ("filename", b"fly.h5".to_vec())]
+        [
+            ("action", action.to_vec()),
+            ("dataset_name", b"fly".to_vec()),
+            ("file:f.h5", piece.to_vec()),
+            ("filename", b"fly.h5".to_vec()),
+        ]
     };
     let send = |server: &TestServer, action, piece: &[u8]| {
         let parts = parts(action, piece);
@@ -60,7 +69,9 @@ fn killed_while_uploading_and_generating() {
         let url = server.url().to_owned();
         let body = generate.to_string();
         let client = std::thread::spawn(move || {
-            ureq::post(format!("{url}/dataset/generate")).header("content-type", "application/json").send(body.as_bytes())
+            ureq::post(format!("{url}/dataset/generate"))
+                .header("content-type", "application/json")
+                .send(body.as_bytes())
         });
         // A different moment each time: after so many looks at the dataset's folder.
         for _ in 0..round * 40 {

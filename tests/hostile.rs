@@ -1,5 +1,7 @@
 //! What callers do wrong, or on purpose: a clear refusal, nothing lost, and the server goes on.
 
+#![allow(clippy::disallowed_methods)]
+
 mod common;
 
 use std::{
@@ -93,7 +95,9 @@ fn names_do_not_leave_the_workspace() {
     std::os::unix::fs::symlink(outside.path(), server.workspace().join("models/link")).unwrap();
     std::os::unix::fs::symlink(outside.path(), server.workspace().join("datasets/link")).unwrap();
     let long = "x".repeat(300);
-    for name in ["..", "../fly", "/etc/passwd", "a/../../b", "a\0b", "a\\b", "", ".hidden", "link/secret.pth", long.as_str()] {
+    for name in
+        ["..", "../fly", "/etc/passwd", "a/../../b", "a\0b", "a\\b", "", ".hidden", "link/secret.pth", long.as_str()]
+    {
         for (path, body) in [
             ("/seg/predict", json!({"dataset_name": name, "timepoint": 0})),
             ("/seg/predict", json!({"dataset_name": "fly", "model_name": name, "timepoint": 0})),
@@ -107,8 +111,12 @@ fn names_do_not_leave_the_workspace() {
             assert!(!reply.error().is_empty());
         }
         for (dataset, file) in [(name, "a.h5"), ("fly", name)] {
-            let parts: [(&str, &[u8]); 4] =
-                [("action", b"init"), ("dataset_name", dataset.as_bytes()), ("file:f", b"x"), ("filename", file.as_bytes())];
+            let parts: [(&str, &[u8]); 4] = [
+                ("action", b"init"),
+                ("dataset_name", dataset.as_bytes()),
+                ("file:f", b"x"),
+                ("filename", file.as_bytes()),
+            ];
             // `link/…` is a new folder inside the dataset for a file, and a link for a dataset.
             if (dataset, file) == ("fly", "link/secret.pth") {
                 continue;
@@ -163,14 +171,17 @@ fn uploads_without_a_beginning_or_an_end() {
     let fixture = fixture();
     let server = &fixture.server;
     let form = |action: &str| format!("action={action}&dataset_name=fly&filename=new.h5");
-    let send = |action: &str| server.post("/upload/image", "application/x-www-form-urlencoded", form(action).as_bytes());
+    let send =
+        |action: &str| server.post("/upload/image", "application/x-www-form-urlencoded", form(action).as_bytes());
     assert_eq!(send("complete").status, 404);
     assert_eq!(send("cancel").status, 200, "nothing to cancel is fine");
     assert_eq!(send("init").status, 400, "a piece is needed");
     // A client that goes away in the middle of a piece leaves nothing.
     let mut stream = TcpStream::connect(server.address()).unwrap();
-    write!(stream, "POST /upload/image HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n").unwrap();
-    write!(stream, "Content-Length: 1000000\r\n\r\n--b\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\nhalf").unwrap();
+    write!(stream, "POST /upload/image HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n")
+        .unwrap();
+    write!(stream, "Content-Length: 1000000\r\n\r\n--b\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\nhalf")
+        .unwrap();
     stream.shutdown(std::net::Shutdown::Write).unwrap();
     let mut reply = String::new();
     let _ = stream.read_to_string(&mut reply);
@@ -196,7 +207,9 @@ fn movies_that_are_none() {
         assert_eq!(reply.status, 400, "{name}: {}", reply.text());
         assert!(!server.workspace().join("datasets").join(name).join("imgs.zarr").exists());
     }
-    for (field, value) in [("divisor", json!(0)), ("divisor", json!(-1)), ("setup", json!(7)), ("level", json!(9)), ("setup", json!(-1))] {
+    for (field, value) in
+        [("divisor", json!(0)), ("divisor", json!(-1)), ("setup", json!(7)), ("level", json!(9)), ("setup", json!(-1))]
+    {
         let reply = server.post_json("/dataset/generate", &json!({"dataset_name": "fly", field: value}));
         assert_eq!(reply.status, 400, "{field}={value}: {}", reply.text());
     }
@@ -231,6 +244,10 @@ fn models_that_are_none() {
     }
     let missing = server.post_json("/seg/reset", &json!({"model_name": "detection.pth", "url": "Versatile"}));
     assert!(missing.status >= 400 && missing.error().contains("/nonexistent/versatile3d.pth"), "{}", missing.text());
-    assert_eq!(server.post_json("/download/model", &json!({"model_name": "detection.pth"})).body, good, "the old model stays");
+    assert_eq!(
+        server.post_json("/download/model", &json!({"model_name": "detection.pth"})).body,
+        good,
+        "the old model stays"
+    );
     fixture.assert_alive();
 }

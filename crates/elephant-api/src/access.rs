@@ -31,7 +31,8 @@ impl Access {
         if request.uri().path().starts_with("/health/") {
             return true;
         }
-        let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+        let given =
+            request.headers().get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
         given.is_some_and(|given| equal_in_constant_time(given, token.as_bytes()))
     }
 }

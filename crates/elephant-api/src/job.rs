@@ -55,7 +55,7 @@ pub(crate) async fn run<T: Send + 'static>(
 fn refused(error: JobsError) -> Problem {
     match error {
         JobsError::Busy(_) => Problem::internal("Process is running. Model cannot be reset."),
-        error => error.into(),
+        error @ JobsError::Database { .. } => error.into(),
     }
 }
 

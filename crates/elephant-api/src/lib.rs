@@ -18,7 +18,10 @@ mod services;
 
 use axum::{Router, extract::DefaultBodyLimit, http::header, middleware};
 use tower_http::{
-    compression::{CompressionLayer, predicate::{DefaultPredicate, NotForContentType, Predicate}},
+    compression::{
+        CompressionLayer,
+        predicate::{DefaultPredicate, NotForContentType, Predicate},
+    },
     cors::{AllowOrigin, CorsLayer},
     trace::TraceLayer,
 };

@@ -76,11 +76,15 @@ impl IntoResponse for Problem {
         body.insert("error".into(), self.message.clone().into());
         body.insert("message".into(), self.message.into());
         let mut response = (self.status, Json(Value::Object(body))).into_response();
-        response.extensions_mut().extend(reason.map(|reason| {
-            let mut extensions = axum::http::Extensions::new();
-            extensions.insert(reason);
-            extensions
-        }).unwrap_or_default());
+        response.extensions_mut().extend(
+            reason
+                .map(|reason| {
+                    let mut extensions = axum::http::Extensions::new();
+                    extensions.insert(reason);
+                    extensions
+                })
+                .unwrap_or_default(),
+        );
         response
     }
 }
@@ -88,7 +92,15 @@ impl IntoResponse for Problem {
 /// The message as a status line can carry it: printable ASCII in one line.
 fn reason_phrase(message: &str) -> Option<ReasonPhrase> {
     const MAX_BYTES: usize = 400;
-    let printable = |c: char| if c.is_ascii_graphic() { c as u8 } else if c.is_whitespace() { b' ' } else { b'?' };
+    let printable = |c: char| {
+        if c.is_ascii_graphic() {
+            c as u8
+        } else if c.is_whitespace() {
+            b' '
+        } else {
+            b'?'
+        }
+    };
     let bytes: Vec<u8> = message.chars().map(printable).take(MAX_BYTES).collect();
     ReasonPhrase::try_from(bytes).ok()
 }
@@ -98,8 +110,5 @@ pub(crate) async fn no_such_route(method: Method, uri: Uri) -> Problem {
 }
 
 pub(crate) async fn no_such_method(method: Method, uri: Uri) -> Problem {
-    Problem::new(
-        StatusCode::METHOD_NOT_ALLOWED,
-        format!("{} does not answer to {method}; see /docs", uri.path()),
-    )
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} does not answer to {method}; see /docs", uri.path()))
 }

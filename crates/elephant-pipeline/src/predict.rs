@@ -59,9 +59,13 @@ impl PredictRequest {
     /// # Errors
     /// [`PipelineError::Invalid`] naming the field, by the client's name.
     pub fn validate(&self) -> Result<(), PipelineError> {
-        let check = |is_valid: bool, rule: &str| if is_valid { Ok(()) } else { Err(PipelineError::Invalid(rule.into())) };
+        let check =
+            |is_valid: bool, rule: &str| if is_valid { Ok(()) } else { Err(PipelineError::Invalid(rule.into())) };
         let (min, max) = (self.min_radius_um, self.max_radius_um);
-        check(self.center_ratio > 0.0 && self.center_ratio <= 1.0, "c_ratio must be above 0 and at most 1, usually 0.4")?;
+        check(
+            self.center_ratio > 0.0 && self.center_ratio <= 1.0,
+            "c_ratio must be above 0 and at most 1, usually 0.4",
+        )?;
         check((0.0..=1.0).contains(&self.threshold), "p_thresh must be 0 to 1")?;
         check(min.is_finite() && min >= 0.0, "r_min must be 0 or more")?;
         check(max.is_finite() && max > 0.0 && max >= min, "r_max must be above 0 and not below r_min")?;
@@ -101,7 +105,12 @@ pub struct Predictor {
 
 impl Predictor {
     /// Predicts datasets of `workspace` with its `models` on `network`, by the rules of `numerics`.
-    pub fn new(workspace: &Workspace, models: Arc<Models>, network: Arc<dyn SegmentationModel>, numerics: Numerics) -> Self {
+    pub fn new(
+        workspace: &Workspace,
+        models: Arc<Models>,
+        network: Arc<dyn SegmentationModel>,
+        numerics: Numerics,
+    ) -> Self {
         Self { workspace: workspace.clone(), models, network, numerics }
     }
 
@@ -120,15 +129,14 @@ impl Predictor {
         if input_crop.size.contains(&0) {
             return Err(PipelineError::Invalid("the crop box vanishes in the rescaled image; use a larger one".into()));
         }
-        self.check_memory(request, crop.size, input_crop.size)?;
+        check_memory(request, crop.size, input_crop.size)?;
         let kind = if request.is_3d && !request.use_2d { NetworkKind::Volumetric } else { NetworkKind::Planar };
         let model = self.models.require(&request.model, kind)?;
         context.check()?;
 
         let image = prepare(&dataset, request, crop, input_crop.size)?;
         context.check()?;
-        let output =
-            if request.output_prediction { ProbabilityOutput::AllClasses } else { ProbabilityOutput::Center };
+        let output = if request.output_prediction { ProbabilityOutput::AllClasses } else { ProbabilityOutput::Center };
         let segmentation = SegmentationRequest {
             image,
             kind,
@@ -177,29 +185,6 @@ impl Predictor {
         Ok(dataset)
     }
 
-    /// Refuses what would be killed for want of memory half-way. The network's activations are the largest part:
-    /// about 16 channels in three buffers at full resolution, and the pyramid below.
-    fn check_memory(&self, request: &PredictRequest, crop: [usize; 3], input: [usize; 3]) -> Result<(), PipelineError> {
-        const ACTIVATION_BYTES: f64 = 320.0;
-        const IMAGE_BYTES: f64 = 4.0 * 6.0;
-        let voxels = |shape: [usize; 3]| shape.iter().map(|&edge| edge as f64).product::<f64>();
-        let tile = request.patch.map_or(input, |patch| std::array::from_fn(|d| patch[d].min(input[d])));
-        let tile = if request.use_2d { [1, tile[1], tile[2]] } else { tile };
-        let needed = voxels(crop) * 4.0
-            + voxels(input) * IMAGE_BYTES
-            + voxels(tile) * request.batch_size as f64 * ACTIVATION_BYTES;
-        let available = memory::available_bytes().unwrap_or(u64::MAX);
-        if needed > available as f64 {
-            return Err(PipelineError::TooLarge(format!(
-                "the prediction needs about {:.1} GB of memory and {:.1} GB are free; predict with smaller patches, \
-                 a smaller batch or a crop box",
-                needed / 1e9,
-                available as f64 / 1e9
-            )));
-        }
-        Ok(())
-    }
-
     fn spots(
         &self,
         request: &PredictRequest,
@@ -229,9 +214,32 @@ impl Predictor {
     }
 }
 
+/// Refuses what would be killed for want of memory half-way. The network's activations are the largest part:
+/// about 16 channels in three buffers at full resolution, and the pyramid below.
+fn check_memory(request: &PredictRequest, crop: [usize; 3], input: [usize; 3]) -> Result<(), PipelineError> {
+    const ACTIVATION_BYTES: f64 = 320.0;
+    const IMAGE_BYTES: f64 = 4.0 * 6.0;
+    let voxels = |shape: [usize; 3]| shape.iter().map(|&edge| edge as f64).product::<f64>();
+    let tile = request.patch.map_or(input, |patch| std::array::from_fn(|d| patch[d].min(input[d])));
+    let tile = if request.use_2d { [1, tile[1], tile[2]] } else { tile };
+    let needed =
+        voxels(crop) * 4.0 + voxels(input) * IMAGE_BYTES + voxels(tile) * request.batch_size as f64 * ACTIVATION_BYTES;
+    let available = memory::available_bytes().unwrap_or(u64::MAX);
+    if needed > available as f64 {
+        return Err(PipelineError::TooLarge(format!(
+            "the prediction needs about {:.1} GB of memory and {:.1} GB are free; predict with smaller patches, \
+             a smaller batch or a crop box",
+            needed / 1e9,
+            available as f64 / 1e9
+        )));
+    }
+    Ok(())
+}
+
 fn checked_crop(request: &PredictRequest, frame: [usize; 3]) -> Result<CropBox, PipelineError> {
     let Some(crop) = request.crop else { return Ok(CropBox::whole(frame)) };
-    let fits = |d: usize| crop.size[d] > 0 && crop.origin[d].checked_add(crop.size[d]).is_some_and(|end| end <= frame[d]);
+    let fits =
+        |d: usize| crop.size[d] > 0 && crop.origin[d].checked_add(crop.size[d]).is_some_and(|end| end <= frame[d]);
     if (0..3).all(fits) {
         return Ok(crop);
     }

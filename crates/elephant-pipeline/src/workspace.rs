@@ -77,7 +77,8 @@ impl Workspace {
             entries.map(|entry| Ok(entry?.file_name().into_string().unwrap_or_default())).collect::<Result<Vec<_>, _>>()
         });
         let names = names.map_err(FsError::io("list", &folder))?;
-        let movies = names.into_iter().filter(|name| name.ends_with(".h5") && !name.starts_with('.'));
+        let is_h5 = |name: &str| Path::new(name).extension().is_some_and(|extension| extension == "h5");
+        let movies = names.into_iter().filter(|name| is_h5(name) && !name.starts_with('.'));
         let first = movies.min_by_key(|name| (*name != main, is_partition(name), name.clone()));
         first.map(|name| self.datasets.resolve(AsRef::<Path>::as_ref(dataset).join(name))).transpose()
     }
@@ -95,9 +96,8 @@ impl Workspace {
 fn is_partition(name: &str) -> bool {
     let stem = name.strip_suffix(".h5").unwrap_or(name);
     let mut parts = stem.rsplit('-');
-    let mut is_number = || {
-        parts.next().is_some_and(|part| part.len() >= 2 && part.bytes().all(|byte| byte.is_ascii_digit()))
-    };
+    let mut is_number =
+        || parts.next().is_some_and(|part| part.len() >= 2 && part.bytes().all(|byte| byte.is_ascii_digit()));
     is_number() && is_number() && parts.next().is_some()
 }
 

@@ -33,10 +33,7 @@ pub(crate) fn routes() -> OpenApiRouter<Services> {
 
 /// Routes whose bodies go to the disk and have no limit but its size.
 fn streamed_routes() -> OpenApiRouter<Services> {
-    OpenApiRouter::new()
-        .routes(routes!(upload::image))
-        .routes(routes!(model::reset))
-        .layer(DefaultBodyLimit::disable())
+    OpenApiRouter::new().routes(routes!(upload::image)).routes(routes!(model::reset)).layer(DefaultBodyLimit::disable())
 }
 
 /// The same handlers under the names of servers 0.1 to 0.3 (contract section 1.17), and `/params/`, which the client

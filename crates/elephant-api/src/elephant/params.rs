@@ -60,7 +60,8 @@ pub(crate) async fn set(
         let count = count.and_then(|Integer(count)| u32::try_from(count).ok()).filter(|count| *count <= MAX_CROPS);
         count.ok_or_else(|| Problem::bad_request(format!("Invalid number of crops: {value}")))
     });
-    let parameters = TrainingParameters { learning_rate: learning_rate.transpose()?, crop_count: crop_count.transpose()? };
+    let parameters =
+        TrainingParameters { learning_rate: learning_rate.transpose()?, crop_count: crop_count.transpose()? };
     let store = services.jobs.store();
     store.set_training_parameters(parameters)?;
     Ok(ParamsReply::of(store.training_parameters()?))

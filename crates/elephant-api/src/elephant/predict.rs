@@ -153,12 +153,13 @@ impl TryFrom<PredictBody> for PredictRequest {
         let missing = |field: &str| Problem::bad_request(format!("{field} key is missing"));
         let timepoint = body.timepoint.ok_or_else(|| missing("timepoint"))?;
         let default_model = || "detection.pth".parse().map_err(|error| Problem::internal(format!("{error}")));
-        let sizes = |field: &str, values: Option<Xyz<Integer>>| values.map(|values| zyx_sizes(field, &values)).transpose();
+        let sizes =
+            |field: &str, values: Option<Xyz<Integer>>| values.map(|values| zyx_sizes(field, &values)).transpose();
         let request = Self {
             dataset: body.dataset_name.ok_or_else(|| missing("dataset_name"))?,
             model: body.model_name.map_or_else(default_model, Ok)?,
             timepoint: timepoint.to_usize().ok_or_else(|| Problem::bad_request("timepoint must be 0 or more"))?,
-            voxel_size: voxel_size(body.scales)?,
+            voxel_size: voxel_size(body.scales.as_deref())?,
             keep_axials: KeepAxials::first(body.n_keep_axials.0),
             is_3d: body.is_3d,
             use_2d: body.use_2d && body.is_3d,
@@ -179,8 +180,8 @@ impl TryFrom<PredictBody> for PredictRequest {
     }
 }
 
-fn voxel_size(scales: Option<Xyz<f64>>) -> Result<VoxelSize, Problem> {
-    let zyx = match scales.as_deref() {
+fn voxel_size(scales: Option<&[f64]>) -> Result<VoxelSize, Problem> {
+    let zyx = match scales {
         None => [1.0; 3],
         Some(&[x, y, z]) => [z, y, x],
         Some(&[x, y]) => [1.0, y, x],
@@ -229,7 +230,10 @@ mod tests {
         assert_eq!(request.patch, Some([24, 384, 384]));
         assert_eq!(request.input_size, Some([8, 256, 256]));
         assert_eq!(request.crop, Some(CropBox { origin: [3, 2, 1], size: [6, 50, 40] }));
-        assert_eq!(request.voxel_size.zyx(), [2.160_544_461_149_242_6, 0.276_755_320_621_038_9, 0.276_755_320_621_038_9]);
+        assert_eq!(
+            request.voxel_size.zyx(),
+            [2.160_544_461_149_242_6, 0.276_755_320_621_038_9, 0.276_755_320_621_038_9]
+        );
         assert_eq!(request.keep_axials, KeepAxials([true, true, true, false]));
         assert_eq!(request.batch_size, 1);
     }

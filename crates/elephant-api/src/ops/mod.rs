@@ -4,11 +4,7 @@ mod events;
 mod health;
 mod metrics;
 
-use axum::{
-    Router,
-    response::Redirect,
-    routing::get,
-};
+use axum::{Router, response::Redirect, routing::get};
 use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::SwaggerUi;
 
@@ -18,10 +14,7 @@ pub use metrics::MetricsHandle;
 pub(crate) use metrics::{count_request, metrics_route};
 
 pub(crate) fn routes() -> OpenApiRouter<Services> {
-    OpenApiRouter::new()
-        .routes(routes!(health::live))
-        .routes(routes!(health::ready))
-        .routes(routes!(events::stream))
+    OpenApiRouter::new().routes(routes!(health::live)).routes(routes!(health::ready)).routes(routes!(events::stream))
 }
 
 /// The OpenAPI document and its browser; the root leads there, as the original's does.
