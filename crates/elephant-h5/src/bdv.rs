@@ -90,8 +90,13 @@ impl BdvFile {
                 return Ok(volume);
             }
             let levels = numbers(&children(&self.files, &format!("t{timepoint:05}/s{setup:02}"))?, "", 1);
-            if let Some(&last) = levels.last() {
-                return Err(H5Error::NoLevel { file: file.clone(), setup, level, last });
+            match levels.last() {
+                Some(_) if levels.contains(&level) => {
+                    let object = format!("t{timepoint:05}/s{setup:02}/{level}");
+                    return Err(H5Error::object(file, object, "it holds no voxels; export the movie again"));
+                }
+                Some(&last) => return Err(H5Error::NoLevel { file: file.clone(), setup, level, last }),
+                None => {}
             }
         }
         let available: Vec<_> = self.setups.iter().map(u32::to_string).collect();

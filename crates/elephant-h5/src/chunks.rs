@@ -3,37 +3,15 @@
 
 use std::ops::Range;
 
-use hdf5_metno::{Dataset, filters::Filter};
-use libdeflater::Decompressor;
+use hdf5_metno::Dataset;
 use rayon::prelude::*;
 
 use crate::{
     H5Error,
     element::Element,
     file::{OpenFile, brief},
+    filters::{Pipeline, Scratch},
 };
-
-/// The filters of a dataset, as far as they are undone here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Pipeline {
-    /// Position of the byte shuffle in the filter pipeline.
-    shuffle: Option<u32>,
-    /// Position of the deflate filter in the pipeline.
-    deflate: Option<u32>,
-}
-
-impl Pipeline {
-    /// The pipeline of `filters`, in writing order, or `None` when only the library can undo it.
-    pub fn of(filters: &[Filter]) -> Option<Self> {
-        match filters {
-            [] => Some(Self { shuffle: None, deflate: None }),
-            [Filter::Shuffle] => Some(Self { shuffle: Some(0), deflate: None }),
-            [Filter::Deflate(_)] => Some(Self { shuffle: None, deflate: Some(0) }),
-            [Filter::Shuffle, Filter::Deflate(_)] => Some(Self { shuffle: Some(0), deflate: Some(1) }),
-            _ => None,
-        }
-    }
-}
 
 /// How a dataset is cut into chunks, and what they hold; axes (z, y, x).
 #[derive(Debug)]
@@ -176,7 +154,11 @@ impl ChunkIndex {
                 strip.rows.iter_mut().for_each(|row| row[columns.clone()].fill(self.grid.fill));
                 continue;
             };
-            let (bytes, shuffled) = self.decode(file, self.places[found], scratch)?;
+            let place = self.places[found];
+            scratch.stored.resize(place.length, 0);
+            file.read_at(&mut scratch.stored, place.offset).map_err(Failed::Io)?;
+            let undone = self.grid.pipeline.undo(place.skipped, self.grid.chunk_bytes(), scratch);
+            let (bytes, shuffled) = undone.map_err(Failed::Chunk)?;
             let mut rows = strip.rows.iter_mut();
             for z in z.clone() {
                 for y in y.clone() {
@@ -190,31 +172,6 @@ impl ChunkIndex {
         }
         Ok(())
     }
-
-    /// The bytes of a chunk, and whether they are still shuffled. There are as many as the chunk has voxels, whatever
-    /// the file claims: a chunk cannot inflate to more.
-    fn decode<'s>(&self, file: &OpenFile, place: Place, scratch: &'s mut Scratch) -> Result<(&'s [u8], bool), Failed> {
-        let applied = |filter: Option<u32>| filter.is_some_and(|position| place.skipped & (1 << position) == 0);
-        let expected = self.grid.chunk_bytes();
-        scratch.stored.resize(place.length, 0);
-        file.read_at(&mut scratch.stored, place.offset).map_err(Failed::Io)?;
-        let shuffled = applied(self.grid.pipeline.shuffle) && self.grid.element.size() > 1;
-        if !applied(self.grid.pipeline.deflate) {
-            return if place.length == expected {
-                Ok((&scratch.stored, shuffled))
-            } else {
-                Err(Failed::Chunk("a chunk has the wrong length"))
-            };
-        }
-        scratch.inflated.resize(expected, 0);
-        match scratch.decompressor.zlib_decompress(&scratch.stored, &mut scratch.inflated) {
-            Ok(length) if length == expected => Ok((&scratch.inflated, shuffled)),
-            Ok(_) => Err(Failed::Chunk("a chunk holds too few voxels")),
-            Err(_) => {
-                Err(Failed::Chunk("a chunk is not valid gzip data of its size; the file is damaged, copy it again"))
-            }
-        }
-    }
 }
 
 /// Rows of the output, in (z, y) order, that one row of chunks along x fills.
@@ -222,14 +179,6 @@ struct Strip<'a> {
     z: usize,
     y: usize,
     rows: Vec<&'a mut [u16]>,
-}
-
-/// Buffers of one worker, used again for each chunk.
-#[derive(Default)]
-struct Scratch {
-    stored: Vec<u8>,
-    inflated: Vec<u8>,
-    decompressor: Decompressor,
 }
 
 enum Failed {

@@ -11,25 +11,24 @@ use hdf5_metno::{
 pub(crate) enum Element {
     /// One unsigned byte.
     U8,
-    /// Two bytes, unsigned.
-    U16,
-    /// Two bytes that the file calls signed. BigDataViewer stores unsigned 16 bit that way, because Java has no unsigned
-    /// short: −1 means 65535.
-    I16,
+    /// Two bytes, in this order. The file may call them signed: BigDataViewer stores unsigned 16 bit that way, because Java
+    /// has no unsigned short, and −1 means 65535.
+    U16(ByteOrder),
 }
 
 impl Element {
-    /// The voxel type of `dataset` and whether its bytes are little endian.
-    pub fn of(dataset: &Dataset) -> Result<(Self, bool), String> {
+    /// The voxel type of `dataset`.
+    pub fn of(dataset: &Dataset) -> Result<Self, String> {
         let dtype = dataset.dtype().map_err(|error| error.to_string())?;
         let descriptor = dtype.to_descriptor().map_err(|error| error.to_string())?;
-        let element = match descriptor {
-            TypeDescriptor::Unsigned(IntSize::U1) => Self::U8,
-            TypeDescriptor::Unsigned(IntSize::U2) => Self::U16,
-            TypeDescriptor::Integer(IntSize::U2) => Self::I16,
-            other => return Err(format!("its voxels are {other}; save them as unsigned 8 or 16 bit")),
-        };
-        Ok((element, element == Self::U8 || dtype.byte_order() == ByteOrder::LittleEndian))
+        match (descriptor, dtype.byte_order()) {
+            (TypeDescriptor::Unsigned(IntSize::U1), _) => Ok(Self::U8),
+            (
+                TypeDescriptor::Unsigned(IntSize::U2) | TypeDescriptor::Integer(IntSize::U2),
+                order @ (ByteOrder::LittleEndian | ByteOrder::BigEndian),
+            ) => Ok(Self::U16(order)),
+            (other, _) => Err(format!("its voxels are {other}; save them as unsigned 8 or 16 bit")),
+        }
     }
 
     /// Bytes of one voxel.
@@ -37,21 +36,25 @@ impl Element {
         if self == Self::U8 { 1 } else { 2 }
     }
 
-    /// Copies voxels from little-endian bytes, beginning at voxel `at`. In shuffled bytes, all first bytes of the voxels
-    /// come before all second ones. The caller sees to it that the voxels are there.
+    /// Copies voxels from a file's bytes, beginning at voxel `at`. In shuffled bytes, all first bytes of the voxels come
+    /// before all second ones. The caller sees to it that the voxels are there.
     pub fn copy(self, bytes: &[u8], shuffled: bool, at: usize, out: &mut [u16]) {
-        if self == Self::U8 {
-            for (voxel, &byte) in out.iter_mut().zip(&bytes[at..]) {
-                *voxel = byte.into();
+        match self {
+            Self::U8 => out.iter_mut().zip(&bytes[at..]).for_each(|(voxel, &byte)| *voxel = byte.into()),
+            Self::U16(order) if shuffled => {
+                let (first, second) = bytes.split_at(bytes.len() / 2);
+                let (low, high) = if order == ByteOrder::BigEndian { (second, first) } else { (first, second) };
+                for ((voxel, &low), &high) in out.iter_mut().zip(&low[at..]).zip(&high[at..]) {
+                    *voxel = u16::from_le_bytes([low, high]);
+                }
             }
-        } else if shuffled {
-            let (low, high) = bytes.split_at(bytes.len() / 2);
-            for ((voxel, &low), &high) in out.iter_mut().zip(&low[at..]).zip(&high[at..]) {
-                *voxel = u16::from_le_bytes([low, high]);
-            }
-        } else {
-            for (voxel, pair) in out.iter_mut().zip(bytes[2 * at..].as_chunks().0) {
-                *voxel = u16::from_le_bytes(*pair);
+            Self::U16(order) => {
+                let pairs = bytes[2 * at..].as_chunks().0;
+                if order == ByteOrder::BigEndian {
+                    out.iter_mut().zip(pairs).for_each(|(voxel, &pair)| *voxel = u16::from_be_bytes(pair));
+                } else {
+                    out.iter_mut().zip(pairs).for_each(|(voxel, &pair)| *voxel = u16::from_le_bytes(pair));
+                }
             }
         }
     }
@@ -62,14 +65,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shuffled_and_plain_bytes_give_the_same_voxels() {
+    fn byte_orders_and_shuffles_give_the_same_voxels() {
         let voxels = [1_u16, 256, 0x8001, 65535];
-        let plain: Vec<u8> = voxels.iter().flat_map(|voxel| voxel.to_le_bytes()).collect();
-        let shuffled: Vec<u8> = (0..2).flat_map(|byte| voxels.map(|voxel| voxel.to_le_bytes()[byte])).collect();
-        for (bytes, is_shuffled) in [(&plain, false), (&shuffled, true)] {
-            let mut out = [0; 2];
-            Element::I16.copy(bytes, is_shuffled, 2, &mut out);
-            assert_eq!(out, voxels[2..]);
+        for order in [ByteOrder::LittleEndian, ByteOrder::BigEndian] {
+            let bytes =
+                |voxel: u16| if order == ByteOrder::BigEndian { voxel.to_be_bytes() } else { voxel.to_le_bytes() };
+            let plain: Vec<u8> = voxels.into_iter().flat_map(bytes).collect();
+            let shuffled: Vec<u8> = (0..2).flat_map(|byte| voxels.map(|voxel| bytes(voxel)[byte])).collect();
+            for (bytes, is_shuffled) in [(&plain, false), (&shuffled, true)] {
+                let mut out = [0; 2];
+                Element::U16(order).copy(bytes, is_shuffled, 2, &mut out);
+                assert_eq!(out, voxels[2..]);
+            }
         }
     }
 }

@@ -57,11 +57,6 @@ impl OpenFile {
         &self.hdf5
     }
 
-    /// Bytes before the HDF5 part, which addresses do not count.
-    pub fn user_block(&self) -> u64 {
-        self.hdf5.userblock()
-    }
-
     /// Whether `length` bytes from `offset` are in the file.
     pub fn holds(&self, offset: u64, length: u64) -> bool {
         offset.checked_add(length).is_some_and(|end| end <= self.len)

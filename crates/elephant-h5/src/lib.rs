@@ -1,9 +1,9 @@
 //! Movies in BigDataViewer's HDF5/XML format.
 //!
 //! Reads voxels box by box into the caller's memory, whatever the size of the movie, as unsigned 16 bit: that is what
-//! BigDataViewer means although the file says signed. Gzip-compressed and plain chunks are read around the HDF5 library,
-//! on all cores. Files are hostile until proven otherwise: nothing outside the movie's folder is opened, no size in a
-//! file is trusted.
+//! BigDataViewer means although the file says signed. The HDF5 library only says where the voxels lie; they are read and
+//! decompressed around it, on all cores. Files are hostile until proven otherwise: nothing outside the movie's folder is
+//! opened, no size in a file is trusted.
 //!
 //! It knows nothing of datasets, stores or timings; see `elephant-volume` and `elephant-pipeline`.
 
@@ -14,7 +14,9 @@ mod chunks;
 mod element;
 mod error;
 mod file;
+mod filters;
 mod links;
+mod scale_offset;
 mod volume;
 mod writer;
 mod xml;

@@ -4,16 +4,19 @@ use std::{ops::Range, sync::Arc};
 
 use hdf5_metno::{
     Dataset, Group,
-    dataset::{ChunkOpts, DatasetCreate, Layout},
+    dataset::{DatasetCreate, FillValue, Layout},
+    datatype::ByteOrder,
+    types::TypeDescriptor,
 };
-use ndarray::{Array3, s};
 use rayon::prelude::*;
 
 use crate::{
     H5Error,
-    chunks::{ChunkIndex, Grid, Pipeline},
+    chunks::{ChunkIndex, Grid},
     element::Element,
     file::{OpenFile, brief},
+    filters::Pipeline,
+    scale_offset::ScaleOffset,
 };
 
 /// Largest chunk that is read, in bytes. A worker holds one in memory.
@@ -34,56 +37,56 @@ pub struct Volume {
 
 #[derive(Debug)]
 enum Storage {
-    /// Chunks this crate decodes itself.
+    /// Chunks, each somewhere in the file.
     Chunks(ChunkIndex),
-    /// One run of little-endian voxels at an offset.
+    /// One run of voxels at an offset.
     Contiguous(Element, u64),
+    /// A volume so small that it lies in the file's metadata.
+    Compact(Vec<u16>),
     /// Nothing was ever written: all voxels have this value.
     Blank(u16),
-    /// Everything else, through the HDF5 library.
-    Library(Element, Dataset),
 }
 
 impl Volume {
     /// Opens the dataset `name` of `group`; `object` is its whole path, for messages.
     pub(crate) fn open(file: Arc<OpenFile>, group: &Group, name: &str, object: String) -> Result<Self, H5Error> {
         let fail = |detail: String| H5Error::object(&file.name, &object, detail);
-        let dataset = group.dataset(name).map_err(|error| fail(brief(&error)))?;
-        let properties = dataset.dcpl().map_err(|error| fail(brief(&error)))?;
-        let layout = properties.get_layout().map_err(|error| fail(brief(&error)))?;
+        let library = |error: hdf5_metno::Error| fail(brief(&error));
+        let dataset = group.dataset(name).map_err(library)?;
+        let properties = dataset.dcpl().map_err(library)?;
+        let layout = properties.get_layout().map_err(library)?;
         refuse_data_elsewhere(&file, &object, &properties, layout)?;
-        let shape = dataset.get_shape().map_err(|error| fail(brief(&error)))?;
-        let shape = checked_shape(&shape).map_err(fail)?;
-        let (element, little_endian) = Element::of(&dataset).map_err(fail)?;
-        let filters = properties.get_filters().map_err(|error| fail(brief(&error)))?;
-        if let Some(missing) = filters.iter().find(|filter| !filter.is_available()) {
-            let filter = filter_name(missing.id());
-            return Err(H5Error::UnsupportedFilter { file: file.name.clone(), object, filter });
-        }
-        let direct = little_endian && file.user_block() == 0;
+        let shape = checked_shape(&dataset.get_shape().map_err(library)?).map_err(fail)?;
+        let element = Element::of(&dataset).map_err(fail)?;
+        let fill = fill_value(&properties, element);
         let storage = match layout {
             Layout::Chunked => {
-                let chunk = properties.get_chunk().map_err(|error| fail(brief(&error)))?;
-                let chunk = checked_chunk(&chunk.unwrap_or_default(), element).map_err(fail)?;
-                let whole = !properties
-                    .chunk_opts()
-                    .is_some_and(|options| options.contains(ChunkOpts::DONT_FILTER_PARTIAL_CHUNKS));
-                match Pipeline::of(&filters).filter(|_| direct && whole) {
-                    Some(pipeline) => {
-                        let grid = Grid { shape, chunk, element, pipeline, fill: fill_value(&properties, element) };
-                        Storage::Chunks(ChunkIndex::list(&file, &object, &dataset, grid)?)
-                    }
-                    None => Storage::Library(element, dataset),
-                }
+                let filters = properties.get_filters().map_err(library)?;
+                let partial = properties.chunk_opts().is_some_and(|options| !options.is_empty());
+                let scale = ScaleOffset {
+                    size: element.size(),
+                    big_endian: element == Element::U16(ByteOrder::BigEndian),
+                    fill: (properties.get_fill_value_defined().map_err(library)? != FillValue::Undefined)
+                        .then_some(fill),
+                };
+                let known =
+                    if partial { Err("unfiltered partial chunks".to_owned()) } else { Pipeline::of(&filters, scale) };
+                let unsupported =
+                    |filter| H5Error::UnsupportedFilter { file: file.name.clone(), object: object.clone(), filter };
+                let pipeline = known.map_err(unsupported)?;
+                let chunk = properties.get_chunk().map_err(library)?.unwrap_or_default();
+                let chunk = checked_chunk(&chunk, element).map_err(fail)?;
+                let grid = Grid { shape, chunk, element, pipeline, fill };
+                Storage::Chunks(ChunkIndex::list(&file, &object, &dataset, grid)?)
             }
-            Layout::Contiguous if direct => match dataset.offset() {
+            Layout::Compact => Storage::Compact(read_compact(&dataset).map_err(library)?),
+            _ => match dataset.offset() {
                 Some(offset) if file.holds(offset, (shape.iter().product::<usize>() * element.size()) as u64) => {
                     Storage::Contiguous(element, offset)
                 }
                 Some(_) => return Err(fail("its voxels lie beyond the end of the file".to_owned())),
-                None => Storage::Blank(fill_value(&properties, element)),
+                None => Storage::Blank(fill),
             },
-            _ => Storage::Library(element, dataset),
         };
         Ok(Self { file, object, shape, storage })
     }
@@ -99,10 +102,7 @@ impl Volume {
         let [_, _, columns] = self.shape;
         match &self.storage {
             Storage::Chunks(index) => index.chunk(),
-            Storage::Library(_, dataset) => {
-                dataset.chunk().and_then(|chunk| chunk.try_into().ok()).unwrap_or([1, 1, columns])
-            }
-            Storage::Contiguous(..) | Storage::Blank(_) => [1, 1, columns],
+            Storage::Contiguous(..) | Storage::Compact(_) | Storage::Blank(_) => [1, 1, columns],
         }
     }
 
@@ -111,8 +111,8 @@ impl Volume {
         match &self.storage {
             Storage::Chunks(index) => index.stored_bytes(),
             Storage::Contiguous(element, _) => (self.shape.iter().product::<usize>() * element.size()) as u64,
+            Storage::Compact(voxels) => size_of_val(voxels.as_slice()) as u64,
             Storage::Blank(_) => 0,
-            Storage::Library(_, dataset) => dataset.storage_size(),
         }
     }
 
@@ -137,7 +137,10 @@ impl Volume {
         match &self.storage {
             Storage::Chunks(index) => index.read(&self.file, &self.object, region, out),
             Storage::Contiguous(element, offset) => self.read_contiguous(*element, *offset, region, out),
-            Storage::Library(element, dataset) => self.read_by_library(*element, dataset, region, out),
+            Storage::Compact(voxels) => {
+                self.copy_rows(voxels, region, out);
+                Ok(())
+            }
             Storage::Blank(fill) => {
                 out.fill(*fill);
                 Ok(())
@@ -172,31 +175,17 @@ impl Volume {
         })
     }
 
-    fn read_by_library(
-        &self,
-        element: Element,
-        dataset: &Dataset,
-        [z, y, x]: &[Range<usize>; 3],
-        out: &mut [u16],
-    ) -> Result<(), H5Error> {
-        let selection = s![z.clone(), y.clone(), x.clone()];
-        let fail = |error: hdf5_metno::Error| H5Error::object(&self.file.name, &self.object, brief(&error));
-        match element {
-            Element::U8 => {
-                let voxels: Array3<u8> = dataset.read_slice(selection).map_err(fail)?;
-                out.iter_mut().zip(&voxels).for_each(|(out, &voxel)| *out = voxel.into());
-            }
-            Element::U16 => {
-                let voxels: Array3<u16> = dataset.read_slice(selection).map_err(fail)?;
-                out.iter_mut().zip(&voxels).for_each(|(out, &voxel)| *out = voxel);
-            }
-            Element::I16 => {
-                // Read as what the file calls them: the library would turn negative ones into 0.
-                let voxels: Array3<i16> = dataset.read_slice(selection).map_err(fail)?;
-                out.iter_mut().zip(&voxels).for_each(|(out, &voxel)| *out = voxel.cast_unsigned());
+    fn copy_rows(&self, voxels: &[u16], [z, y, x]: &[Range<usize>; 3], out: &mut [u16]) {
+        let [_, height, width] = self.shape;
+        let mut rows = out.chunks_exact_mut(x.len());
+        for z in z.clone() {
+            for y in y.clone() {
+                let first = (z * height + y) * width;
+                if let Some(row) = rows.next() {
+                    row.copy_from_slice(&voxels[first..][x.clone()]);
+                }
             }
         }
-        Ok(())
     }
 }
 
@@ -238,27 +227,24 @@ fn checked_chunk(chunk: &[usize], element: Element) -> Result<[usize; 3], String
     }
 }
 
+/// All voxels of a dataset, through the library. Signed ones are read as such: it would turn negative ones into 0.
+fn read_compact(dataset: &Dataset) -> Result<Vec<u16>, hdf5_metno::Error> {
+    match dataset.dtype()?.to_descriptor()? {
+        TypeDescriptor::Integer(_) => Ok(dataset.read_raw::<i16>()?.into_iter().map(i16::cast_unsigned).collect()),
+        _ => dataset.read_raw::<u16>(),
+    }
+}
+
 /// The value of voxels that were never written.
 fn fill_value(properties: &DatasetCreate, element: Element) -> u16 {
     let value = match element {
         Element::U8 => properties.get_fill_value_as::<u8>().ok().flatten().map(u16::from),
-        Element::U16 => properties.get_fill_value_as::<u16>().ok().flatten(),
-        Element::I16 => properties.get_fill_value_as::<i16>().ok().flatten().map(i16::cast_unsigned),
+        // Read as signed and as unsigned, as the file may call it either; the library clips what does not fit.
+        Element::U16(_) => {
+            let signed = properties.get_fill_value_as::<i16>().ok().flatten();
+            let unsigned = properties.get_fill_value_as::<u16>().ok().flatten();
+            signed.filter(|&value| value < 0).map(i16::cast_unsigned).or(unsigned)
+        }
     };
     value.unwrap_or(0)
-}
-
-/// Names of the filters that movies are compressed with, as registered with The HDF Group.
-fn filter_name(id: i32) -> String {
-    let name = match id {
-        4 => "SZIP",
-        32001 => "Blosc",
-        32004 => "LZ4",
-        32008 => "bitshuffle",
-        32013 => "ZFP",
-        32015 => "Zstandard",
-        32026 => "Blosc2",
-        _ => return format!("HDF5 filter {id}"),
-    };
-    format!("{name} (HDF5 filter {id})")
 }
