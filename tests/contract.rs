@@ -126,7 +126,8 @@ fn administrators_find_health_metrics_and_documentation() {
     assert_eq!(server.get("/health/livez").status, 200);
     assert_eq!(server.get("/health/readyz").status, 200);
     let document = server.get("/swagger.json").json();
-    for route in ["/seg/predict", "/seg/reset", "/dataset/generate", "/upload/image", "/state/gpus", "/download/model"] {
+    for route in ["/seg/predict", "/seg/reset", "/dataset/generate", "/upload/image", "/state/gpus", "/download/model"]
+    {
         assert!(document["paths"][route].is_object(), "{route} is documented");
     }
     for page in ["/", "/docs", "/docs/"] {

@@ -28,7 +28,8 @@ fn what_does_not_fit_is_refused_and_nothing_is_lost() {
     let mut command = on_small_disk(folder.path());
     command.arg(BINARY);
     let server = TestServer::start_by(command, folder.path(), &[]);
-    let reset = |is_3d: bool| server.post_json("/seg/reset", &json!({"model_name": "m.pth", "is_3d": is_3d, "url": null}));
+    let reset =
+        |is_3d: bool| server.post_json("/seg/reset", &json!({"model_name": "m.pth", "is_3d": is_3d, "url": null}));
     let download = || server.post_json("/download/model", &json!({"model_name": "m.pth"}));
 
     // A 2-D network takes 8 MB, a 3-D one 24 MB.

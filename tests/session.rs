@@ -38,7 +38,8 @@ impl Movie {
         let reset = match model {
             // The client's parts: the JSON first, then the file.
             Some(file) => {
-                let data = json!({"dataset_name": self.dataset, "model_name": "detection.pth", "is_3d": true, "url": null});
+                let data =
+                    json!({"dataset_name": self.dataset, "model_name": "detection.pth", "is_3d": true, "url": null});
                 server.post_parts("/seg/reset", &[("data", data.to_string().as_bytes()), ("file:a.pth", &file)])
             }
             None => server.post_json("/seg/reset", &json!({"model_name": "detection.pth", "is_3d": true, "url": null})),

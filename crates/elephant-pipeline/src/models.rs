@@ -124,7 +124,8 @@ impl Models {
     fn fetch(&self, url: &str) -> Result<Checkpoint, PipelineError> {
         let content = self.download.open(url)?;
         let folder = self.workspace.path();
-        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(FsError::io("create a temporary file in", folder))?;
+        let mut file =
+            tempfile::NamedTempFile::new_in(folder).map_err(FsError::io("create a temporary file in", folder))?;
         let copied = io::copy(&mut content.take(MAX_MODEL_BYTES + 1), file.as_file_mut());
         let length = copied.map_err(FsError::io("store a download in", folder))?;
         if length > MAX_MODEL_BYTES {

@@ -51,7 +51,9 @@ impl Uploads {
     pub fn begin(&self, dataset: &DatasetName, file: &FileName, piece: &mut File) -> Result<(), PipelineError> {
         let target = self.workspace.dataset_file(dataset, file)?;
         if target.is_dir() {
-            return Err(PipelineError::Invalid(format!("{file} is a folder of the dataset {dataset}; use another name")));
+            return Err(PipelineError::Invalid(format!(
+                "{file} is a folder of the dataset {dataset}; use another name"
+            )));
         }
         let partial = partial_path(&target);
         if let Some(folder) = target.parent() {
@@ -121,7 +123,8 @@ fn remove_if_there(path: &Path) -> Result<(), FsError> {
 
 fn not_begun(error: io::Error, partial: &Path, dataset: &DatasetName, file: &FileName) -> PipelineError {
     if error.kind() == io::ErrorKind::NotFound {
-        let message = format!("no upload of {file} into the dataset {dataset} was begun; send it with action=init first");
+        let message =
+            format!("no upload of {file} into the dataset {dataset} was begun; send it with action=init first");
         return PipelineError::NotFound(message);
     }
     FsError::io("open", partial)(error).into()
