@@ -32,9 +32,19 @@ fn main() {
         }
     }
     let size = voxels(&movie) as f64;
-    println!("dataset generation: ours {:.0} ms, {:.0} Mvoxel/s; reading alone {:.0} ms", ours * 1e3, size / ours / 1e6, reading * 1e3);
+    println!(
+        "dataset generation: ours {:.0} ms, {:.0} Mvoxel/s; reading alone {:.0} ms",
+        ours * 1e3,
+        size / ours / 1e6,
+        reading * 1e3
+    );
     match peer {
-        Some(_) => println!("dataset generation: ours {:.0} ms, peer {:.0} ms, ratio {:.1}", ours * 1e3, theirs * 1e3, theirs / ours),
+        Some(_) => println!(
+            "dataset generation: ours {:.0} ms, peer {:.0} ms, ratio {:.1}",
+            ours * 1e3,
+            theirs * 1e3,
+            theirs / ours
+        ),
         None => println!("dataset generation: peer skipped: set ELEPHANT_PEER_PYTHON"),
     }
 }
@@ -46,7 +56,8 @@ fn seconds(work: impl FnOnce()) -> f64 {
 }
 
 fn convert(movie: &Path, folder: &Path) {
-    generate_dataset(&GenerateOptions::new(movie, folder), &TaskContext::detached()).expect("the movie can be converted");
+    generate_dataset(&GenerateOptions::new(movie, folder), &TaskContext::detached())
+        .expect("the movie can be converted");
 }
 
 fn read_only(path: &Path) {

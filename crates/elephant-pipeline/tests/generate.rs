@@ -15,7 +15,9 @@ use sha2::{Digest, Sha256};
 /// The movie of a case, if it is on this machine.
 fn movie_of(case: &str) -> Option<&'static str> {
     match case {
-        "tiny" | "tiny_forced_u8" | "tiny_div4_u8" | "tiny_div3_u16" | "tiny_2d" => Some("data/embryo-tiny/embryo_tiny.h5"),
+        "tiny" | "tiny_forced_u8" | "tiny_div4_u8" | "tiny_div3_u16" | "tiny_2d" => {
+            Some("data/embryo-tiny/embryo_tiny.h5")
+        }
         "tiny_hi" => Some("data/embryo-tiny-hi/embryo_tiny_hi.h5"),
         "sample" => Some("data/elephant-track_elephant-client/sample.h5"),
         "server_test" => Some("data/elephant-track_elephant-server/test.h5"),
