@@ -18,12 +18,23 @@ from skimage.measure import label, regionprops
 
 
 def covariance_of_mask(mask, scale):
-    """Second central moments over the mask's voxels, in physical units, divided by the number of voxels."""
-    indices = np.stack(np.nonzero(mask)).astype(np.int64)
-    count, sums = indices.shape[1], indices.sum(axis=1)
-    # In integers, so that a flat mask has a variance of exactly zero.
-    central = (count * (indices @ indices.T) - np.outer(sums, sums)) / count**2
-    return central * np.array(scale)[:, None] * np.array(scale)[None, :]
+    """Second central moments over the mask's voxels, in physical units, divided by the number of voxels.
+
+    Summed axis by axis in floating point, as the original server does: rounding decides what becomes of flat cells.
+    """
+    def moments(center):
+        sums = mask.astype(float)
+        for n, edge, origin in zip(mask.shape, scale, center):
+            away = np.arange(n) * (edge * n / n) - origin
+            # The first axis goes last and becomes powers, so after all axes the order is the first again.
+            sums = np.dot(np.moveaxis(sums, 0, -1), np.vander(away, 3, increasing=True))
+        return sums
+
+    unit = np.eye(mask.ndim, dtype=int)
+    raw = moments(np.zeros(mask.ndim))
+    count = raw[(0,) * mask.ndim]
+    central = moments(raw[tuple(unit)] / count)
+    return np.array([[central[tuple(a + b)] for b in unit] for a in unit]) / count
 
 
 def cell_of_region(region, scale, c_ratio, r_min, r_max, use_2d):

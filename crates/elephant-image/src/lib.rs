@@ -12,6 +12,7 @@
 mod components;
 mod eigen;
 mod error;
+mod mask;
 mod moments;
 mod prepare;
 mod resize;

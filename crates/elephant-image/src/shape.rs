@@ -38,8 +38,21 @@ impl<const N: usize> ShapeRules<N> {
 
     /// The covariance in µm² of the ellipsoid whose centre the voxels mark, with semi-axes equal to the square roots of
     /// its eigenvalues; or `None` for a single voxel and for ellipsoids that are too thin.
-    pub(crate) fn covariance_um2(&self, moments: &Moments) -> Option<[[f64; N]; N]> {
-        let (values, vectors) = symmetric_eigen(self.scaled_covariance(moments));
+    ///
+    /// `rounded` may sum the covariance of the same voxels again, for given voxel edges, as the original rounds it.
+    pub(crate) fn covariance_um2(
+        &self,
+        moments: &Moments,
+        rounded: impl FnOnce([f64; N]) -> Option<[[f64; N]; N]>,
+    ) -> Option<[[f64; N]; N]> {
+        let scale = self.scale_um(moments);
+        let (mut values, mut vectors) = symmetric_eigen(scaled_covariance(moments, scale));
+        if self.numerics == Numerics::Original
+            && values[0] <= values[N - 1] * FLAT
+            && let Some(covariance) = rounded(scale)
+        {
+            (values, vectors) = symmetric_eigen(covariance);
+        }
         let largest = values[N - 1];
         // The negation also drops what overflowed to NaN.
         if !(largest > 0.0 && largest.is_finite()) {
@@ -62,25 +75,23 @@ impl<const N: usize> ShapeRules<N> {
         covariance.iter().flatten().all(|entry| entry.is_finite()).then_some(covariance)
     }
 
-    /// Second central moments in µm².
-    fn scaled_covariance(&self, moments: &Moments) -> [[f64; N]; N] {
-        let unused = 3 - N; // a 2-D image leaves out z
-        let (extent, raw) = (moments.extent(), moments.covariance());
-        let scale: [f64; N] = std::array::from_fn(|axis| {
+    /// The edges of a voxel in µm by which moments are scaled.
+    fn scale_um(&self, moments: &Moments) -> [f64; N] {
+        let extent = moments.extent();
+        std::array::from_fn(|axis| {
             let flattened = if self.planes_apart && axis == 0 { self.c_ratio } else { 1.0 };
-            self.voxel_um[axis] * self.stretch(extent[unused + axis]) * flattened
-        });
-        std::array::from_fn(|a| std::array::from_fn(|b| raw[unused + a][unused + b] * scale[a] * scale[b]))
+            self.stretch(self.voxel_um[axis], extent[3 - N + axis]) * flattened
+        })
     }
 
     /// The original stretches an axis on which the voxels span `planes` planes, to make up for centres that training
     /// draws with a strict boundary. But moments of voxel centres are not too small: the stretch happens to cancel the
     /// missing factor of [`radii_per_deviation`](Self::radii_per_deviation) for centres of about eight planes, and
     /// exceeds it for smaller ones.
-    fn stretch(&self, planes: u32) -> f64 {
+    fn stretch(&self, edge_um: f64, planes: u32) -> f64 {
         match self.numerics {
-            Numerics::Original => (f64::from(planes) + 1.0) / f64::from(planes),
-            Numerics::Corrected => 1.0,
+            Numerics::Original => edge_um * (f64::from(planes) + 1.0) / f64::from(planes),
+            Numerics::Corrected => edge_um,
         }
     }
 
@@ -106,6 +117,13 @@ impl<const N: usize> ShapeRules<N> {
     fn radii_per_deviation(&self) -> f64 {
         if N == 3 && self.numerics == Numerics::Corrected { 5.0_f64.sqrt() } else { 2.0 }
     }
+}
+
+/// Second central moments in µm², exact but for their last digits.
+fn scaled_covariance<const N: usize>(moments: &Moments, scale: [f64; N]) -> [[f64; N]; N] {
+    let unused = 3 - N; // a 2-D image leaves out z
+    let raw = moments.covariance();
+    std::array::from_fn(|a| std::array::from_fn(|b| raw[unused + a][unused + b] * scale[a] * scale[b]))
 }
 
 #[cfg(test)]
@@ -151,14 +169,16 @@ mod tests {
     /// the plate is thin along y.
     #[test]
     fn the_original_takes_the_wrong_axis_for_flat_shapes() {
-        let covariance = |moments: &Moments| diagonal(rules(Numerics::Original).covariance_um2(moments).unwrap());
+        let covariance =
+            |moments: &Moments| diagonal(rules(Numerics::Original).covariance_um2(moments, |_| None).unwrap());
         assert_near(covariance(&solid(0..1, 0..3, 0..4)), [4.0, 7.407_407_407_407_407, 12.207_031_25]);
         assert_near(covariance(&solid(1..5, 18..19, 2..22)), [195.3125, 4.0, 229.113_281_25]);
     }
 
     #[test]
     fn flat_shapes_are_one_voxel_thick() {
-        let covariance = |moments: &Moments| diagonal(rules(Numerics::Corrected).covariance_um2(moments).unwrap());
+        let covariance =
+            |moments: &Moments| diagonal(rules(Numerics::Corrected).covariance_um2(moments, |_| None).unwrap());
         assert_near(covariance(&solid(0..1, 0..3, 0..4)), [4.0, 5.208_333_333_333_333, 9.765_625]);
         assert_near(covariance(&solid(1..5, 18..19, 2..22)), [156.25, 0.25, 259.765_625]);
     }
@@ -169,11 +189,27 @@ mod tests {
         for i in 1..10 {
             line.merge(&Moments::of_run(i, 3 * i, 7 * i as u32, 7 * i as u32 + 1));
         }
-        let covariance = rules(Numerics::Corrected).covariance_um2(&line).unwrap();
+        let covariance = rules(Numerics::Corrected).covariance_um2(&line, |_| None).unwrap();
         let (values, _) = symmetric_eigen(covariance);
         for value in &values[..2] {
             assert!((0.25 - 1e-9..=4.0).contains(value), "{value}");
         }
+    }
+
+    /// Three voxels in a plane, for which the original finds an eigenvalue of −4e-17.
+    #[test]
+    fn only_the_original_drops_cells_for_rounding() {
+        let image = ndarray::arr3(&[[[0.0, 1.0, 1.0], [0.0; 3]], [[0.0; 3], [1.0, 0.0, 0.0]]]);
+        let mut moments = Moments::of_run(0, 0, 1, 3);
+        moments.merge(&Moments::of_run(1, 1, 0, 1));
+        let covariance = |numerics| {
+            rules(numerics).covariance_um2(&moments, |edges| {
+                Some(crate::mask::Mask::of(&moments, image.view(), 0.5)?.covariance(edges))
+            })
+        };
+        assert!(covariance(Numerics::Original).is_none());
+        let (values, _) = symmetric_eigen(covariance(Numerics::Corrected).unwrap());
+        assert!((0.25..=4.0).contains(&values[0]), "{values:?}");
     }
 
     /// The voxels whose centres are inside an ellipsoid.
@@ -215,7 +251,7 @@ mod tests {
             let center: [f64; 3] = std::array::from_fn(|i| 10.0 + shift[i]);
             let rules = ShapeRules { c_ratio: 1.0, ..rules(Numerics::Corrected) };
             let moments = ellipsoid(center, &axes, semi_axes, rules.voxel_um);
-            let (variances, _) = symmetric_eigen(rules.covariance_um2(&moments).unwrap());
+            let (variances, _) = symmetric_eigen(rules.covariance_um2(&moments, |_| None).unwrap());
             let mut expected = semi_axes;
             expected.sort_by(f64::total_cmp);
             for (found, expected) in variances.iter().map(|v| v.sqrt()).zip(expected) {
@@ -230,7 +266,7 @@ mod tests {
     #[test]
     fn one_voxel_has_no_shape() {
         for numerics in [Numerics::Original, Numerics::Corrected] {
-            assert!(rules(numerics).covariance_um2(&Moments::of_run(3, 4, 5, 6)).is_none());
+            assert!(rules(numerics).covariance_um2(&Moments::of_run(3, 4, 5, 6), |_| None).is_none());
         }
     }
 }

@@ -4,7 +4,7 @@ use elephant_types::{CancelToken, Numerics, Spot, VoxelSize};
 use ndarray::ArrayView3;
 use rayon::prelude::*;
 
-use crate::{Component, ImageError, connected_components, shape::ShapeRules};
+use crate::{Component, ImageError, connected_components, mask::Mask, shape::ShapeRules};
 
 /// Whether an image is a volume or a plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,11 +84,23 @@ pub fn find_spots(
 ) -> Result<Vec<Spot>, ImageError> {
     options.validate(center_probability.dim().0)?;
     // The original compares single-precision numbers.
-    let components = connected_components(center_probability, options.p_thresh as f32, cancel)?;
+    let threshold = options.p_thresh as f32;
+    let components = connected_components(center_probability, threshold, cancel)?;
     let spots = match options.dims {
-        Dims::ThreeD => spots_of(&components, options, |covariance| covariance),
+        Dims::ThreeD => {
+            let covariance_um2 = |component: &Component, rules: &ShapeRules<3>| {
+                rules.covariance_um2(&component.moments, |edges| {
+                    Some(Mask::of(&component.moments, center_probability, threshold)?.covariance(edges))
+                })
+            };
+            spots_of(&components, options, covariance_um2)
+        }
         Dims::TwoD => {
-            spots_of(&components, options, |[[yy, yx], [xy, xx]]| [[1.0, 0.0, 0.0], [0.0, yy, yx], [0.0, xy, xx]])
+            let covariance_um2 = |component: &Component, rules: &ShapeRules<2>| {
+                let [[yy, yx], [xy, xx]] = rules.covariance_um2(&component.moments, |_| None)?;
+                Some([[1.0, 0.0, 0.0], [0.0, yy, yx], [0.0, xy, xx]])
+            };
+            spots_of(&components, options, covariance_um2)
         }
     };
     cancel.check()?;
@@ -98,7 +110,7 @@ pub fn find_spots(
 fn spots_of<const N: usize>(
     components: &[Component],
     options: &SpotOptions,
-    embed: impl Fn([[f64; N]; N]) -> [[f64; 3]; 3] + Sync,
+    covariance_um2: impl Fn(&Component, &ShapeRules<N>) -> Option<[[f64; 3]; 3]> + Sync,
 ) -> Vec<Spot> {
     let rules: ShapeRules<N> = options.shape_rules();
     let least_voxels = rules.least_voxels();
@@ -109,7 +121,7 @@ fn spots_of<const N: usize>(
         Some(Spot {
             t: options.t,
             center_um: center_um(component, options),
-            covariance_um2: embed(rules.covariance_um2(&component.moments)?),
+            covariance_um2: covariance_um2(component, &rules)?,
             quality: component.mean(),
         })
     };
