@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Seek, SeekFrom};
 
-use zip::{ZipArchive, result::ZipError};
+use zip::{CompressionMethod, ZipArchive, result::ZipError};
 
 use crate::{
     Checkpoint, CheckpointError, interpret,
@@ -49,6 +49,9 @@ impl<R: Read + Seek> Archive<R> {
 
     fn entry(&mut self, name: &str, limit: u64) -> Result<Vec<u8>, CheckpointError> {
         let mut entry = self.zip.by_name(&format!("{}{name}", self.prefix)).map_err(damaged)?;
+        if entry.compression() != CompressionMethod::Stored {
+            return Err(compressed());
+        }
         if entry.size() > limit {
             return Err(CheckpointError::TooLarge { what: "entry in the zip archive", bytes: entry.size(), limit });
         }
@@ -71,11 +74,13 @@ impl<R: Read + Seek> Archive<R> {
 
 fn damaged(error: ZipError) -> CheckpointError {
     match error {
-        ZipError::UnsupportedArchive(_) | ZipError::CompressionMethodNotSupported(_) => {
-            CheckpointError::unsupported("compressed or encrypted entries, which PyTorch does not write")
-        }
+        ZipError::UnsupportedArchive(_) | ZipError::CompressionMethodNotSupported(_) => compressed(),
         other => CheckpointError::damaged(format!("its zip archive cannot be read ({other})")),
     }
+}
+
+fn compressed() -> CheckpointError {
+    CheckpointError::unsupported("compressed or encrypted entries, which PyTorch does not write")
 }
 
 /// A reader that refuses to read more than a number of bytes in all.

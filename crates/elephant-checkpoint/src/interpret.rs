@@ -45,17 +45,22 @@ pub(crate) fn members(pickle: &Pickle<'_>) -> Result<Vec<Views>, CheckpointError
 }
 
 fn state_dict(pickle: &Pickle<'_>, id: NodeId) -> Result<Views, CheckpointError> {
-    let items = match pickle.node(id) {
-        Node::Dict(items) => items,
-        Node::Call { function, items, .. } if is_global(pickle, *function, "collections", "OrderedDict") => items,
-        other => {
-            return Err(CheckpointError::unsupported(format!("{} where a state dict is expected", describe(other))));
-        }
-    };
+    let items = dict_items(pickle, id).ok_or_else(|| {
+        CheckpointError::unsupported(format!("{} where a state dict is expected", describe(pickle, id)))
+    })?;
     if items.is_empty() {
         return Err(CheckpointError::unsupported("a dict without any tensor"));
     }
     items.iter().map(|&(key, value)| named_tensor(pickle, key, value)).collect()
+}
+
+/// The items of a dict, or of the `OrderedDict` that `state_dict()` returns.
+fn dict_items<'p>(pickle: &'p Pickle<'_>, id: NodeId) -> Option<&'p [(NodeId, NodeId)]> {
+    match pickle.node(id) {
+        Node::Dict(items) => Some(items),
+        Node::Call { function, items, .. } if is_global(pickle, *function, "collections", "OrderedDict") => Some(items),
+        _ => None,
+    }
 }
 
 fn named_tensor(pickle: &Pickle<'_>, key: NodeId, value: NodeId) -> Result<(String, View), CheckpointError> {
@@ -63,7 +68,7 @@ fn named_tensor(pickle: &Pickle<'_>, key: NodeId, value: NodeId) -> Result<(Stri
         return Err(CheckpointError::unsupported("a dict whose keys are not names"));
     };
     let arguments = tensor_arguments(pickle, value).ok_or_else(|| {
-        let found = describe(pickle.node(value));
+        let found = describe(pickle, value);
         CheckpointError::unsupported(format!("{found} as {:?} where a tensor is expected", shortened(name)))
     })?;
     let view = view(pickle, arguments).ok_or_else(|| {
@@ -136,8 +141,8 @@ fn is_global(pickle: &Pickle<'_>, id: NodeId, module: &str, name: &str) -> bool 
     matches!(pickle.node(id), Node::Global(found_module, found_name) if *found_module == module && *found_name == name)
 }
 
-fn describe(node: &Node<'_>) -> &'static str {
-    match node {
+fn describe(pickle: &Pickle<'_>, id: NodeId) -> &'static str {
+    match pickle.node(id) {
         Node::None => "None",
         Node::Bool(_) => "a boolean",
         Node::Int(_) | Node::BigInt(_) => "an integer",
@@ -146,9 +151,9 @@ fn describe(node: &Node<'_>) -> &'static str {
         Node::Bytes(_) => "bytes",
         Node::Tuple(_) => "a tuple",
         Node::List(_) => "a list",
-        Node::Dict(_) => "a dict",
+        _ if dict_items(pickle, id).is_some() => "a dict",
         Node::Global(..) => "a class",
         Node::Persistent(_) => "a storage",
-        Node::Call { .. } => "an object",
+        Node::Dict(_) | Node::Call { .. } => "an object",
     }
 }

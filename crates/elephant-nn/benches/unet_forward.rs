@@ -1,0 +1,240 @@
+//! Prediction with the 3-D network against PyTorch in Python, same weights, same image, same threads.
+//!
+//! `cargo bench -p elephant-nn`; set `ELEPHANT_PEER_PYTHON` to a Python with NumPy and torch 2.11.
+
+use std::{
+    env,
+    error::Error,
+    fs,
+    io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, Stdio},
+    sync::Arc,
+    thread,
+    time::Instant,
+};
+
+use elephant_nn::{DeviceChoice, DeviceHandle, DeviceOptions, Model, Precision};
+use elephant_types::{KeepAxials, NetworkKind, Numerics, ProbabilityOutput, SegmentationRequest, TaskContext};
+use ndarray::{Array3, Array4};
+use serde_json::{Value, json};
+use tch::{Device, Kind, Tensor};
+
+type AnyResult<T> = Result<T, Box<dyn Error>>;
+
+/// Multiplications and additions for each voxel at full resolution where every pooling keeps z, without the norms:
+/// as PyTorch does them, and with the upsampling folded into the decoder's convolutions.
+const PLAIN_FLOP: f64 = 319_000.0;
+const FOLDED_FLOP: f64 = 257_300.0;
+
+struct Figure {
+    name: &'static str,
+    shape: [usize; 3],
+    tile: Option<[usize; 3]>,
+    n_keep_axials: i64,
+    is_pad: bool,
+    runs: usize,
+}
+
+const FIGURES: [Figure; 2] = [
+    Figure { name: "forward 16x384x384", shape: [16, 384, 384], tile: None, n_keep_axials: 4, is_pad: false, runs: 4 },
+    Figure {
+        name: "tiled 64x384x384",
+        shape: [64, 384, 384],
+        tile: Some([24, 384, 384]),
+        n_keep_axials: 3,
+        is_pad: true,
+        runs: 2,
+    },
+];
+
+fn main() -> AnyResult<()> {
+    let threads = thread::available_parallelism()?.get();
+    let folder = tempfile::tempdir()?;
+    let model = Arc::new(Model::random(NetworkKind::Volumetric, 1)?);
+    let model_path = folder.path().join("model.pth");
+    model.checkpoint().write(&model_path)?;
+    let device =
+        |precision| DeviceHandle::start(DeviceOptions { device: DeviceChoice::Cpu, threads: Some(threads), precision });
+    let bench = Bench { model, single: device(Precision::F32)?, half: device(Precision::Bf16)?, threads, folder };
+    println!("unet: {threads} threads, bf16 is computed in {:?}", bench.half.info()?.precision);
+    let mut peer = Peer::start(&model_path)?;
+    for figure in &FIGURES {
+        bench.measure(figure, peer.as_mut())?;
+    }
+    peaks();
+    Ok(())
+}
+
+struct Bench {
+    model: Arc<Model>,
+    single: DeviceHandle,
+    half: DeviceHandle,
+    threads: usize,
+    folder: tempfile::TempDir,
+}
+
+impl Bench {
+    fn measure(&self, figure: &Figure, mut peer: Option<&mut Peer>) -> AnyResult<()> {
+        let image = nuclei(figure.shape);
+        let mut best = [f64::INFINITY; 4];
+        let mut note = |at: usize, seconds: f64| best[at] = best[at].min(seconds);
+        for run in 0..figure.runs {
+            let (seconds, single) = self.run(&self.single, figure, &image, Numerics::Corrected)?;
+            note(0, seconds);
+            if run == 0 {
+                println!("{}, f32: peak memory of this process {} MiB", figure.name, peak_mib());
+            }
+            let (seconds, half) = self.run(&self.half, figure, &image, Numerics::Corrected)?;
+            note(1, seconds);
+            let (seconds, original) = self.run(&self.single, figure, &image, Numerics::Original)?;
+            note(2, seconds);
+            if let Some(peer) = peer.as_deref_mut() {
+                let (seconds, theirs) = self.run_peer(peer, figure, &image)?;
+                note(3, seconds);
+                if run == 0 {
+                    let difference = |ours| largest_difference(ours, &theirs);
+                    println!(
+                        "{}: largest difference from the peer {:.1e} (original numerics), {:.1e} (corrected), {:.1e} (bf16)",
+                        figure.name,
+                        difference(&original),
+                        difference(&single),
+                        difference(&half)
+                    );
+                    println!("{}: peak memory of the peer {:.0} MiB", figure.name, peer.peak_mib);
+                }
+            }
+        }
+        let [single, half, original, theirs] = best.map(|seconds| seconds * 1e3);
+        for (kind, ours) in [("f32", single), ("bf16", half), ("f32, original numerics", original)] {
+            let name = format!("{}, {kind}", figure.name);
+            if theirs.is_finite() {
+                println!("{name}: ours {ours:.0} ms, peer {theirs:.0} ms, ratio {:.2}", theirs / ours);
+            } else {
+                println!("{name}: ours {ours:.0} ms, peer skipped: set ELEPHANT_PEER_PYTHON");
+            }
+        }
+        if figure.n_keep_axials == 4 {
+            let voxels = figure.shape.iter().product::<usize>() as f64;
+            let rate = |flop: f64, ms: f64| flop * voxels / ms / 1e6;
+            println!(
+                "{}: {:.0} GFLOP, f32 at {:.0} and bf16 at {:.0} GFLOP/s; the peer has {:.0} GFLOP to do",
+                figure.name,
+                FOLDED_FLOP * voxels / 1e9,
+                rate(FOLDED_FLOP, single),
+                rate(FOLDED_FLOP, half),
+                PLAIN_FLOP * voxels / 1e9
+            );
+        }
+        Ok(())
+    }
+
+    fn run(
+        &self,
+        device: &DeviceHandle,
+        figure: &Figure,
+        image: &Array3<f32>,
+        numerics: Numerics,
+    ) -> AnyResult<(f64, Array4<f32>)> {
+        let request = SegmentationRequest {
+            image: image.clone(),
+            kind: NetworkKind::Volumetric,
+            keep_axials: KeepAxials::first(figure.n_keep_axials),
+            tile: figure.tile,
+            is_pad: figure.is_pad,
+            batch_size: 1,
+            numerics,
+            output: ProbabilityOutput::AllClasses,
+        };
+        let start = Instant::now();
+        let probabilities = device.segment(Arc::clone(&self.model), request, TaskContext::detached())?;
+        Ok((start.elapsed().as_secs_f64(), probabilities))
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "a temporary file of this run")]
+    fn run_peer(&self, peer: &mut Peer, figure: &Figure, image: &Array3<f32>) -> AnyResult<(f64, Array4<f32>)> {
+        let [input, output] = ["image.f32", "output.f32"].map(|name| self.folder.path().join(name));
+        fs::write(&input, image.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>())?;
+        let seconds = peer.run(&json!({
+            "image": input, "shape": figure.shape, "patch": figure.tile, "n_keep_axials": figure.n_keep_axials,
+            "is_pad": figure.is_pad, "threads": self.threads, "dtype": "float32", "output": output,
+        }))?;
+        let [z, y, x] = figure.shape;
+        let values = fs::read(&output)?.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        Ok((seconds, Array4::from_shape_vec((3, z, y, x), values)?))
+    }
+}
+
+fn largest_difference(a: &Array4<f32>, b: &Array4<f32>) -> f32 {
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+/// Bright balls over noise.
+fn nuclei([depth, height, width]: [usize; 3]) -> Array3<f32> {
+    Array3::from_shape_fn((depth, height, width), |(z, y, x)| {
+        let index = ((z * height + y) * width + x) as u64;
+        let noise = (index.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f32 / (1 << 24) as f32;
+        let distance = |at: usize, period: usize| (at % period) as f32 - period as f32 / 2.0;
+        let square = 16.0 * distance(z, 8).powi(2) + distance(y, 32).powi(2) + distance(x, 32).powi(2);
+        0.2 * noise + 0.7 * (-square / 72.0).exp()
+    })
+}
+
+/// How fast this machine multiplies matrices, the bound for convolutions.
+fn peaks() {
+    for (name, kind) in [("f32", Kind::Float), ("bf16", Kind::BFloat16)] {
+        let matrix = || Tensor::ones([2048, 2048], (kind, Device::Cpu));
+        let (a, b) = (matrix(), matrix());
+        let run = || {
+            let start = Instant::now();
+            drop(a.matmul(&b));
+            start.elapsed().as_secs_f64()
+        };
+        let best = (0..10).map(|_| run()).fold(f64::INFINITY, f64::min);
+        println!("matrix product 2048^3, {name}: {:.0} GFLOP/s", 2.0 * 2048f64.powi(3) / best / 1e9);
+    }
+}
+
+/// The most memory that this process has held.
+fn peak_mib() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or_default() / 1024
+}
+
+/// The Python peer, which predicts once for each line it gets.
+struct Peer {
+    process: Child,
+    answers: BufReader<ChildStdout>,
+    peak_mib: f64,
+}
+
+impl Peer {
+    fn start(model: &Path) -> AnyResult<Option<Self>> {
+        let Ok(python) = env::var("ELEPHANT_PEER_PYTHON") else { return Ok(None) };
+        let script: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../benches/peers/unet_forward.py");
+        let mut process =
+            Command::new(python).arg(script).arg(model).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let answers = BufReader::new(process.stdout.take().ok_or("the peer has no output")?);
+        Ok(Some(Self { process, answers, peak_mib: 0.0 }))
+    }
+
+    /// Seconds that the prediction took.
+    fn run(&mut self, task: &Value) -> AnyResult<f64> {
+        let input = self.process.stdin.as_mut().ok_or("the peer has no input")?;
+        writeln!(input, "{task}")?;
+        input.flush()?;
+        let mut line = String::new();
+        self.answers.read_line(&mut line)?;
+        let answer: Value = serde_json::from_str(&line).map_err(|_| "the peer failed")?;
+        self.peak_mib = answer["peak_mib"].as_f64().ok_or("no peak_mib")?;
+        Ok(answer["seconds"].as_f64().ok_or("no seconds")?)
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        drop(self.process.stdin.take());
+        let _ = self.process.wait();
+    }
+}
