@@ -55,7 +55,7 @@ impl<R: Read + Seek> Archive<R> {
         if entry.size() > limit {
             return Err(CheckpointError::TooLarge { what: "entry in the zip archive", bytes: entry.size(), limit });
         }
-        let mut content = Vec::new();
+        let mut content = Vec::with_capacity(entry.size().min(entry.compressed_size()) as usize);
         entry.read_to_end(&mut content).map_err(|error| damaged(ZipError::Io(error)))?;
         Ok(content)
     }

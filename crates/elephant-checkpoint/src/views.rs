@@ -1,6 +1,6 @@
 //! Tensors as windows onto storages: offset, shape and strides, in elements.
 
-use std::{collections::HashMap, iter};
+use std::{borrow::Cow, collections::HashMap, iter};
 
 use crate::{
     Checkpoint, CheckpointError, Dtype, StateDict, Tensor, interpret::Views, pickle::shortened, tensor::byte_length,
@@ -24,13 +24,20 @@ pub(crate) struct View {
 }
 
 impl View {
-    /// The elements in C order.
-    fn gather(&self, storage: &[u8]) -> Option<Vec<u8>> {
-        let size = self.dtype.size();
+    /// The elements in C order, or `None` where the view reaches beyond its storage.
+    fn elements(&self, storage: Cow<'_, [u8]>) -> Option<Vec<u8>> {
         let length = byte_length(self.dtype, &self.shape)?;
+        if self.offset == 0 && length == storage.len() && self.is_contiguous() {
+            return Some(storage.into_owned());
+        }
+        self.gather(&storage, length)
+    }
+
+    fn gather(&self, storage: &[u8], length: usize) -> Option<Vec<u8>> {
         if length == 0 {
             return Some(Vec::new());
         }
+        let size = self.dtype.size();
         let end = self.last_element()?.checked_add(1)?.checked_mul(size)?;
         let storage = storage.get(..end)?;
         if self.is_contiguous() {
@@ -80,15 +87,16 @@ pub(crate) enum ByteOrder {
     Big,
 }
 
-/// Reads every view's elements. `load` gives the bytes of the storage that a view names; each is loaded once.
+/// Reads every view's elements. `load` gives the bytes of the storage that a view names; each is loaded once, and
+/// dropped after the last view on it.
 pub(crate) fn materialise(
     members: Vec<Views>,
     order: ByteOrder,
     file_length: u64,
-    mut load: impl FnMut(&View) -> Result<Vec<u8>, CheckpointError>,
+    load: impl FnMut(&View) -> Result<Vec<u8>, CheckpointError>,
 ) -> Result<Checkpoint, CheckpointError> {
     let mut budget = file_length.saturating_mul(MAX_GROWTH);
-    let mut storages: HashMap<String, Vec<u8>> = HashMap::new();
+    let mut storages = Storages::new(&members, load);
     let mut read = |name: &str, view: View| {
         let wrong = |reason: &str| CheckpointError::damaged(format!("the tensor {:?} {reason}", shortened(name)));
         if view.shape.len() != view.strides.len() || view.shape.len() > MAX_AXES {
@@ -96,14 +104,11 @@ pub(crate) fn materialise(
         }
         let length = byte_length(view.dtype, &view.shape).map_or(u64::MAX, |bytes| bytes as u64);
         budget = budget.checked_sub(length).ok_or_else(|| wrong("is larger than the file can hold"))?;
-        if !storages.contains_key(&view.storage_key) {
-            storages.insert(view.storage_key.clone(), load(&view)?);
-        }
-        let storage = &storages[&view.storage_key];
+        let storage = storages.get(&view)?;
         if Some(storage.len()) != view.storage_elements.checked_mul(view.dtype.size()) {
             return Err(wrong("lies in a storage of another size than the file says"));
         }
-        let mut bytes = view.gather(storage).ok_or_else(|| wrong("reaches beyond its storage"))?;
+        let mut bytes = view.elements(storage).ok_or_else(|| wrong("reaches beyond its storage"))?;
         if order == ByteOrder::Big {
             bytes.chunks_exact_mut(view.dtype.size()).for_each(<[u8]>::reverse);
         }
@@ -113,6 +118,40 @@ pub(crate) fn materialise(
         views.into_iter().map(|(name, view)| read(&name, view).map(|tensor| (name, tensor))).collect()
     };
     Ok(Checkpoint { members: members.into_iter().map(&mut state_dict).collect::<Result<_, _>>()? })
+}
+
+/// The storages that views still need.
+struct Storages<F> {
+    /// How many views are to come on each.
+    uses: HashMap<String, usize>,
+    loaded: HashMap<String, Vec<u8>>,
+    load: F,
+}
+
+impl<F: FnMut(&View) -> Result<Vec<u8>, CheckpointError>> Storages<F> {
+    fn new(members: &[Views], load: F) -> Self {
+        let mut uses = HashMap::new();
+        for (_, view) in members.iter().flatten() {
+            *uses.entry(view.storage_key.clone()).or_insert(0) += 1;
+        }
+        Self { uses, loaded: HashMap::new(), load }
+    }
+
+    /// The view's storage, given away with the last view on it.
+    fn get(&mut self, view: &View) -> Result<Cow<'_, [u8]>, CheckpointError> {
+        let key = &view.storage_key;
+        if !self.loaded.contains_key(key) {
+            let storage = (self.load)(view)?;
+            self.loaded.insert(key.clone(), storage);
+        }
+        if let Some(uses) = self.uses.get_mut(key) {
+            *uses -= 1;
+            if *uses > 0 {
+                return Ok(Cow::Borrowed(&self.loaded[key]));
+            }
+        }
+        Ok(Cow::Owned(self.loaded.remove(key).unwrap_or_default()))
+    }
 }
 
 #[cfg(test)]
@@ -135,7 +174,8 @@ mod tests {
     #[test]
     fn windows_transposes_and_repeats() {
         let storage: Vec<u8> = (0..24).collect();
-        let gather = |offset, shape: &[usize], strides: &[usize]| view(offset, shape, strides).gather(&storage);
+        let gather =
+            |offset, shape: &[usize], strides: &[usize]| view(offset, shape, strides).elements(Cow::Borrowed(&storage));
         assert_eq!(gather(4, &[2, 2], &[2, 1]).unwrap(), [4, 5, 6, 7]);
         assert_eq!(gather(0, &[2, 3], &[1, 2]).unwrap(), [0, 2, 4, 1, 3, 5]);
         assert_eq!(gather(23, &[3], &[0]).unwrap(), [23, 23, 23]);
@@ -168,7 +208,7 @@ mod tests {
             let storage: Vec<u8> = (0..24).collect();
             let (shape, strides): (Vec<_>, Vec<_>) = axes.into_iter().unzip();
             let view = view(offset, &shape, &strides);
-            if let Some(gathered) = view.gather(&storage) {
+            if let Some(gathered) = view.elements(Cow::Borrowed(&storage)) {
                 prop_assert_eq!(gathered.len(), shape.iter().product::<usize>());
                 if let (Some(&first), Some(&last)) = (gathered.first(), gathered.last()) {
                     prop_assert_eq!(usize::from(first), offset);
