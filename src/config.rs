@@ -8,7 +8,7 @@ use elephant_types::Numerics;
 /// The server behind interactive 3-D cell tracking with Mastodon and ELEPHANT.
 ///
 /// Start it with `elephant-server serve`, then point the client at it: in Mastodon's ELEPHANT preferences set the server
-/// URL to http://localhost:8080. See http://localhost:8080/docs for all requests.
+/// URL to `http://localhost:8080`. See `http://localhost:8080/docs` for all requests.
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true)]
 pub struct Cli {
@@ -62,7 +62,7 @@ pub struct ServeArgs {
     #[arg(long, env = "ELEPHANT_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
 
-    /// Web page that may call the server, like https://lab.example.org; may be given several times
+    /// Web page that may call the server, like `https://lab.example.org`; may be given several times
     #[arg(long = "cors-origin", env = "ELEPHANT_CORS_ORIGINS", value_delimiter = ',', value_name = "ORIGIN")]
     pub cors_origins: Vec<String>,
 

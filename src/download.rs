@@ -12,7 +12,7 @@ use ureq::{
 const MAX_REDIRECTS: usize = 5;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Of a whole download: a model of 24 MB on a slow line.
-const TIMEOUT: Duration = Duration::from_secs(600);
+const TIMEOUT: Duration = Duration::from_mins(10);
 
 /// Downloads from a closed list of hosts.
 pub struct HttpsDownload {

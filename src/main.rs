@@ -17,7 +17,7 @@ use config::{Cli, Command};
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Serve(args) => serve::serve(*args),
+        Command::Serve(args) => serve::serve(&args),
         Command::Demo(args) => demo::write(&args),
     };
     match result {

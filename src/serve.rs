@@ -15,7 +15,7 @@ use crate::{config::ServeArgs, demo, telemetry, wiring};
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves until SIGINT or SIGTERM.
-pub fn serve(args: ServeArgs) -> Result<()> {
+pub fn serve(args: &ServeArgs) -> Result<()> {
     telemetry::init(args.log_format);
     if let Some(threads) = args.threads {
         rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global().context("cannot start threads")?;
@@ -23,10 +23,10 @@ pub fn serve(args: ServeArgs) -> Result<()> {
     let workspace = Workspace::open(&args.workspace)
         .with_context(|| format!("cannot use the workspace {}", args.workspace.display()))?;
     let demo = if args.demo { demo::prepare(&workspace)? } else { None };
-    let access = access(&args)?;
+    let access = access(args)?;
     let metrics = MetricsHandle::install().context("cannot collect metrics")?;
     let closing = CancellationToken::new();
-    let (services, jobs) = wiring::services(&args, &workspace, closing.clone())?;
+    let (services, jobs) = wiring::services(args, &workspace, closing.clone())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
     runtime.block_on(async {
         let listener = listen(args.bind).await?;

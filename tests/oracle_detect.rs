@@ -1,5 +1,7 @@
 //! Whole predictions over HTTP against the original's: its dataset, its models, its numbers.
 
+#![allow(clippy::disallowed_methods)]
+
 mod common;
 
 use std::path::Path;

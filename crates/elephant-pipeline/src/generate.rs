@@ -212,7 +212,7 @@ impl<'a> Movie<'a> {
             (None, DataType::U8) => images.write_as(&start, data, |value: u16| value as u8)?,
             (None, _) => images.write(&start, data)?,
             (Some(table), DataType::U8) => {
-                images.write_as(&start, data, |value: u16| table[usize::from(value)] as u8)?
+                images.write_as(&start, data, |value: u16| table[usize::from(value)] as u8)?;
             }
             (Some(table), _) => images.write_as(&start, data, |value: u16| table[usize::from(value)])?,
         }

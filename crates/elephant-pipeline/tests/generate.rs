@@ -33,17 +33,14 @@ fn checksums(dataset: &Dataset) -> Vec<String> {
     let bytes = |t: usize| {
         let mut start = vec![0; size.len()];
         start[0] = t;
-        match images.data_type() {
-            DataType::U8 => {
-                let mut voxels = ArrayD::zeros(size.clone());
-                images.read(&start, voxels.view_mut()).unwrap();
-                voxels.into_raw_vec_and_offset().0
-            }
-            _ => {
-                let mut voxels = ArrayD::<u16>::zeros(size.clone());
-                images.read(&start, voxels.view_mut()).unwrap();
-                voxels.iter().flat_map(|voxel| voxel.to_le_bytes()).collect()
-            }
+        if images.data_type() == DataType::U8 {
+            let mut voxels = ArrayD::zeros(size.clone());
+            images.read(&start, voxels.view_mut()).unwrap();
+            voxels.into_raw_vec_and_offset().0
+        } else {
+            let mut voxels = ArrayD::<u16>::zeros(size.clone());
+            images.read(&start, voxels.view_mut()).unwrap();
+            voxels.iter().flat_map(|voxel| voxel.to_le_bytes()).collect()
         }
     };
     (0..dataset.timepoint_count()).map(|t| format!("{:x}", Sha256::digest(bytes(t)))).collect()

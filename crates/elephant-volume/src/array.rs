@@ -37,9 +37,11 @@ impl ArrayStore {
     /// Makes an empty array in a new folder.
     ///
     /// # Errors
-    /// When the folder cannot be made or the metadata not be written.
+    /// When the array or its chunks are too large, or the folder cannot be written.
     pub fn create(folder: &Path, shape: &[usize], chunks: &[usize], data_type: DataType) -> Result<Self, VolumeError> {
         let metadata = Metadata::new(shape, chunks, data_type);
+        let store = store_name(folder);
+        metadata.check_sizes().map_err(|reason| VolumeError::Access { store, reason: reason.to_owned() })?;
         write_atomic(&folder.join(".zarray"), |file| io::Write::write_all(file, &metadata.to_json()))?;
         Ok(Self { folder: folder.to_owned(), name: store_name(folder), metadata })
     }

@@ -101,7 +101,8 @@ impl Metadata {
         Ok(metadata)
     }
 
-    fn check_sizes(&self) -> Result<(), &'static str> {
+    /// Whether sizes and their products are sensible.
+    pub fn check_sizes(&self) -> Result<(), &'static str> {
         if self.shape.len() != self.chunks.len() || self.shape.is_empty() {
             return Err("shape and chunks have different numbers of axes");
         }
