@@ -44,6 +44,7 @@ def compact(name):
         for t in (0, 1):
             properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
             properties.set_layout(h5py.h5d.COMPACT)
+            properties.set_obj_track_times(False)
             group = file.create_group(path(t).removesuffix("/cells"))
             space = h5py.h5s.create_simple(SHAPE)
             cells = h5py.h5d.create(group.id, b"cells", h5py.h5t.STD_I16LE, space, properties)
@@ -55,6 +56,7 @@ def chunk_written_raw(name, make_bytes, chunks=SHAPE, filters=(), mask=0):
     with create(name) as file:
         properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         properties.set_chunk(chunks)
+        properties.set_obj_track_times(False)
         for filter_id, values in filters:
             properties.set_filter(filter_id, h5py.h5z.FLAG_OPTIONAL, values)
         links = h5py.h5p.create(h5py.h5p.LINK_CREATE)
@@ -156,6 +158,14 @@ def make_all():
     chunk_written_raw("wrong_checksum.h5", lambda: raw + b"\0\0\0\0", filters=[(h5py.h5z.FILTER_FLETCHER32, ())])
     chunk_written_raw("short_chunk.h5", lambda: zlib.compress(raw[:-2]), filters=gzip)
     chunk_written_raw("not_gzip.h5", lambda: b"no gzip data at all" * 20, filters=gzip)
+    (HERE / "described.xml").write_text(
+        """<SpimData version="0.2"><BasePath type="relative">.</BasePath><SequenceDescription>
+<ImageLoader format="bdv.hdf5"><hdf5 type="relative">gzip.h5</hdf5></ImageLoader>
+<ViewSetups><ViewSetup><id>0</id><name>nuclei</name><size>9 7 5</size>
+<voxelSize><unit>micrometer</unit><size>0.5 0.5 2.0</size></voxelSize></ViewSetup></ViewSetups>
+</SequenceDescription></SpimData>
+"""
+    )
     whole = (HERE / "gzip.h5").read_bytes()
     (HERE / "truncated.h5").write_bytes(whole[: len(whole) // 2])
     (HERE / "text.h5").write_text("not an HDF5 file, but called one\n" * 40)
