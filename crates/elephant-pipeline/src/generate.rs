@@ -20,6 +20,8 @@ use crate::PipelineError;
 
 /// Most bytes of voxels in memory at a time. With the chunks being read and written, the process stays well below 300 MB.
 const BLOCK_BYTES: usize = 128 << 20;
+/// Shorter rows of voxels count as rows of this length: each needs some bytes of its own while it is read.
+const SHORTEST_ROW: usize = 256;
 
 /// What to make a dataset of.
 #[derive(Clone, Debug)]
@@ -271,7 +273,7 @@ fn block_size(frame: [usize; 3], chunk: [usize; 3]) -> [usize; 3] {
     // A movie chunk that is longer than a store's would be decoded for each of these again.
     let edge = |axis: usize| if chunk[axis] > CHUNK_EDGE { frame[axis] } else { frame[axis].min(CHUNK_EDGE) };
     let (y, x) = (edge(1), edge(2));
-    let planes = |bytes: usize| (bytes / (y * x * size_of::<u16>())).max(1);
+    let planes = |bytes: usize| (bytes / (y * x.max(SHORTEST_ROW) * size_of::<u16>())).max(1);
     let depth = match planes(BLOCK_BYTES / 2) {
         several if several >= chunk[0] => several - several % chunk[0],
         _ => chunk[0].min(planes(BLOCK_BYTES)),
@@ -290,4 +292,43 @@ fn blocks(frame: [usize; 3], block: [usize; 3]) -> impl Iterator<Item = [Range<u
             ranges(2).map(move |x| [z.clone(), y.clone(), x])
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn blocks_hold_whole_chunks_and_little_memory() {
+        // A frame in one block; many chunks of a large frame; chunks too deep for two blocks; one chunk for everything.
+        assert_eq!(block_size([64, 384, 384], [4, 32, 32]), [64, 384, 384]);
+        assert_eq!(block_size([500, 2048, 2048], [5, 32, 32]), [30, 1024, 1024]);
+        assert_eq!(block_size([500, 2048, 2048], [64, 64, 64]), [64, 1024, 1024]);
+        assert_eq!(block_size([500, 2048, 2048], [500, 2048, 2048]), [16, 2048, 2048]);
+        assert_eq!(block_size([1, 7, 9], [16, 16, 16]), [1, 7, 9]);
+        assert_eq!(block_size([1 << 20, 1024, 1], [1, 1, 1])[0], 128);
+    }
+
+    #[test]
+    fn quotients_are_those_of_numpy() {
+        for (value, divisor, expected) in
+            [(1, 0.1, 9.0), (255, 0.1, 2549.0), (300, 0.1, 2999.0), (255, 0.001, 254_999.0), (65535, 3.0, 21845.0)]
+        {
+            assert_eq!(quotient(value, divisor), expected, "{value} // {divisor}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn blocks_cover_each_voxel_once(frame in prop::array::uniform3(1_usize..9), block in prop::array::uniform3(1_usize..9)) {
+            let mut seen = ndarray::Array3::<u8>::zeros(frame);
+            for [z, y, x] in blocks(frame, block) {
+                prop_assert!(z.len() <= block[0] && y.len() <= block[1] && x.len() <= block[2]);
+                seen.slice_mut(ndarray::s![z, y, x]).map_inplace(|count| *count += 1);
+            }
+            prop_assert!(seen.iter().all(|&count| count == 1));
+        }
+    }
 }

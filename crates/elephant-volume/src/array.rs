@@ -141,7 +141,8 @@ impl ArrayStore {
         tiles(data, start, self.chunks(), ArrayViewD::split_at).into_par_iter().try_for_each_init(
             || Buffers::new(&self.metadata),
             |buffers, tile| {
-                if tile.covers(self.shape(), self.chunks()) || !self.load(&tile.chunk, buffers)? {
+                let is_whole = tile.part.len() == buffers.elements.len();
+                if !is_whole && (tile.covers(self.shape(), self.chunks()) || !self.load(&tile.chunk, buffers)?) {
                     buffers.elements.fill(T::from_f64(self.metadata.fill));
                 }
                 let stored = tile.window_mut(&mut buffers.elements, self.chunks());

@@ -1,6 +1,6 @@
 //! The seven arrays of a dataset (contract section 6.11).
 
-use std::{collections::TryReserveError, path::Path};
+use std::path::Path;
 
 use half::f16;
 use ndarray::{Array3, ArrayView4, ArrayViewMutD, Axis};
@@ -205,11 +205,10 @@ impl Dataset {
                 self.shape
             )));
         }
-        let mut voxels = Vec::new();
+        // Asks first, because the zeroed allocation below, which costs nothing until it is written, cannot fail in order.
         let count = size.iter().product();
-        voxels.try_reserve_exact(count).map_err(|error: TryReserveError| refuse(error.to_string()))?;
-        voxels.resize(count, 0.0);
-        let mut frame = Array3::from_shape_vec(size, voxels).map_err(|error| refuse(error.to_string()))?;
+        Vec::<f32>::new().try_reserve_exact(count).map_err(|error| refuse(error.to_string()))?;
+        let mut frame = Array3::zeros(size);
         let axes = self.with_time(1, size);
         let out = ArrayViewMutD::from_shape(axes.as_slice(), frame.as_slice_mut().expect("a new array is in C order"));
         let out = out.map_err(|error| refuse(error.to_string()))?;

@@ -68,7 +68,7 @@ impl<S: RawData> Tile<S> {
 }
 
 /// Sets every element of `out` to the converted one of `from`, which has the same shape.
-pub(crate) fn convert_into<T: Copy, U>(from: ArrayViewD<'_, T>, out: ArrayViewMutD<'_, U>, convert: impl Fn(T) -> U) {
+pub(crate) fn convert_into<T: Copy, U>(from: ArrayViewD<'_, T>, out: ArrayViewMutD<'_, U>, convert: &impl Fn(T) -> U) {
     let (mut from, mut out) = (from, out);
     // Axes of one element would make an inner loop of one element.
     for axis in (0..out.ndim()).rev().map(Axis) {
