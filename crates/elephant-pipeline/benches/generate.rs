@@ -1,6 +1,7 @@
-//! Dataset generation against the original's way (`benches/peers/generate_dataset.py`).
+//! Dataset generation against the original's way (`benches/peers/generate_dataset.py`), and against its floor's larger part.
 //!
-//! `ELEPHANT_BENCH_MOVIE` names the `.h5` file to convert, `ELEPHANT_PEER_PYTHON` a Python with h5py, numpy and zarr<3.
+//! `cargo bench -p elephant-pipeline`; set `ELEPHANT_PEER_PYTHON` to a Python with h5py, NumPy and zarr<3, and
+//! `ELEPHANT_BENCH_MOVIE` to a `.h5` file to convert another movie than the synthetic one.
 
 use std::{
     env,
@@ -11,42 +12,53 @@ use std::{
 
 use elephant_h5::BdvFile;
 use elephant_pipeline::{GenerateOptions, generate_dataset};
+use elephant_synth::{EmbryoOptions, Preset, write_movie};
 use elephant_testkit::project_root;
 use elephant_types::TaskContext;
 
 const ROUNDS: usize = 3;
 
 fn main() {
-    let Some(movie) = env::var_os("ELEPHANT_BENCH_MOVIE").map(PathBuf::from) else {
-        println!("dataset generation: skipped, set ELEPHANT_BENCH_MOVIE to a BigDataViewer .h5 file");
-        return;
-    };
+    let movie = env::var_os("ELEPHANT_BENCH_MOVIE").map_or_else(synthetic_movie, PathBuf::from);
     let peer = env::var_os("ELEPHANT_PEER_PYTHON").map(PathBuf::from);
+    // The datasets stay until the end: after many files were deleted, ext4 is slow to make new ones for some minutes.
+    let folder = tempfile::tempdir().expect("a temporary folder");
     let (mut ours, mut theirs, mut reading) = (f64::INFINITY, f64::INFINITY, f64::INFINITY);
-    for _ in 0..ROUNDS {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        ours = ours.min(seconds(|| convert(&movie, folder.path())));
+    for round in 0..ROUNDS {
+        let output = folder.path().join(format!("ours{round}"));
+        ours = ours.min(seconds(|| convert(&movie, &output)));
         reading = reading.min(seconds(|| read_only(&movie)));
         if let Some(python) = &peer {
-            theirs = theirs.min(run_peer(python, &movie));
+            theirs = theirs.min(run_peer(python, &movie, &folder.path().join(format!("peer{round}"))));
         }
     }
-    let size = voxels(&movie) as f64;
-    println!(
-        "dataset generation: ours {:.0} ms, {:.0} Mvoxel/s; reading alone {:.0} ms",
-        ours * 1e3,
-        size / ours / 1e6,
-        reading * 1e3
-    );
+    let rate = voxels(&movie) as f64 / ours / 1e6;
+    let (ours, theirs, reading) = (ours * 1e3, theirs * 1e3, reading * 1e3);
     match peer {
-        Some(_) => println!(
-            "dataset generation: ours {:.0} ms, peer {:.0} ms, ratio {:.1}",
-            ours * 1e3,
-            theirs * 1e3,
-            theirs / ours
-        ),
-        None => println!("dataset generation: peer skipped: set ELEPHANT_PEER_PYTHON"),
+        Some(_) => println!("generate_dataset: ours {ours:.0} ms, peer {theirs:.0} ms, ratio {:.1}", theirs / ours),
+        None => println!("generate_dataset: ours {ours:.0} ms, peer skipped: set ELEPHANT_PEER_PYTHON"),
     }
+    println!(
+        "generate_dataset, {rate:.0} Mvoxel/s; reading the movie alone: {reading:.0} ms, ours / that {:.2}",
+        ours / reading
+    );
+}
+
+/// An embryo of the size of a small real movie's frames, kept between runs.
+fn synthetic_movie() -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench-embryo");
+    let options = EmbryoOptions {
+        timepoints: 10,
+        shape: [64, 384, 384],
+        nuclei: 300,
+        radius_um: 6.0,
+        ..EmbryoOptions::preset(Preset::Small, 0)
+    };
+    if !folder.join("embryo.xml").is_file() {
+        let name = "embryo".parse().expect("a valid name");
+        write_movie(&folder, &name, &options, &TaskContext::detached()).expect("the movie is written");
+    }
+    folder.join("embryo.h5")
 }
 
 fn seconds(work: impl FnOnce()) -> f64 {
@@ -77,10 +89,9 @@ fn voxels(path: &Path) -> usize {
     movie.timepoints().len() * shape.iter().product::<usize>()
 }
 
-fn run_peer(python: &Path, movie: &Path) -> f64 {
-    let folder = tempfile::tempdir().expect("a temporary folder");
+fn run_peer(python: &Path, movie: &Path, folder: &Path) -> f64 {
     let script = project_root().join("benches/peers/generate_dataset.py");
-    let output = Command::new(python).arg(script).arg(movie).arg(folder.path()).output().expect("the peer starts");
+    let output = Command::new(python).arg(script).arg(movie).arg(folder).output().expect("the peer starts");
     let text = String::from_utf8_lossy(&output.stdout);
     text.trim().parse().unwrap_or_else(|_| panic!("the peer failed: {}", String::from_utf8_lossy(&output.stderr)))
 }

@@ -32,13 +32,13 @@ fn main() {
         compressing = compressing.min(seconds(|| (0..FRAMES).for_each(|_| compress(&frame))));
     }
     let rate = |seconds: f64| (FRAMES * frame.len() * 2) as f64 / seconds / 1e6;
+    println!("write frames: {:.0} MB/s", rate(writing));
     println!(
-        "frame writing: ours {:.0} MB/s, compressing alone {:.0} MB/s, ratio to the floor {:.2}",
-        rate(writing),
+        "write frames, compressing alone: {:.0} MB/s, ours / floor {:.2}",
         rate(compressing),
         writing / compressing
     );
-    println!("frame reading as f32: ours {:.0} MB/s of stored voxels", rate(reading));
+    println!("read frames as f32: {:.0} MB/s of stored voxels", rate(reading));
 }
 
 fn seconds(work: impl FnOnce()) -> f64 {
