@@ -51,8 +51,8 @@ pub enum Precision {
     /// 32 bit throughout.
     #[default]
     F32,
-    /// 16-bit products and activations below the full resolution, sums in 32 bit. About half the time; probabilities of
-    /// a trained network change by up to 0.02. Falls back to `F32` on a CPU without
+    /// 16-bit products and activations below the two finest levels, sums in 32 bit. About two thirds of the time;
+    /// probabilities of a trained network change by up to 0.02. Falls back to `F32` on a CPU without
     /// AVX512-BF16 and for the original's numerics.
     Bf16,
 }

@@ -2,8 +2,9 @@
 //!
 //! Axes are independent: a tile's weight at a voxel is the product of three numbers, one per axis, and so is the sum of
 //! all weights at a voxel. [`Numerics::Original`] follows contract section 6.4, where that sum is not always 1 and may
-//! be 0. [`Numerics::Corrected`] makes it 1 everywhere, and cuts tiles of equal size with no more overlap than blending
-//! needs, so that less is computed twice.
+//! be 0. [`Numerics::Corrected`] makes it 1 everywhere. It also spaces tiles evenly, and lets them grow by up to a
+//! sixteenth where fewer are then enough: one of 400 voxels instead of two of 384. They never shrink, because a network
+//! normalises by what its tile holds and has learnt with crops of that size.
 
 use elephant_types::Numerics;
 
@@ -19,12 +20,12 @@ pub(crate) struct AxisTiles {
 }
 
 impl AxisTiles {
-    /// Cuts `image` voxels into tiles of at most `patch`. Corrected tiles are a multiple of `multiple` voxels where that
-    /// fits, so that the network need not resample them.
+    /// Cuts `image` voxels into tiles of `patch`. The network resamples sizes that are not a multiple of `multiple`;
+    /// corrected tiles are one where `patch` is.
     pub(crate) fn new(numerics: Numerics, image: usize, patch: usize, multiple: usize) -> Self {
         let patch = patch.clamp(1, image);
         if patch == image {
-            return Self { size: image, starts: vec![0], weights: vec![vec![1.0; image]] };
+            return Self::whole(image);
         }
         match numerics {
             Numerics::Original => Self::original(image, patch),
@@ -35,6 +36,10 @@ impl AxisTiles {
     /// One tile for each plane: what a 2-D network sees of a volume.
     pub(crate) fn planes(image: usize) -> Self {
         Self { size: 1, starts: (0..image).collect(), weights: vec![vec![1.0]; image] }
+    }
+
+    fn whole(image: usize) -> Self {
+        Self { size: image, starts: vec![0], weights: vec![vec![1.0; image]] }
     }
 
     fn original(image: usize, patch: usize) -> Self {
@@ -57,10 +62,10 @@ impl AxisTiles {
     }
 
     fn corrected(image: usize, patch: usize, multiple: usize) -> Self {
-        let overlap = smallest_overlap(patch);
-        let count = (image - overlap).div_ceil(patch - overlap);
-        let needed = (image + (count - 1) * overlap).div_ceil(count);
-        let size = needed.next_multiple_of(multiple).min(patch);
+        let (size, count) = corrected_size_and_count(image, patch, multiple);
+        if count == 1 {
+            return Self::whole(image);
+        }
         let starts: Vec<usize> = (0..count).map(|k| k * (image - size) / (count - 1)).collect();
         let mut weights: Vec<Vec<f32>> = (0..count).map(|k| corrected_ramps(&starts, size, k)).collect();
         let mut sums = vec![0.0; image];
@@ -74,9 +79,19 @@ impl AxisTiles {
     }
 }
 
-/// Voxels that corrected tiles share at least, for blending.
-fn smallest_overlap(patch: usize) -> usize {
-    (patch / 8).max(2).min(patch - 1)
+/// Size and number of tiles that overlap enough to be blended. The number is never above the original's.
+fn corrected_size_and_count(image: usize, patch: usize, multiple: usize) -> (usize, usize) {
+    let original = (patch, image / patch + 1);
+    // Sizes that the network need not resample stay such sizes.
+    let multiple = if patch.is_multiple_of(multiple) { multiple } else { 1 };
+    let largest = (patch + patch / 16) / multiple * multiple;
+    if image <= largest {
+        return (image, 1);
+    }
+    let overlap = (patch / 16).max(2).min(patch - 1);
+    let count = (image - overlap).div_ceil(largest - overlap);
+    let size = (image + (count - 1) * overlap).div_ceil(count).next_multiple_of(multiple).max(patch);
+    if count <= original.1 { (size, count) } else { original }
 }
 
 /// Rises from the first voxel over the overlap with the tile before and falls over the overlap with the tile after,
@@ -161,12 +176,21 @@ mod tests {
     }
 
     #[test]
-    fn corrected_tiles_compute_less_twice() {
-        // One voxel more than a tile: the original computes 768 voxels.
-        let tiles = AxisTiles::new(Numerics::Corrected, 385, 384, 16);
-        assert_eq!((tiles.size, tiles.starts), (224, vec![0, 161]));
-        let tiles = AxisTiles::new(Numerics::Corrected, 768, 384, 16);
-        assert_eq!((tiles.size, tiles.starts), (288, vec![0, 240, 480]));
+    fn corrected_tiles_are_fewer() {
+        let cases: [(usize, usize, usize, &[usize]); 7] = [
+            (400, 384, 400, &[0]),
+            (512, 384, 384, &[0, 128]),
+            (768, 384, 400, &[0, 368]),
+            (1151, 384, 400, &[0, 375, 751]),
+            (64, 24, 24, &[0, 20, 40]),
+            (48, 24, 24, &[0, 12, 24]),
+            (35, 24, 24, &[0, 11]),
+        ];
+        for (image, patch, size, starts) in cases {
+            let multiple = if patch == 24 { 2 } else { 16 };
+            let tiles = AxisTiles::new(Numerics::Corrected, image, patch, multiple);
+            assert_eq!((tiles.size, tiles.starts.as_slice()), (size, starts), "{image}/{patch}");
+        }
     }
 
     proptest! {
@@ -180,7 +204,6 @@ mod tests {
         #[test]
         fn corrected_weights_sum_to_one(image in 1..2000usize, patch in 1..500usize, log in 0..5u32) {
             let tiles = AxisTiles::new(Numerics::Corrected, image, patch, 1 << log);
-            prop_assert!(tiles.size <= patch.min(image));
             prop_assert!(tiles.starts.iter().all(|start| start + tiles.size <= image));
             prop_assert!(tiles.weights.iter().flatten().all(|weight| *weight > 0.0));
             for sum in sums(&tiles, image) {
@@ -189,13 +212,14 @@ mod tests {
         }
 
         #[test]
-        fn corrected_tiles_never_compute_more(image in 1..2000usize, patch in 8..500usize) {
-            let original = AxisTiles::new(Numerics::Original, image, patch, 1);
-            let corrected = AxisTiles::new(Numerics::Corrected, image, patch, 1);
-            let overlap = |tiles: &AxisTiles| tiles.starts.get(1).map_or(image, |second| tiles.size - second);
-            // Where the original's tiles hardly overlap, blending needs more.
-            prop_assume!(overlap(&original) >= smallest_overlap(patch));
-            prop_assert!(corrected.size * corrected.starts.len() <= original.size * original.starts.len());
+        fn corrected_tiles_are_never_more_nor_much_larger(image in 1..3000usize, patch in 1..500usize, log in 0..5u32) {
+            let multiple = 1 << log;
+            let original = AxisTiles::new(Numerics::Original, image, patch, multiple);
+            let corrected = AxisTiles::new(Numerics::Corrected, image, patch, multiple);
+            prop_assert!(corrected.starts.len() <= original.starts.len());
+            prop_assert!(corrected.size >= patch.min(image) && corrected.size <= patch + patch / 16);
+            let is_resampled = |size: usize| size != image && !size.is_multiple_of(multiple);
+            prop_assert!(is_resampled(original.size) || !is_resampled(corrected.size));
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use elephant_nn::{DeviceChoice, DeviceHandle, DeviceOptions, Model};
+use elephant_nn::{DeviceChoice, DeviceHandle, DeviceOptions, Model, Precision};
 use elephant_testkit::{read_json, read_npy, shared};
 use elephant_types::{KeepAxials, NetworkKind, Numerics, ProbabilityOutput, SegmentationRequest, TaskContext};
 use ndarray::{Array3, Array4, ArrayD, Axis, Ix3, Ix4};
@@ -55,7 +55,7 @@ fn load<'a>(folder: &Path, models: &Path, case: &'a Value) -> Option<Case<'a>> {
     let input = folder.join(text(&case["input"], "file"));
     let output = folder.join(text(&case["output"], "file"));
     let model = models.join(text(case, "model"));
-    if !input.exists() || !output.exists() || !model.exists() {
+    if [&input, &output, &model].iter().any(|path| !path.try_exists().unwrap()) {
         return None;
     }
     let model = Arc::new(Model::read(&model).unwrap());
@@ -129,4 +129,53 @@ fn tiled_predictions_match_the_originals() {
         checked += 1;
     }
     assert!(checked >= 4, "{checked} cases");
+}
+
+/// Blurred nuclei of several sizes and brightnesses over noise, from 0 to 1.
+fn nuclei(shape: [usize; 3]) -> Array3<f32> {
+    let noise = |index: usize| ((index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f32 / (1 << 24) as f32;
+    let [depth, height, width] = shape;
+    let mut image = Array3::from_shape_fn(shape, |(z, y, x)| 0.1 * noise((z * height + y) * width + x));
+    for cell in 0..24 {
+        let at = |axis: usize, size: usize| noise(1_000_000 + 8 * cell + axis) * size as f32;
+        let (z0, y0, x0) = (at(0, depth), at(1, height), at(2, width));
+        let (radius, brightness) = (6.0 + at(3, 4), 0.4 + 0.5 * at(4, 1));
+        for ((z, y, x), value) in image.indexed_iter_mut() {
+            // A voxel is four times as deep as wide.
+            let square = 16.0 * (z as f32 - z0).powi(2) + (y as f32 - y0).powi(2) + (x as f32 - x0).powi(2);
+            *value = value.max(brightness / (1.0 + (square / (radius * radius)).powi(3)));
+        }
+    }
+    image
+}
+
+#[test]
+fn bf16_stays_close_to_f32_for_a_trained_network() {
+    let Some(path) = shared("oracle/trained/seg_tiny.pth") else { return };
+    let options = DeviceOptions { device: DeviceChoice::Cpu, precision: Precision::Bf16, ..DeviceOptions::default() };
+    let half = DeviceHandle::start(options).unwrap();
+    if half.info().unwrap().precision != Precision::Bf16 {
+        eprintln!("skipped: this CPU does not multiply bf16");
+        return;
+    }
+    let (model, single) = (Arc::new(Model::read(&path).unwrap()), device());
+    for n_keep_axials in [2, 4] {
+        let request = SegmentationRequest {
+            image: nuclei([32, 96, 96]),
+            kind: NetworkKind::Volumetric,
+            keep_axials: KeepAxials::first(n_keep_axials),
+            tile: None,
+            is_pad: true,
+            batch_size: 1,
+            numerics: Numerics::Corrected,
+            output: ProbabilityOutput::AllClasses,
+        };
+        let predict =
+            |device: &DeviceHandle| device.segment(Arc::clone(&model), request.clone(), TaskContext::detached());
+        let (single, half) = (predict(&single).unwrap(), predict(&half).unwrap());
+        let foreground = single.index_axis(Axis(0), 2).iter().filter(|center| **center > 0.5).count();
+        assert!((1000..100_000).contains(&foreground), "the network finds something: {foreground}");
+        let difference = largest_difference(&single, &half);
+        assert!(difference > 0.0 && difference < 2e-2, "{n_keep_axials}: {difference}");
+    }
 }
