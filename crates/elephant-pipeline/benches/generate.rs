@@ -24,9 +24,11 @@ fn main() {
     // The datasets stay until the end: after many files were deleted, ext4 is slow to make new ones for some minutes.
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (mut ours, mut theirs, mut reading) = (f64::INFINITY, f64::INFINITY, f64::INFINITY);
+    let mut peak = None;
     for round in 0..ROUNDS {
         let output = folder.path().join(format!("ours{round}"));
         ours = ours.min(seconds(|| convert(&movie, &output)));
+        peak = peak.or_else(peak_memory);
         reading = reading.min(seconds(|| read_only(&movie)));
         if let Some(python) = &peer {
             theirs = theirs.min(run_peer(python, &movie, &folder.path().join(format!("peer{round}"))));
@@ -38,10 +40,20 @@ fn main() {
         Some(_) => println!("generate_dataset: ours {ours:.0} ms, peer {theirs:.0} ms, ratio {:.1}", theirs / ours),
         None => println!("generate_dataset: ours {ours:.0} ms, peer skipped: set ELEPHANT_PEER_PYTHON"),
     }
+    if let Some(peak) = peak {
+        println!("generate_dataset, peak memory: {peak} MB");
+    }
     println!(
         "generate_dataset, {rate:.0} Mvoxel/s; reading the movie alone: {reading:.0} ms, ours / that {:.2}",
         ours / reading
     );
+}
+
+/// The most memory that this process has used so far, in MB, where the system tells.
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kib| kib * 1024 / 1_000_000)
 }
 
 /// An embryo of the size of a small real movie's frames, kept between runs.
