@@ -5,15 +5,15 @@
 
 use tch::{Cuda, Device};
 
-use crate::{DeviceChoice, NnError};
+use crate::DeviceChoice;
 
 const CUDA_LIBRARY: &str = "libtorch_cuda.so";
 
 /// The device that `choice` means on this machine.
 ///
 /// # Errors
-/// [`NnError::NoDevice`] when a GPU was asked for by number and is not there.
-pub(crate) fn choose(choice: DeviceChoice) -> Result<Device, NnError> {
+/// Which device was asked for by number but is not there, and why.
+pub(crate) fn choose(choice: DeviceChoice) -> Result<Device, (String, String)> {
     if choice == DeviceChoice::Cpu {
         return Ok(Device::Cpu);
     }
@@ -31,7 +31,7 @@ pub(crate) fn choose(choice: DeviceChoice) -> Result<Device, NnError> {
                 Err(reason) => format!("{CUDA_LIBRARY} cannot be loaded ({reason}); run the set-up with CUDA=1"),
                 Ok(()) => format!("there are {gpus} usable GPUs; see nvidia-smi"),
             };
-            Err(NnError::NoDevice { device: format!("cuda:{index}"), reason })
+            Err((format!("cuda:{index}"), reason))
         }
     }
 }

@@ -81,6 +81,9 @@ pub struct DeviceInfo {
     pub precision: Precision,
 }
 
+/// The device, or which one is not there and why.
+type FoundDevice = Result<DeviceInfo, (String, String)>;
+
 /// A way to the device thread. Clones reach the same thread; it ends when the last one is dropped.
 #[derive(Clone, Debug)]
 pub struct DeviceHandle(Arc<Shared>);
@@ -90,7 +93,7 @@ struct Shared {
     /// Taken when the last handle is dropped, which lets the thread end.
     commands: Option<SyncSender<Command>>,
     thread: Option<JoinHandle<()>>,
-    info: Arc<OnceLock<Result<DeviceInfo, String>>>,
+    info: Arc<OnceLock<FoundDevice>>,
 }
 
 /// What the thread is asked to do.
@@ -127,7 +130,7 @@ impl DeviceHandle {
     /// # Errors
     /// [`NnError::NoDevice`] when the device that was asked for is not there.
     pub fn info(&self) -> Result<DeviceInfo, NnError> {
-        self.0.info.wait().clone().map_err(|reason| NnError::NoDevice { device: "the device".into(), reason })
+        self.0.info.wait().clone().map_err(|(device, reason)| NnError::NoDevice { device, reason })
     }
 
     /// Class probabilities of an image, (c, z, y, x) with one channel or three as the request says, the mean over an
@@ -150,15 +153,22 @@ impl DeviceHandle {
         let cancel = context.cancel_token().clone();
         let job = SegmentJob { model, request, context, span: Span::current(), reply };
         let commands = self.0.commands.as_ref().ok_or(NnError::Stopped)?;
-        commands.send(Command::Segment(Box::new(job))).map_err(|_| NnError::Stopped)?;
+        commands.send(Command::Segment(Box::new(job))).map_err(|_| self.gone())?;
         loop {
             match result.recv_timeout(CANCEL_POLL) {
                 Ok(result) => return result,
-                Err(RecvTimeoutError::Disconnected) => return Err(NnError::Stopped),
+                Err(RecvTimeoutError::Disconnected) => return Err(self.gone()),
                 // The thread notices by itself between two layers; a caller behind another job need not wait for that.
                 Err(RecvTimeoutError::Timeout) => cancel.check()?,
             }
         }
+    }
+}
+
+impl DeviceHandle {
+    /// Why the thread no longer listens.
+    fn gone(&self) -> NnError {
+        self.info().err().unwrap_or(NnError::Stopped)
     }
 }
 
@@ -172,11 +182,11 @@ impl Drop for Shared {
     }
 }
 
-fn run(options: &DeviceOptions, info: &OnceLock<Result<DeviceInfo, String>>, commands: &Receiver<Command>) {
+fn run(options: &DeviceOptions, info: &OnceLock<FoundDevice>, commands: &Receiver<Command>) {
     let device = match cuda::choose(options.device) {
         Ok(device) => device,
-        Err(error) => {
-            let _ = info.set(Err(error.to_string()));
+        Err(missing) => {
+            let _ = info.set(Err(missing));
             return;
         }
     };

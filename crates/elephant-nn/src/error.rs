@@ -43,6 +43,16 @@ pub enum NnError {
         /// Which device.
         device: String,
     },
+    /// The computer has too little memory for a prediction of this size.
+    #[error(
+        "the prediction needs about {needed_mib} MiB of memory at once, but {free_mib} MiB are free; choose a smaller patch size or batch size"
+    )]
+    TooLarge {
+        /// What it would take.
+        needed_mib: u64,
+        /// What there is.
+        free_mib: u64,
+    },
     /// libtorch refused an operation.
     #[error("the network failed: {message}")]
     Torch {
@@ -103,7 +113,7 @@ impl Coded for NnError {
                 ErrorCode::InvalidArgument
             }
             Self::Cancelled(_) => ErrorCode::Cancelled,
-            Self::OutOfMemory { .. } => ErrorCode::TooLarge,
+            Self::OutOfMemory { .. } | Self::TooLarge { .. } => ErrorCode::TooLarge,
             Self::NoDevice { .. } | Self::Stopped => ErrorCode::Unavailable,
             Self::Torch { .. } | Self::Panicked => ErrorCode::Internal,
         }

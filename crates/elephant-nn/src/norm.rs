@@ -135,8 +135,8 @@ impl Activation for bf16 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
     }
 
-    /// Rounds to the nearest, ties to even, without the branch for NaN that keeps `half`'s own from being vectorised: no
-    /// NaN comes out of a ReLU.
+    /// Rounds to the nearest, ties to even, without the branch for NaN that keeps `half`'s own from being vectorised: NaN
+    /// only comes here out of infinite activations, which mean nothing either.
     #[inline]
     fn narrow(value: f32) -> Self {
         let bits = value.to_bits();

@@ -1,20 +1,22 @@
 //! Class probabilities of a whole image: cut into tiles, predict, blend.
 
+use std::ops::Range;
+
 use elephant_types::{CancelToken, NetworkKind, ProbabilityOutput, SegmentationRequest, TaskContext};
 use ndarray::{Array3, Array4, s};
 use tch::{Device, Tensor};
 
 use crate::{
-    NnError,
+    NnError, memory,
     tiling::AxisTiles,
     unet::{self, Unet},
 };
 
-/// The channels that are computed: the first, and how many.
-fn channels(output: ProbabilityOutput) -> (i64, usize) {
+/// Background, border and centre, as far as they are wanted.
+fn classes(output: ProbabilityOutput) -> Range<usize> {
     match output {
-        ProbabilityOutput::Center => (2, 1),
-        ProbabilityOutput::AllClasses => (0, 3),
+        ProbabilityOutput::Center => 2..3,
+        ProbabilityOutput::AllClasses => 0..3,
     }
 }
 
@@ -30,15 +32,18 @@ pub(crate) fn segment(
             reason: format!("the image is empty ({depth} × {height} × {width} voxels)"),
         });
     }
-    let device = networks.first().map_or(Device::Cpu, |network| network.build().device);
-    let (_, channel_count) = channels(request.output);
-    let mut probabilities = Array4::zeros((channel_count, depth, height, width));
+    let build = networks.first().ok_or_else(|| NnError::WrongModel { reason: "it is empty".into() })?.build();
     let axes = tiles(request);
+    let batch_size = request.batch_size.max(1);
+    if build.device == Device::Cpu {
+        memory::require(build.bytes_per_voxel().saturating_mul(voxels_at_once(&axes, request, batch_size)))?;
+    }
+    let mut probabilities = Array4::zeros((classes(request.output).len(), depth, height, width));
     let places = places(&axes);
     context.report(0, places.len() as u64);
     let mut done = 0;
-    for batch in places.chunks(request.batch_size.max(1)) {
-        let images = gather(&request.image, &axes, batch, request.kind, device)?;
+    for batch in places.chunks(batch_size) {
+        let images = gather(&request.image, &axes, batch, request.kind, build.device)?;
         let values = predict(networks, &images, request, context.cancel_token())?;
         let tile_length = values.len() / batch.len();
         for (place, values) in batch.iter().zip(values.chunks_exact(tile_length)) {
@@ -60,6 +65,16 @@ fn tiles(request: &SegmentationRequest) -> [AxisTiles; 3] {
         [mz, my, mx] => [axis(depth, z, mz), axis(height, y, my), axis(width, x, mx)],
         _ => [AxisTiles::planes(depth), axis(height, y, multiples[0]), axis(width, x, multiples[1])],
     }
+}
+
+/// Voxels that go through the network together, padding included.
+fn voxels_at_once(axes: &[AxisTiles; 3], request: &SegmentationRequest, batch_size: usize) -> u64 {
+    let multiples = unet::size_multiples(request.kind, request.keep_axials);
+    let padding = multiples.iter().map(|&multiple| if request.is_pad { multiple as u64 } else { 0 });
+    let padding = std::iter::repeat_n(0, 3 - multiples.len()).chain(padding);
+    let tile: u64 = axes.iter().zip(padding).map(|(axis, padding)| axis.size as u64 + padding).product();
+    let tiles: usize = axes.iter().map(|axis| axis.starts.len()).product();
+    tile.saturating_mul(batch_size.min(tiles) as u64)
 }
 
 /// Every tile as its number along z, y and x.
@@ -99,11 +114,10 @@ fn predict(
     request: &SegmentationRequest,
     cancel: &CancelToken,
 ) -> Result<Vec<f32>, NnError> {
-    let (first, count) = channels(request.output);
+    let classes = classes(request.output);
     let mut sum: Option<Tensor> = None;
     for network in networks {
-        let probabilities =
-            network.forward(images, request.is_pad, cancel)?.f_narrow(1, first, count as i64)?.f_exp()?;
+        let probabilities = network.forward(images, request.is_pad, &classes, cancel)?.f_exp()?;
         sum = Some(match sum {
             Some(mut sum) => sum.f_add_(&probabilities)?,
             None => probabilities,

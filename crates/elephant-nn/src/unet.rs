@@ -2,6 +2,8 @@
 //!
 //! Not here: training, tiling, and the choice of channels.
 
+use std::ops::Range;
+
 use elephant_checkpoint::StateDict;
 use elephant_types::{CancelToken, KeepAxials, NetworkKind};
 use tch::{Device, Kind, Tensor};
@@ -22,6 +24,17 @@ pub(crate) struct Build {
     pub(crate) arithmetic: Arithmetic,
     pub(crate) precision: Precision,
     pub(crate) device: Device,
+}
+
+impl Build {
+    /// Memory that a pass on the CPU holds at once for each voxel of its images, padding included; measured on the 3-D
+    /// network and rounded up.
+    pub(crate) fn bytes_per_voxel(&self) -> u64 {
+        match self.arithmetic {
+            Arithmetic::Original => 900,
+            Arithmetic::Fast => 400,
+        }
+    }
 }
 
 /// A network with its weights on a device.
@@ -70,9 +83,15 @@ impl Unet {
         self.build
     }
 
-    /// The logarithms of the class probabilities, (n, 3, z, y, x) in f32, of images (n, 1, z, y, x); without z for a
-    /// planar network. `is_pad` pads by replication before, and cuts after. Looks at `cancel` between the layers.
-    pub(crate) fn forward(&self, images: &Tensor, is_pad: bool, cancel: &CancelToken) -> Result<Tensor, NnError> {
+    /// The logarithms of some classes' probabilities, (n, class, z, y, x) in f32, of images (n, 1, z, y, x); without z
+    /// for a planar network. `is_pad` pads by replication before, and cuts after. Looks at `cancel` between the layers.
+    pub(crate) fn forward(
+        &self,
+        images: &Tensor,
+        is_pad: bool,
+        classes: &Range<usize>,
+        cancel: &CancelToken,
+    ) -> Result<Tensor, NnError> {
         let multiples = size_multiples(self.build.kind, self.build.keep_axials);
         let padding: Vec<i64> = multiples.iter().map(|multiple| multiple / 2).collect();
         let padded = if is_pad { ops::replicate(images, &padding)? } else { images.shallow_clone() };
@@ -81,8 +100,9 @@ impl Unet {
         let is_resized = size != fitting;
 
         let x = if is_resized { ops::resize(&padded, &fitting)? } else { padded };
+        let logits = self.levels(ops::arrange(&x, self.build.arithmetic)?, cancel)?;
         let mut logarithms =
-            self.levels(ops::arrange(&x, self.build.arithmetic)?, cancel)?.f_log_softmax(1, Kind::Float)?;
+            logits.f_log_softmax(1, Kind::Float)?.f_narrow(1, classes.start as i64, classes.len() as i64)?;
         if is_resized {
             logarithms = ops::resize(&logarithms, &size)?;
         }

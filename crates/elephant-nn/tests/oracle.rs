@@ -131,6 +131,20 @@ fn tiled_predictions_match_the_originals() {
     assert!(checked >= 4, "{checked} cases");
 }
 
+#[test]
+fn half_precision_checkpoints_predict_almost_the_same() {
+    let Some(models) = shared("oracle/models") else { return };
+    let manifest = read_json(&models.join("manifest.json"));
+    let case = manifest["cases"].as_array().unwrap().iter().find(|case| case["name"] == "seg_2d_s0_k4_nopad").unwrap();
+    let case = load(&models, &models, case).unwrap();
+    let half = Arc::new(Model::read(&models.join("seg_2d_float16.pth")).unwrap());
+    assert_ne!(half.fingerprint(), case.model.fingerprint());
+    let found = device().segment(half, case.request, TaskContext::detached()).unwrap();
+    let expected = classes(case.expected.index_axis_move(Axis(0), 0), NetworkKind::Planar).mapv(f32::exp);
+    let difference = largest_difference(&found, &expected);
+    assert!(difference > 0.0 && difference < 5e-2, "{difference}");
+}
+
 /// Blurred nuclei of several sizes and brightnesses over noise, from 0 to 1.
 fn nuclei(shape: [usize; 3]) -> Array3<f32> {
     let noise = |index: usize| ((index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f32 / (1 << 24) as f32;
