@@ -44,7 +44,7 @@ const FIGURES: [Figure; 2] = [
         tile: Some([24, 384, 384]),
         n_keep_axials: 3,
         is_pad: true,
-        runs: 2,
+        runs: 3,
     },
 ];
 

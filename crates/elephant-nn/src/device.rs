@@ -199,19 +199,20 @@ fn run(options: &DeviceOptions, info: &OnceLock<FoundDevice>, commands: &Receive
     tracing::info!(device = name, threads, ?precision, "the device is ready");
     let _ = info.set(Ok(DeviceInfo { name, gpu, threads, precision }));
 
-    memory::keep_large_blocks();
     let _no_grad = tch::no_grad_guard();
     let mut worker = Worker { device, precision, models: Vec::new() };
     loop {
-        match commands.recv_timeout(RELEASE_AFTER) {
-            Ok(command) => worker.execute(command),
-            Err(RecvTimeoutError::Disconnected) => return,
-            Err(RecvTimeoutError::Timeout) => {
+        let next = commands.recv_timeout(RELEASE_AFTER).or_else(|error| {
+            if error == RecvTimeoutError::Timeout {
                 memory::release();
-                let Ok(command) = commands.recv() else { return };
-                worker.execute(command);
             }
+            commands.recv()
+        });
+        let Ok(command) = next else { return };
+        if device == Device::Cpu {
+            memory::keep_large_blocks();
         }
+        worker.execute(command);
     }
 }
 

@@ -4,7 +4,13 @@
 //! it back at once, so that every page is zeroed again for every layer, which takes a quarter of a prediction. Here
 //! blocks come from the heap and stay there until [`release`].
 
+use std::ffi::c_int;
+
 use crate::NnError;
+
+/// glibc's own limits: the number of blocks, and the threshold that its adaptation ends at.
+const DEFAULT_MMAP_MAX: c_int = 65_536;
+const LARGEST_TRIM_THRESHOLD: c_int = 64 << 20;
 
 /// Refuses a prediction that needs more bytes at once than this computer has free: Linux would rather end the server than
 /// fail an allocation.
@@ -17,7 +23,7 @@ pub(crate) fn require(needed: u64) -> Result<(), NnError> {
         return Ok(());
     }
     // What earlier predictions left for reuse counts as taken.
-    release();
+    trim();
     if is_enough() {
         return Ok(());
     }
@@ -33,22 +39,18 @@ fn free_bytes() -> Option<u64> {
     (free > 0).then_some(free)
 }
 
-/// Keeps large blocks for reuse from now on, in the whole process.
+/// Keeps large blocks for reuse until [`release`], in the whole process.
 pub(crate) fn keep_large_blocks() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    {
-        #[allow(unsafe_code, reason = "glibc's settings have no safe interface")]
-        // SAFETY: both calls only set numbers that malloc reads; glibc takes its own lock for it.
-        let accepted =
-            unsafe { [libc::mallopt(libc::M_MMAP_MAX, 0), libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX)] };
-        if accepted.contains(&0) {
-            tracing::warn!("glibc refused to keep large blocks; predictions on the CPU are slower");
-        }
-    }
+    set_limits(0, c_int::MAX);
 }
 
-/// Hands unused memory back to the system.
+/// Hands unused memory back to the system, as is usual outside predictions.
 pub(crate) fn release() {
+    set_limits(DEFAULT_MMAP_MAX, LARGEST_TRIM_THRESHOLD);
+    trim();
+}
+
+fn trim() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         #[allow(unsafe_code, reason = "glibc's heap has no safe interface")]
@@ -56,6 +58,23 @@ pub(crate) fn release() {
         let released = unsafe { libc::malloc_trim(0) };
         tracing::debug!(released, "handed unused memory back");
     }
+}
+
+/// How many blocks glibc may map one by one, and from how many free bytes on it shortens the heap.
+fn set_limits(mmap_max: c_int, trim_threshold: c_int) {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        #[allow(unsafe_code, reason = "glibc's settings have no safe interface")]
+        // SAFETY: both calls only set numbers that malloc reads; glibc takes its own lock for it.
+        let accepted = unsafe {
+            [libc::mallopt(libc::M_MMAP_MAX, mmap_max), libc::mallopt(libc::M_TRIM_THRESHOLD, trim_threshold)]
+        };
+        if accepted.contains(&0) {
+            tracing::warn!("glibc refused to keep large blocks; predictions on the CPU are slower");
+        }
+    }
+    #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+    let _ = (mmap_max, trim_threshold);
 }
 
 #[cfg(test)]
