@@ -49,7 +49,8 @@ pub fn serve(args: &ServeArgs) -> Result<()> {
             }
         }
     })?;
-    runtime.shutdown_timeout(Duration::from_secs(1));
+    // Jobs whose clients have left are still tidying up.
+    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
     Ok(())
 }
 

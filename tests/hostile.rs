@@ -95,9 +95,19 @@ fn names_do_not_leave_the_workspace() {
     std::os::unix::fs::symlink(outside.path(), server.workspace().join("models/link")).unwrap();
     std::os::unix::fs::symlink(outside.path(), server.workspace().join("datasets/link")).unwrap();
     let long = "x".repeat(300);
-    for name in
-        ["..", "../fly", "/etc/passwd", "a/../../b", "a\0b", "a\\b", "", ".hidden", "link/secret.pth", long.as_str()]
-    {
+    for name in [
+        "..",
+        "../fly",
+        "/etc/passwd",
+        "a/../../b",
+        "a\0b",
+        "a\\b",
+        "",
+        ".hidden",
+        "link/secret.pth",
+        long.as_str(),
+        "fly/imgs.zarr",
+    ] {
         for (path, body) in [
             ("/seg/predict", json!({"dataset_name": name, "timepoint": 0})),
             ("/seg/predict", json!({"dataset_name": "fly", "model_name": name, "timepoint": 0})),
@@ -151,6 +161,23 @@ fn bodies_that_are_not_requests() {
         let deep = "[".repeat(100_000);
         assert_eq!(server.post(path, "application/json", deep.as_bytes()).status, 400);
     }
+    // Long ones are refused before they are read, also where files are taken.
+    for (path, content_type) in [
+        ("/seg/predict", "application/json"),
+        ("/seg/reset", "application/json"),
+        ("/reset/seg", "application/json"),
+        ("/upload/image", "application/x-www-form-urlencoded"),
+    ] {
+        let mut stream = TcpStream::connect(server.address()).unwrap();
+        write!(stream, "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\n").unwrap();
+        write!(stream, "Content-Length: 2000000\r\n\r\n{{").unwrap();
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).unwrap();
+        assert_eq!(&status, b"HTTP/1.1 413", "{path}");
+    }
+    let list = format!("{{\"state\": [{}0]}}", "0,".repeat(10_000));
+    let reply = server.post("/state/process", "application/json", list.as_bytes());
+    assert!(reply.status == 400 && reply.body.len() < 1000, "{}", reply.text());
     for (content_type, body) in [
         ("multipart/form-data", "x"),
         ("multipart/form-data; boundary=b", "x"),
@@ -213,6 +240,9 @@ fn movies_that_are_none() {
         let reply = server.post_json("/dataset/generate", &json!({"dataset_name": "fly", field: value}));
         assert_eq!(reply.status, 400, "{field}={value}: {}", reply.text());
     }
+    // What no .h5 of the test's own holds: a name that goes through a file.
+    let reply = server.post_json("/seg/reset", &json!({"model_name": "detection.pth/x", "url": null}));
+    assert_eq!(reply.status, 400, "{}", reply.text());
     fixture.assert_alive();
 }
 

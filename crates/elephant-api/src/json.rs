@@ -1,13 +1,13 @@
 //! JSON bodies, read as the original's clients send them.
 
 use axum::{
-    body::Bytes,
+    body::{Bytes, HttpBody},
     extract::{FromRequest, Request},
-    http::header,
+    http::{StatusCode, header},
 };
 use serde::de::DeserializeOwned;
 
-use crate::problem::Problem;
+use crate::{MAX_TEXT_BYTES, problem::Problem};
 
 /// A JSON body. The content type may carry parameters; errors name the field.
 pub(crate) struct Json<T>(pub(crate) T);
@@ -15,14 +15,26 @@ pub(crate) struct Json<T>(pub(crate) T);
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         if media_type(&request) != "application/json" {
             return Err(Problem::bad_request("Content-Type should be application/json"));
         }
-        let body = Bytes::from_request(request, state).await;
-        let body = body.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))?;
-        parse(&body).map(Self)
+        parse(&text_body(request).await?).map(Self)
     }
+}
+
+/// A body that is text; also on routes that take large files.
+pub(crate) async fn text_body(request: Request) -> Result<Bytes, Problem> {
+    let too_long = || {
+        let message = format!("the body cannot be read, or is longer than {} KiB", MAX_TEXT_BYTES >> 10);
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, message)
+    };
+    let body = request.into_body();
+    // Said before it is sent, where its length is announced.
+    if body.size_hint().lower() > MAX_TEXT_BYTES as u64 {
+        return Err(too_long());
+    }
+    axum::body::to_bytes(body, MAX_TEXT_BYTES).await.map_err(|_| too_long())
 }
 
 /// The content type without its parameters, in lower case; empty when there is none.

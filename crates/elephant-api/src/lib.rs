@@ -33,8 +33,10 @@ pub use job::PREDICTIONS_AT_ONCE;
 pub use ops::MetricsHandle;
 pub use services::Services;
 
-/// The largest JSON body. Clients send all spots of a dataset at once, some hundred bytes each.
-const MAX_JSON_BYTES: usize = 512 << 20;
+/// The largest body of a request that describes something in JSON or as a form.
+const MAX_TEXT_BYTES: usize = 1 << 20;
+/// The largest body that brings a file: a piece of a movie (the client's have 10 MiB) or a model with its ensemble.
+const MAX_FILE_BYTES: usize = 256 << 20;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -68,7 +70,7 @@ pub fn router(services: Services, access: Access, metrics: MetricsHandle) -> Rou
         .merge(ops::documentation(document))
         .fallback(problem::no_such_route)
         .method_not_allowed_fallback(problem::no_such_method)
-        .layer(DefaultBodyLimit::max(MAX_JSON_BYTES))
+        .layer(DefaultBodyLimit::max(MAX_TEXT_BYTES))
         .layer(middleware::from_fn_with_state(access, access::require_token))
         .layer(cors.allow_headers([header::CONTENT_TYPE, header::AUTHORIZATION]).allow_methods(tower_http::cors::Any))
         .layer(CompressionLayer::new().compress_when(compression))

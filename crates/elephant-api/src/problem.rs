@@ -31,6 +31,16 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, message)
     }
 
+    /// A value from outside as a message can show it: its beginning.
+    pub(crate) fn shown(value: &Value) -> String {
+        const MAX_CHARS: usize = 100;
+        let text = value.to_string();
+        match text.char_indices().nth(MAX_CHARS) {
+            Some((end, _)) => format!("{}…", &text[..end]),
+            None => text,
+        }
+    }
+
     /// The message again under another key, as some of the original's routes have it.
     pub(crate) fn also_as(mut self, key: &str) -> Self {
         self.extra.insert(key.to_owned(), self.message.clone().into());

@@ -23,6 +23,15 @@ const BLOCK_BYTES: usize = 128 << 20;
 /// Shorter rows of voxels count as rows of this length: each needs some bytes of its own while it is read.
 const SHORTEST_ROW: usize = 256;
 
+/// A year at five minutes a timepoint.
+const MAX_TIMEPOINTS: usize = 105_120;
+/// Chunk files of the images.
+const MAX_CHUNK_FILES: usize = 50_000_000;
+/// Largest chunk of a movie that is decoded in one piece.
+const MAX_CHUNK_VOXELS: usize = 128 << 20;
+/// Largest first volume that may be there without a single voxel written.
+const MAX_BLANK_VOXELS: usize = 16 << 20;
+
 /// What to make a dataset of.
 #[derive(Clone, Debug)]
 pub struct GenerateOptions {
@@ -121,6 +130,7 @@ impl<'a> Movie<'a> {
         let volume = first.shape();
         let frame = if options.is_2d { [1, volume[1], volume[2]] } else { volume };
         let timepoints = file.timepoints().last().map_or(0, |&last| last as usize + 1);
+        check_extent(&first, frame, timepoints)?;
         let divide = |value| quotient(value, options.divisor) as u64 as u16;
         Ok(Self {
             options,
@@ -267,12 +277,33 @@ fn quotient(value: u16, divisor: f64) -> f64 {
     ((value - value % divisor) / divisor).round()
 }
 
+/// Refuses sizes that no movie has: a small hostile file can claim any, and would fill the memory or the disk.
+fn check_extent(first: &Volume, frame: [usize; 3], timepoints: usize) -> Result<(), PipelineError> {
+    let product = |sizes: [usize; 3]| sizes.iter().fold(1, |product: usize, &size| product.saturating_mul(size));
+    let refuse = |what: String| Err(PipelineError::Invalid(format!("the movie {what}; it is damaged or not a movie")));
+    if timepoints > MAX_TIMEPOINTS {
+        return refuse(format!("has {timepoints} timepoints, more than {MAX_TIMEPOINTS}"));
+    }
+    let tiles = [frame[0], frame[1].div_ceil(CHUNK_EDGE), frame[2].div_ceil(CHUNK_EDGE)];
+    if product(tiles).saturating_mul(timepoints) > MAX_CHUNK_FILES {
+        return refuse(format!("of {timepoints} × {frame:?} voxels needs more than {MAX_CHUNK_FILES} files"));
+    }
+    if product(first.block()) > MAX_CHUNK_VOXELS {
+        return refuse(format!("has chunks of {:?} voxels", first.block()));
+    }
+    if first.stored_bytes() == 0 && product(frame) > MAX_BLANK_VOXELS {
+        return refuse(format!("holds no voxels of its {frame:?}"));
+    }
+    Ok(())
+}
+
 /// The size of the boxes in which a frame is read, (z, y, x): whole chunks of the stores in y and x; in z whole chunks of the
 /// movie, as many as make half of [`BLOCK_BYTES`], or at least one.
 fn block_size(frame: [usize; 3], chunk: [usize; 3]) -> [usize; 3] {
     // A movie chunk that is longer than a store's would be decoded for each of these again.
     let edge = |axis: usize| if chunk[axis] > CHUNK_EDGE { frame[axis] } else { frame[axis].min(CHUNK_EDGE) };
-    let (y, x) = (edge(1), edge(2));
+    let fits = edge(1).saturating_mul(edge(2)) <= BLOCK_BYTES / size_of::<u16>();
+    let (y, x) = if fits { (edge(1), edge(2)) } else { (frame[1].min(CHUNK_EDGE), frame[2].min(CHUNK_EDGE)) };
     let planes = |bytes: usize| (bytes / (y * x.max(SHORTEST_ROW) * size_of::<u16>())).max(1);
     let depth = match planes(BLOCK_BYTES / 2) {
         several if several >= chunk[0] => several - several % chunk[0],

@@ -1,19 +1,28 @@
 //! The models of a workspace: made, fetched, checked, and replaced whole.
 
 use std::{
-    io::{self, Read},
+    io::{Read, Write},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        mpsc::{self, RecvTimeoutError},
+    },
+    thread,
+    time::Duration,
 };
 
 use elephant_checkpoint::Checkpoint;
 use elephant_fs::FsError;
-use elephant_types::{ModelName, NetworkKind};
+use elephant_types::{CancelToken, Coded, ErrorCode, ModelName, NetworkKind, TaskContext};
 
-use crate::{ModelDownload, PipelineError, SegmentationModel, Workspace};
+use tempfile::NamedTempFile;
+
+use crate::{ModelDownload, PipelineError, PortError, SegmentationModel, Workspace};
 
 /// No network of this project comes near; a larger download is not a model.
 const MAX_MODEL_BYTES: u64 = 1 << 30;
+/// How often a waiting task looks whether it was cancelled.
+const CANCEL_POLL: Duration = Duration::from_millis(50);
 
 /// Where a new model comes from.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,10 +83,18 @@ impl Models {
     ///
     /// # Errors
     /// When the file is missing and the pretrained one cannot be had.
-    pub fn require(&self, name: &ModelName, kind: NetworkKind) -> Result<PathBuf, PipelineError> {
+    pub fn require(
+        &self,
+        name: &ModelName,
+        kind: NetworkKind,
+        context: &TaskContext,
+    ) -> Result<PathBuf, PipelineError> {
         let path = self.workspace.model(name)?;
         if !path.is_file() {
-            self.replace(name, kind, &ModelSource::Versatile).map_err(|error| {
+            self.replace(name, kind, &ModelSource::Versatile, context).map_err(|error| {
+                if error.code() == ErrorCode::Cancelled {
+                    return error;
+                }
                 PipelineError::NotFound(format!(
                     "the model {name} does not exist and the pretrained one cannot be had ({error}); \
                      make a new one with POST /seg/reset, or upload a file there"
@@ -91,17 +108,29 @@ impl Models {
     ///
     /// # Errors
     /// When the source cannot be had, is not such a network, or cannot be stored; the old model is then untouched.
-    pub fn replace(&self, name: &ModelName, kind: NetworkKind, source: &ModelSource) -> Result<(), PipelineError> {
+    pub fn replace(
+        &self,
+        name: &ModelName,
+        kind: NetworkKind,
+        source: &ModelSource,
+        context: &TaskContext,
+    ) -> Result<(), PipelineError> {
         let target = self.workspace.model(name)?;
         if target.is_dir() {
             return Err(PipelineError::Invalid(format!("{name} is a folder of models; use another name")));
         }
-        let checkpoint = self.obtain(kind, source)?;
+        let checkpoint = self.obtain(kind, source, context)?;
+        context.check()?;
         self.network.verify(&checkpoint, kind)?;
         Ok(checkpoint.write(&target)?)
     }
 
-    fn obtain(&self, kind: NetworkKind, source: &ModelSource) -> Result<Checkpoint, PipelineError> {
+    fn obtain(
+        &self,
+        kind: NetworkKind,
+        source: &ModelSource,
+        context: &TaskContext,
+    ) -> Result<Checkpoint, PipelineError> {
         let location = match source {
             ModelSource::Random { members, seed } => {
                 let seeds = (0..*members as u64).map(|member| seed.wrapping_add(member));
@@ -118,19 +147,53 @@ impl Models {
         };
         // Only the configured location may be a file of this machine; a client's URL always goes through the download.
         let is_local = matches!(source, ModelSource::Versatile) && !location.contains("://");
-        if is_local { Ok(Checkpoint::read(Path::new(location))?) } else { self.fetch(location) }
+        if is_local { Ok(Checkpoint::read(Path::new(location))?) } else { self.fetch(location, context) }
     }
 
-    fn fetch(&self, url: &str) -> Result<Checkpoint, PipelineError> {
-        let content = self.download.open(url)?;
-        let folder = self.workspace.path();
-        let mut file =
-            tempfile::NamedTempFile::new_in(folder).map_err(FsError::io("create a temporary file in", folder))?;
-        let copied = io::copy(&mut content.take(MAX_MODEL_BYTES + 1), file.as_file_mut());
-        let length = copied.map_err(FsError::io("store a download in", folder))?;
+    /// Downloads on a thread of its own, which a cancelled task leaves behind: a host that says nothing cannot hold it.
+    fn fetch(&self, url: &str, context: &TaskContext) -> Result<Checkpoint, PipelineError> {
+        let folder = self.workspace.path().to_owned();
+        let (download, address, cancel) = (self.download.clone(), url.to_owned(), context.cancel_token().clone());
+        let (reply, result) = mpsc::sync_channel(1);
+        let work = move || {
+            let downloaded = download_to(&*download, &address, &folder, &cancel);
+            // Nobody listens any more when the task was cancelled.
+            let _ = reply.send(downloaded);
+        };
+        let thread = thread::Builder::new().name("download".into()).spawn(work);
+        thread.map_err(FsError::io("start a download for", self.workspace.path()))?;
+        loop {
+            match result.recv_timeout(CANCEL_POLL) {
+                Ok(file) => return Ok(Checkpoint::read(file?.path())?),
+                Err(RecvTimeoutError::Timeout) => context.check()?,
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(PortError::new(ErrorCode::Internal, format!("the download of {url} crashed")).into());
+                }
+            }
+        }
+    }
+}
+
+fn download_to(
+    download: &dyn ModelDownload,
+    url: &str,
+    folder: &Path,
+    cancel: &CancelToken,
+) -> Result<NamedTempFile, PipelineError> {
+    let mut content = download.open(url)?;
+    let mut file = NamedTempFile::new_in(folder).map_err(FsError::io("create a temporary file in", folder))?;
+    let mut length = 0;
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        cancel.check()?;
+        let count = content.read(&mut buffer).map_err(FsError::io("fetch a model into", folder))?;
+        if count == 0 {
+            return Ok(file);
+        }
+        length += count as u64;
         if length > MAX_MODEL_BYTES {
             return Err(PipelineError::TooLarge(format!("the file at {url} is larger than 1 GiB and not a model")));
         }
-        Ok(Checkpoint::read(file.path())?)
+        file.write_all(&buffer[..count]).map_err(FsError::io("store a model in", folder))?;
     }
 }

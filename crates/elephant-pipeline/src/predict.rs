@@ -1,13 +1,13 @@
 //! One frame in, its cells out (contract sections 1.8 and 6).
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use elephant_image::{Dims, SpotOptions, find_spots, median_correction, normalize, resize_trilinear};
 use elephant_types::{
     DatasetName, KeepAxials, ModelName, NetworkKind, Numerics, ProbabilityOutput, SegmentationRequest, Spot,
     TaskContext, VoxelSize,
 };
-use elephant_volume::Dataset;
+use elephant_volume::{Dataset, Store};
 use ndarray::{Array3, Array4, Axis};
 
 use crate::{Models, PipelineError, SegmentationModel, Workspace, memory};
@@ -131,7 +131,7 @@ impl Predictor {
         }
         check_memory(request, crop.size, input_crop.size)?;
         let kind = if request.is_3d && !request.use_2d { NetworkKind::Volumetric } else { NetworkKind::Planar };
-        let model = self.models.require(&request.model, kind)?;
+        let model = self.models.require(&request.model, kind, context)?;
         context.check()?;
 
         let image = prepare(&dataset, request, crop, input_crop.size)?;
@@ -164,6 +164,10 @@ impl Predictor {
             return Err(PipelineError::NotFound(format!(
                 "the dataset {name} does not exist; upload its movie and make it with POST /dataset/generate"
             )));
+        }
+        for store in Store::ALL {
+            // A store that is a link to the outside is refused.
+            self.workspace.datasets().resolve(AsRef::<Path>::as_ref(name).join(store.folder()))?;
         }
         let dataset = Dataset::open(&folder)?;
         if dataset.is_3d() != request.is_3d {

@@ -1,12 +1,14 @@
 //! Movies that arrive in pieces (contract section 1.7).
 //!
 //! Each piece is spooled to the disk before its name is known, then appended to `.upload-NAME` beside the target, which
-//! takes the target's place when the upload is complete. A piece that cannot be appended whole is taken back.
+//! takes the target's place when the upload is complete. A piece that cannot be appended whole is taken back. The protocol
+//! does not tell two uploads of the same file apart: the last `init` begins it anew.
 
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Seek, SeekFrom},
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use elephant_fs::FsError;
@@ -20,6 +22,8 @@ use crate::{PipelineError, Workspace};
 pub struct Uploads {
     workspace: Workspace,
     spool: PathBuf,
+    /// Held while a collected file changes.
+    changing: Arc<Mutex<()>>,
 }
 
 impl Uploads {
@@ -33,7 +37,12 @@ impl Uploads {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(FsError::io("remove", &spool)(error)),
             _ => fs::create_dir_all(&spool).map_err(FsError::io("create", &spool))?,
         }
-        Ok(Self { workspace: workspace.clone(), spool })
+        Ok(Self { workspace: workspace.clone(), spool, changing: Arc::default() })
+    }
+
+    /// The guard protects files, not memory, so that a panic of its last holder does no harm.
+    fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An empty file for the next piece; it vanishes when dropped.
@@ -49,6 +58,7 @@ impl Uploads {
     /// # Errors
     /// When the name is refused or the piece cannot be written.
     pub fn begin(&self, dataset: &DatasetName, file: &FileName, piece: &mut File) -> Result<(), PipelineError> {
+        let _changing = self.changing();
         let target = self.workspace.dataset_file(dataset, file)?;
         if target.is_dir() {
             return Err(PipelineError::Invalid(format!(
@@ -69,6 +79,7 @@ impl Uploads {
     /// # Errors
     /// When no upload of this file was begun, or the piece cannot be written.
     pub fn append(&self, dataset: &DatasetName, file: &FileName, piece: &mut File) -> Result<(), PipelineError> {
+        let _changing = self.changing();
         let partial = partial_path(&self.workspace.dataset_file(dataset, file)?);
         let collected = OpenOptions::new().append(true).open(&partial);
         let collected = collected.map_err(|error| not_begun(error, &partial, dataset, file))?;
@@ -80,6 +91,7 @@ impl Uploads {
     /// # Errors
     /// When no upload of this file was begun, or the file cannot be put in its place.
     pub fn complete(&self, dataset: &DatasetName, file: &FileName) -> Result<(), PipelineError> {
+        let _changing = self.changing();
         let target = self.workspace.dataset_file(dataset, file)?;
         let partial = partial_path(&target);
         let collected = File::open(&partial).map_err(|error| not_begun(error, &partial, dataset, file))?;
@@ -92,6 +104,7 @@ impl Uploads {
     /// # Errors
     /// When the file cannot be removed.
     pub fn cancel(&self, dataset: &DatasetName, file: &FileName) -> Result<(), PipelineError> {
+        let _changing = self.changing();
         Ok(remove_if_there(&partial_path(&self.workspace.dataset_file(dataset, file)?))?)
     }
 }

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use elephant_fs::{FsError, Root};
+use elephant_fs::{FsError, Root, StagingDir};
 use elephant_types::{DatasetName, FileName, ModelName};
 
 /// An opened workspace.
@@ -27,6 +27,7 @@ impl Workspace {
         }
         let datasets = Root::open(&root.path().join("datasets"))?;
         let models = Root::open(&root.path().join("models"))?;
+        remove_abandoned(datasets.path())?;
         Ok(Self { root, datasets, models })
     }
 
@@ -90,6 +91,27 @@ impl Workspace {
     pub fn model(&self, name: &ModelName) -> Result<PathBuf, FsError> {
         self.models.resolve(name)
     }
+}
+
+/// Removes what killed publications left in the datasets below `folder`. Those that still run elsewhere are left alone.
+fn remove_abandoned(folder: &Path) -> Result<(), FsError> {
+    for entry in folder.read_dir().map_err(FsError::io("list", folder))? {
+        let entry = entry.map_err(FsError::io("list", folder))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) || entry.path().extension().is_some_and(|it| it == "zarr")
+        {
+            continue;
+        }
+        if name.starts_with(".staging-") {
+            match StagingDir::begin(folder, "a dataset generation") {
+                Ok(_) | Err(FsError::Locked { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        } else if !name.starts_with('.') {
+            remove_abandoned(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether BigDataViewer names its partition files so: `-SETUP-TIME.h5` with at least two digits each.

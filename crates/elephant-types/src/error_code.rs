@@ -36,7 +36,8 @@ impl Coded for std::io::Error {
             // A name that is too long, or that goes through a file as if it were a folder.
             std::io::ErrorKind::InvalidFilename
             | std::io::ErrorKind::NotADirectory
-            | std::io::ErrorKind::IsADirectory => ErrorCode::InvalidArgument,
+            | std::io::ErrorKind::IsADirectory
+            | std::io::ErrorKind::AlreadyExists => ErrorCode::InvalidArgument,
             _ => ErrorCode::Internal,
         }
     }

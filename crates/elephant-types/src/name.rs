@@ -33,6 +33,10 @@ fn check(kind: &'static str, name: &str) -> Result<(), InvalidName> {
         "would leave its folder; write it without . and .. parts"
     } else if name.split('/').any(|part| part.starts_with('.')) {
         "has a part that starts with a dot; these are kept for temporary files"
+    } else if name.split('/').any(|part| Path::new(part).extension().is_some_and(|it| it == "zarr")) {
+        "has a part that ends in .zarr; these are kept for the stores of datasets"
+    } else if name.contains(char::REPLACEMENT_CHARACTER) {
+        "is not UTF-8"
     } else {
         return Ok(());
     };
@@ -137,6 +141,9 @@ mod tests {
             "a/.",
             "a\0b",
             "a\\b",
+            "fly/imgs.zarr",
+            "imgs.zarr/0.0",
+            "a\u{fffd}",
             ".tmp",
             "a/.b",
             &long,

@@ -16,7 +16,7 @@ use axum::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::Services;
+use crate::{MAX_FILE_BYTES, Services};
 
 /// The current routes, documented.
 pub(crate) fn routes() -> OpenApiRouter<Services> {
@@ -31,9 +31,12 @@ pub(crate) fn routes() -> OpenApiRouter<Services> {
         .routes(routes!(model::download))
 }
 
-/// Routes whose bodies go to the disk and have no limit but its size.
+/// Routes whose bodies bring files, which go to the disk.
 fn streamed_routes() -> OpenApiRouter<Services> {
-    OpenApiRouter::new().routes(routes!(upload::image)).routes(routes!(model::reset)).layer(DefaultBodyLimit::disable())
+    OpenApiRouter::new()
+        .routes(routes!(upload::image))
+        .routes(routes!(model::reset))
+        .layer(DefaultBodyLimit::max(MAX_FILE_BYTES))
 }
 
 /// The same handlers under the names of servers 0.1 to 0.3 (contract section 1.17), and `/params/`, which the client
@@ -42,7 +45,7 @@ pub(crate) fn old_routes() -> Router<Services> {
     Router::new()
         .route("/upload", post(upload::image))
         .route("/reset/seg", post(model::reset))
-        .layer(DefaultBodyLimit::disable())
+        .layer(DefaultBodyLimit::max(MAX_FILE_BYTES))
         .route("/gpus", get(gpus::list))
         .route("/state", get(process::get).post(process::set))
         .route("/params/", get(params::get).post(params::set))

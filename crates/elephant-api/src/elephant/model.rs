@@ -102,9 +102,9 @@ pub(crate) async fn reset(State(services): State<Services>, request: Request) ->
     };
     let models = services.models.clone();
     let subject = name.clone();
-    let work = move |_: &_| {
+    let work = move |context: &_| {
         let _uploaded = file;
-        models.replace(&name, kind, &source)
+        models.replace(&name, kind, &source, context)
     };
     let done = run(&services, JobKind::Reset, subject.as_str(), None, Caller::MayLeave, work).await?;
     Ok(Reply(ResetReply { completed: done.is_some() }))

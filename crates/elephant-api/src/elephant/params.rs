@@ -53,12 +53,12 @@ pub(crate) async fn set(
 ) -> Result<Reply<ParamsReply>, Problem> {
     let learning_rate = request.lr.map(|value| {
         let rate = value.as_f64().filter(|rate| rate.is_finite() && *rate > 0.0);
-        rate.ok_or_else(|| Problem::bad_request(format!("Invalid learning rate: {value}")))
+        rate.ok_or_else(|| Problem::bad_request(format!("Invalid learning rate: {}", Problem::shown(&value))))
     });
     let crop_count = request.n_crops.map(|value| {
         let count = serde_json::from_value(value.clone()).ok();
         let count = count.and_then(|Integer(count)| u32::try_from(count).ok()).filter(|count| *count <= MAX_CROPS);
-        count.ok_or_else(|| Problem::bad_request(format!("Invalid number of crops: {value}")))
+        count.ok_or_else(|| Problem::bad_request(format!("Invalid number of crops: {}", Problem::shown(&value))))
     });
     let parameters =
         TrainingParameters { learning_rate: learning_rate.transpose()?, crop_count: crop_count.transpose()? };

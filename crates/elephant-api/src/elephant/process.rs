@@ -46,8 +46,9 @@ pub(crate) async fn set(
 ) -> Result<Reply<ProcessReply>, Problem> {
     let number = serde_json::from_value::<Integer>(request.state.clone()).ok();
     let state = number.and_then(|number| ProcessState::from_number(number.0));
-    let state =
-        state.ok_or_else(|| Problem::bad_request(format!("Invalid state: {}", request.state)).also_as("res"))?;
+    let state = state.ok_or_else(|| {
+        Problem::bad_request(format!("Invalid state: {}", Problem::shown(&request.state))).also_as("res")
+    })?;
     match state {
         ProcessState::Idle => services.jobs.abort()?,
         state => services.jobs.set_process_state(state)?,

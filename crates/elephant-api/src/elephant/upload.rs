@@ -11,7 +11,13 @@ use elephant_types::{DatasetName, FileName};
 use serde::Deserialize;
 use tempfile::NamedTempFile;
 
-use crate::{Services, job::blocking, json::media_type, multipart, problem::Problem};
+use crate::{
+    Services,
+    job::blocking,
+    json::{media_type, text_body},
+    multipart,
+    problem::Problem,
+};
 
 #[derive(Default, Deserialize)]
 struct Fields {
@@ -42,8 +48,10 @@ async fn receive(services: Services, request: Request) -> Result<StatusCode, Pro
     let (fields, piece) = match media_type(&request).as_str() {
         "multipart/form-data" => read_multipart(&services, request).await?,
         "application/x-www-form-urlencoded" => {
-            let form = Form::<Fields>::from_request(request, &()).await;
-            (form.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))?.0, None)
+            let (head, body) = request.into_parts();
+            let body = text_body(Request::new(body)).await?;
+            let form = Form::<Fields>::from_request(Request::from_parts(head, body.into()), &()).await;
+            (form.map_err(|rejection| Problem::bad_request(rejection.body_text()))?.0, None)
         }
         _ => {
             let message = "Content-Type should be multipart/form-data or application/x-www-form-urlencoded";
