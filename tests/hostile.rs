@@ -10,7 +10,7 @@ use std::{
 };
 
 use common::{BINARY, demo_dataset, demo_movie};
-use elephant_testkit::TestServer;
+use elephant_testkit::{TestServer, golden};
 use serde_json::{Value, json};
 
 struct Fixture {
@@ -218,6 +218,11 @@ fn uploads_without_a_beginning_or_an_end() {
     fixture.assert_alive();
 }
 
+/// A small file that claims to be a large movie.
+fn enormous(name: &str) -> Vec<u8> {
+    std::fs::read(golden(&format!("hostile/{name}.h5"))).unwrap()
+}
+
 #[test]
 fn movies_that_are_none() {
     let fixture = fixture();
@@ -228,6 +233,11 @@ fn movies_that_are_none() {
         ("truncated", movie[..movie.len() / 2].to_vec()),
         ("header", movie[..100].to_vec()),
         ("empty", vec![0; 10]),
+        ("blank_wide", enormous("blank_wide")),
+        ("blank_deep", enormous("blank_deep")),
+        ("chunk_wide", enormous("chunk_wide")),
+        ("t_max_wide", enormous("t_max_wide")),
+        ("t_20m", enormous("t_20m")),
     ] {
         server.upload(name, "movie.h5", &content, content.len());
         let reply = server.post_json("/dataset/generate", &json!({"dataset_name": name}));
