@@ -12,6 +12,10 @@ pub enum JobKind {
     Predict,
     /// Replacement of a model.
     Reset,
+    /// Drawing of labels.
+    Update,
+    /// Training of a model.
+    Train,
 }
 
 impl JobKind {
@@ -21,6 +25,8 @@ impl JobKind {
             Self::Generate => "generate",
             Self::Predict => "predict",
             Self::Reset => "reset",
+            Self::Update => "update",
+            Self::Train => "train",
         }
     }
 
@@ -33,8 +39,8 @@ impl JobKind {
     pub(crate) fn process_state(self) -> ProcessState {
         match self {
             Self::Generate => ProcessState::Idle,
-            Self::Predict => ProcessState::Wait,
-            Self::Reset => ProcessState::Run,
+            Self::Predict | Self::Update => ProcessState::Wait,
+            Self::Reset | Self::Train => ProcessState::Run,
         }
     }
 }

@@ -18,5 +18,5 @@ pub use error_code::{Coded, ErrorCode};
 pub use name::{DatasetName, FileName, InvalidName, ModelName};
 pub use segmentation::{KeepAxials, NetworkKind, Numerics, ProbabilityOutput, SegmentationRequest};
 pub use spot::Spot;
-pub use task::{CancelToken, Cancelled, Progress, TaskContext};
+pub use task::{CancelToken, Cancelled, Progress, TaskContext, TaskEvent, TrainingStep};
 pub use voxel_size::{InvalidVoxelSize, VoxelSize};

@@ -46,16 +46,50 @@ pub struct Progress {
     pub total: u64,
 }
 
+/// One step of an optimiser.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainingStep {
+    /// Steps finished in this operation, this one included.
+    pub done: u64,
+    /// Steps in all; `None` for a training that runs until it is stopped.
+    pub total: Option<u64>,
+    /// The value that was minimised.
+    pub loss: f64,
+    /// What it is made of, by the names of the original's TensorBoard tags (contract section 6.10).
+    pub parts: Vec<(&'static str, f64)>,
+}
+
+/// What an operation tells while it runs.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TaskEvent {
+    /// How far it is.
+    Progress(Progress),
+    /// An optimiser made a step.
+    TrainingStep(TrainingStep),
+    /// From now on a prediction uses a newer version of the model that the operation trains.
+    ModelUpdated,
+}
+
 /// Cancellation and progress of one operation. Clones belong to the same operation.
 #[derive(Clone)]
 pub struct TaskContext {
     cancel: CancelToken,
-    report: Arc<dyn Fn(Progress) + Send + Sync>,
+    report: Arc<dyn Fn(TaskEvent) + Send + Sync>,
 }
 
 impl TaskContext {
     /// An operation that `cancel` stops and that tells `report` how far it is. `report` must return quickly.
     pub fn new(cancel: CancelToken, report: impl Fn(Progress) + Send + Sync + 'static) -> Self {
+        let progress_only = move |event| {
+            if let TaskEvent::Progress(progress) = event {
+                report(progress);
+            }
+        };
+        Self::watched(cancel, progress_only)
+    }
+
+    /// An operation that `cancel` stops and that tells `report` all it does. `report` must return quickly.
+    pub fn watched(cancel: CancelToken, report: impl Fn(TaskEvent) + Send + Sync + 'static) -> Self {
         Self { cancel, report: Arc::new(report) }
     }
 
@@ -79,7 +113,12 @@ impl TaskContext {
 
     /// Tells the watcher that `done` of `total` steps are finished.
     pub fn report(&self, done: u64, total: u64) {
-        (self.report)(Progress { done, total });
+        self.tell(TaskEvent::Progress(Progress { done, total }));
+    }
+
+    /// Tells the watcher what happened.
+    pub fn tell(&self, event: TaskEvent) {
+        (self.report)(event);
     }
 }
 
