@@ -1,7 +1,8 @@
 //! Pure voxel code: preparing a frame for the network, and turning its answer into cells.
 //!
 //! Before the network: [`median_correction`], [`normalize`], [`resize_trilinear`]. After it: [`find_spots`] thresholds the
-//! probability of "cell centre", finds connected components and describes each by an ellipsoid.
+//! probability of "cell centre", finds connected components and describes each by an ellipsoid. The other way round,
+//! [`Ellipsoid`] tells which voxels belong to a spot, and [`LabelFrame`] draws what a person says about spots.
 //!
 //! Everything here works on arrays in memory, (z, y, x) in C order; a 2-D image has z = 1. No files, no network model, no
 //! state. Results do not depend on the number of threads.
@@ -11,7 +12,9 @@
 
 mod components;
 mod eigen;
+mod ellipsoid;
 mod error;
+mod labels;
 mod mask;
 mod moments;
 mod prepare;
@@ -20,7 +23,9 @@ mod shape;
 mod spots;
 
 pub use components::{Component, connected_components};
+pub use ellipsoid::{Ellipsoid, Raster};
 pub use error::ImageError;
+pub use labels::{BACKGROUND, LabelFrame, UndrawableSpot, label_color};
 pub use moments::Moments;
 pub use prepare::{median_correction, normalize};
 pub use resize::resize_trilinear;

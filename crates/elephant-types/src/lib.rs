@@ -7,6 +7,7 @@
 
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
+mod annotation;
 mod error_code;
 mod name;
 mod segmentation;
@@ -14,6 +15,7 @@ mod spot;
 mod task;
 mod voxel_size;
 
+pub use annotation::{SpotTag, TaggedSpot, UnknownTag};
 pub use error_code::{Coded, ErrorCode};
 pub use name::{DatasetName, FileName, InvalidName, ModelName};
 pub use segmentation::{KeepAxials, NetworkKind, Numerics, ProbabilityOutput, SegmentationRequest};

@@ -1,0 +1,324 @@
+//! Which voxels are inside an ellipsoid (contract section 6.6).
+
+use std::ops::Range;
+
+use elephant_types::VoxelSize;
+
+use crate::{Dims, eigen::symmetric_eigen};
+
+/// How much a shape that is too small grows per attempt.
+const GROWTH: f64 = 1.1;
+
+/// An ellipsoid in an image; in 2-D an ellipse in its only plane.
+///
+/// The semi-axes are the square roots of the covariance's eigenvalues, as Mastodon draws them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ellipsoid {
+    center_vox: [f64; 3],
+    /// Semi-axes in ascending order; in 2-D the first belongs to z and means nothing.
+    radii_um: [f64; 3],
+    /// The semi-axes' directions as columns, over (z, y, x).
+    axes: [[f64; 3]; 3],
+    voxel_um: [f64; 3],
+}
+
+impl Ellipsoid {
+    /// The ellipsoid with this centre (z, y, x) in micrometres and covariance over (z, y, x) in square micrometres, of
+    /// which 2-D uses (y, x) alone. `None` when that is none: the centre or the covariance is not finite, or the
+    /// covariance is not positive definite. Only the covariance's lower triangle is read.
+    pub fn new(center_um: [f64; 3], covariance_um2: [[f64; 3]; 3], voxel_size: VoxelSize, dims: Dims) -> Option<Self> {
+        let voxel_um = voxel_size.zyx();
+        let is_finite = covariance_um2.iter().flatten().chain(&center_um).all(|number| number.is_finite());
+        if !is_finite {
+            return None;
+        }
+        let (variances, axes) = match dims {
+            Dims::ThreeD => symmetric_eigen(covariance_um2),
+            Dims::TwoD => {
+                let [_, [_, yy, yx], [_, xy, xx]] = covariance_um2;
+                let ([v0, v1], [[y0, y1], [x0, x1]]) = symmetric_eigen([[yy, yx], [xy, xx]]);
+                ([1.0, v0, v1], [[1.0, 0.0, 0.0], [0.0, y0, y1], [0.0, x0, x1]])
+            }
+        };
+        let radii_um = variances.map(f64::sqrt);
+        // Not so for NaN either.
+        if !radii_um.iter().all(|&radius| radius > 0.0 && radius.is_finite()) {
+            return None;
+        }
+        let center_vox = std::array::from_fn(|axis| match dims {
+            Dims::TwoD if axis == 0 => 0.0,
+            _ => center_um[axis] / voxel_um[axis],
+        });
+        center_vox.iter().all(|place: &f64| place.is_finite()).then_some(Self { center_vox, radii_um, axes, voxel_um })
+    }
+
+    /// The centre (z, y, x) in voxels; the centre of voxel 0 is at 0.
+    pub fn center_vox(&self) -> [f64; 3] {
+        self.center_vox
+    }
+
+    /// The same ellipsoid with its semi-axes multiplied by `factor`.
+    #[must_use]
+    pub fn scaled(&self, factor: f64) -> Self {
+        Self { radii_um: self.radii_um.map(|radius| radius * factor), ..self.clone() }
+    }
+
+    /// The ellipsoid, or a larger one if its box in the image has fewer than `min_voxels` voxels, as many as the image
+    /// has at most.
+    #[must_use]
+    pub fn grown_to(&self, shape: [usize; 3], min_voxels: usize) -> Self {
+        let wanted = min_voxels.min(shape.iter().product());
+        let mut grown = self.clone();
+        while grown.bounds(shape).iter().map(Range::len).product::<usize>() < wanted {
+            let larger = grown.scaled(GROWTH);
+            if !larger.radii_um.iter().all(|radius| radius.is_finite()) {
+                break;
+            }
+            grown = larger;
+        }
+        grown
+    }
+
+    /// The voxels whose centres are inside, of an image of this shape (z, y, x). When they are fewer than `min_voxels`, the
+    /// boundary moves outwards inside the ellipsoid's box until there are enough. `None` when it cannot: the ellipsoid is
+    /// thinner than numbers can tell.
+    pub fn raster(&self, shape: [usize; 3], min_voxels: usize) -> Option<Raster> {
+        let bounds = self.bounds(shape);
+        let mut raster = Raster {
+            offset: std::array::from_fn(|axis| self.center_vox[axis] - bounds[axis].start as f64),
+            bounds,
+            along_axes: std::array::from_fn(|k| std::array::from_fn(|axis| self.axes[axis][k] * self.voxel_um[axis])),
+            radii_um: self.radii_um,
+            limit: 1.0,
+        };
+        let wanted = min_voxels.min(raster.bounds.iter().map(Range::len).product());
+        raster.limit = raster.limit_for(wanted)?;
+        Some(raster)
+    }
+
+    /// Whether a voxel's centre, in an image of this shape (z, y, x), is inside, or the ellipsoid's centre is in a voxel.
+    pub fn touches(&self, shape: [usize; 3]) -> bool {
+        let is_in_image = (0..3).all(|axis| (-0.5..shape[axis] as f64 - 0.5).contains(&self.center_vox[axis]));
+        is_in_image || self.raster(shape, 0).is_some_and(|raster| !raster.is_empty())
+    }
+
+    /// The voxels that may be inside, along (z, y, x).
+    fn bounds(&self, shape: [usize; 3]) -> [Range<usize>; 3] {
+        std::array::from_fn(|axis| {
+            let along: f64 = (0..3).map(|k| (self.axes[axis][k] * self.radii_um[k]).abs()).sum();
+            let reach = (1.0 / self.voxel_um[axis]) * along;
+            let center = self.center_vox[axis];
+            // Conversions to integers saturate.
+            let first = (center - reach).floor().max(0.0) as usize;
+            let last = (center + reach).ceil().min(shape[axis] as f64 - 1.0);
+            let end = if last < 0.0 { 0 } else { last as usize + 1 };
+            first.min(end)..end
+        })
+    }
+}
+
+/// The voxels of an [`Ellipsoid`], computed when they are asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Raster {
+    bounds: [Range<usize>; 3],
+    /// The centre, from the first voxel of the bounds.
+    offset: [f64; 3],
+    /// Micrometres along each semi-axis for a step of one voxel along (z, y, x).
+    along_axes: [[f64; 3]; 3],
+    radii_um: [f64; 3],
+    /// Squared distances from the centre, in semi-axes, are below this inside.
+    limit: f64,
+}
+
+impl Raster {
+    /// A box that holds all voxels, along (z, y, x).
+    pub fn bounds(&self) -> &[Range<usize>; 3] {
+        &self.bounds
+    }
+
+    /// Calls `visit` with the voxels of row (z, y), from left to right, as runs of neighbours.
+    pub fn runs(&self, z: usize, y: usize, mut visit: impl FnMut(Range<usize>)) {
+        let first = self.bounds[2].start;
+        let mut run: Option<Range<usize>> = None;
+        let row = self.row(z, y);
+        for x in self.bounds[2].clone() {
+            if row.distance(x - first) < self.limit {
+                match &mut run {
+                    Some(run) => run.end = x + 1,
+                    None => run = Some(x..x + 1),
+                }
+            } else if let Some(run) = run.take() {
+                visit(run);
+            }
+        }
+        if let Some(run) = run {
+            visit(run);
+        }
+    }
+
+    /// All voxels (z, y, x) in raster order.
+    pub fn voxels(&self) -> Vec<[usize; 3]> {
+        let mut voxels = Vec::new();
+        for z in self.bounds[0].clone() {
+            for y in self.bounds[1].clone() {
+                self.runs(z, y, |run| voxels.extend(run.map(|x| [z, y, x])));
+            }
+        }
+        voxels
+    }
+
+    fn is_empty(&self) -> bool {
+        let mut is_empty = true;
+        for z in self.bounds[0].clone() {
+            for y in self.bounds[1].clone() {
+                self.runs(z, y, |_| is_empty = false);
+                if !is_empty {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// The first of 1, 1.1, 1.1², … below which at least `wanted` voxels are.
+    fn limit_for(&self, wanted: usize) -> Option<f64> {
+        let Some(last) = wanted.checked_sub(1) else { return Some(1.0) };
+        // The smallest distances so far, in ascending order.
+        let mut nearest = vec![f64::INFINITY; wanted];
+        'search: for z in self.bounds[0].clone() {
+            for y in self.bounds[1].clone() {
+                let row = self.row(z, y);
+                for x in 0..self.bounds[2].len() {
+                    let distance = row.distance(x);
+                    if distance < nearest[last] {
+                        let place = nearest.partition_point(|&nearer| nearer <= distance);
+                        nearest[place..].rotate_right(1);
+                        nearest[place] = distance;
+                    }
+                }
+                if nearest[last] < 1.0 {
+                    break 'search;
+                }
+            }
+        }
+        let farthest = nearest[last];
+        let mut limit = 1.0;
+        while limit <= farthest && farthest.is_finite() {
+            limit *= GROWTH;
+        }
+        farthest.is_finite().then_some(limit)
+    }
+
+    fn row(&self, z: usize, y: usize) -> Row<'_> {
+        let dz = (z - self.bounds[0].start) as f64 - self.offset[0];
+        let dy = (y - self.bounds[1].start) as f64 - self.offset[1];
+        Row { raster: self, base: self.along_axes.map(|[per_z, per_y, _]| dz * per_z + dy * per_y) }
+    }
+}
+
+/// One row of a raster.
+struct Row<'a> {
+    raster: &'a Raster,
+    /// Micrometres along each semi-axis, but for the part of x.
+    base: [f64; 3],
+}
+
+impl Row<'_> {
+    /// The squared distance from the centre, in semi-axes; rounded as the original rounds it.
+    #[inline]
+    fn distance(&self, x: usize) -> f64 {
+        let dx = x as f64 - self.raster.offset[2];
+        let along = |k: usize| {
+            let share = (self.base[k] + dx * self.raster.along_axes[k][2]) / self.raster.radii_um[k];
+            share * share
+        };
+        along(0) + along(1) + along(2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const UNIT: [f64; 3] = [1.0; 3];
+
+    fn ball(center: [f64; 3], radius: f64) -> Ellipsoid {
+        let variance = radius * radius;
+        let covariance = [[variance, 0.0, 0.0], [0.0, variance, 0.0], [0.0, 0.0, variance]];
+        Ellipsoid::new(center, covariance, VoxelSize::new(UNIT).unwrap(), Dims::ThreeD).unwrap()
+    }
+
+    fn count(ellipsoid: &Ellipsoid, shape: [usize; 3], min_voxels: usize) -> usize {
+        ellipsoid.grown_to(shape, min_voxels).raster(shape, min_voxels).unwrap().voxels().len()
+    }
+
+    #[test]
+    fn what_is_no_ellipsoid_is_refused() {
+        let voxel = VoxelSize::new(UNIT).unwrap();
+        let diagonal = |zz, yy, xx| [[zz, 0.0, 0.0], [0.0, yy, 0.0], [0.0, 0.0, xx]];
+        let new = |center, covariance| Ellipsoid::new(center, covariance, voxel, Dims::ThreeD);
+        for covariance in [
+            diagonal(0.0, 0.0, 0.0),
+            diagonal(1.0, 0.0, 1.0),
+            diagonal(1.0, -1.0, 1.0),
+            diagonal(1.0, f64::NAN, 1.0),
+            diagonal(1.0, f64::INFINITY, 1.0),
+            [[1.0, 2.0, 0.0], [2.0, 1.0, 0.0], [0.0, 0.0, 1.0]],
+        ] {
+            assert_eq!(new([1.0; 3], covariance), None, "{covariance:?}");
+        }
+        assert_eq!(new([f64::NAN, 0.0, 0.0], diagonal(1.0, 1.0, 1.0)), None);
+        // In 2-D z does not matter.
+        assert!(Ellipsoid::new([9.0, 1.0, 1.0], diagonal(-1.0, 1.0, 1.0), voxel, Dims::TwoD).is_some());
+    }
+
+    #[test]
+    fn tiny_ones_get_their_voxels() {
+        for radius in [1e-150, 1e-30, 1e-3, 0.5] {
+            assert!(count(&ball([2.3, 2.1, 2.0], radius), [5, 5, 5], 9) >= 9, "{radius}");
+        }
+        // Smaller than an image can give.
+        assert_eq!(count(&ball([0.0; 3], 0.1), [1, 2, 2], 9), 4);
+        assert_eq!(count(&ball([0.0; 3], 0.1), [0, 2, 2], 9), 0);
+    }
+
+    #[test]
+    fn what_is_thinner_than_numbers_is_told() {
+        let needle = ball([2.3, 2.1, 2.0], 1e-160);
+        assert!(needle.raster([5, 5, 5], 9).is_none());
+    }
+
+    #[test]
+    fn far_away_is_outside() {
+        for center in [-1e300, -20.0, 25.0, 1e300] {
+            assert!(!ball([center, 2.0, 2.0], 3.0).touches([5; 3]), "{center}");
+        }
+        for center in [-1.5, -0.4, 0.0, 4.4, 6.5] {
+            assert!(ball([center, 2.0, 2.0], 3.0).touches([5; 3]), "{center}");
+        }
+        assert!(ball([2.0; 3], 1e-9).touches([5; 3]), "the centre is in the image");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics_or_leaves_the_image(
+            center in prop::array::uniform3(-1e3..1e3_f64),
+            entries in prop::array::uniform6(-10.0..10.0_f64),
+            exponent in -300..300_i32,
+            shape in prop::array::uniform3(0..12_usize),
+        ) {
+            let [a, b, c, d, e, f] = entries.map(|entry| entry * 10_f64.powi(exponent));
+            let covariance = [[a, b, c], [b, d, e], [c, e, f]];
+            let voxel = VoxelSize::new([2.0, 0.5, 0.5]).unwrap();
+            let Some(ellipsoid) = Ellipsoid::new(center, covariance, voxel, Dims::ThreeD) else { return Ok(()) };
+            ellipsoid.touches(shape);
+            if let Some(raster) = ellipsoid.grown_to(shape, 9).raster(shape, 9) {
+                let voxels = raster.voxels();
+                prop_assert!(voxels.iter().all(|voxel| (0..3).all(|axis| voxel[axis] < shape[axis])));
+                prop_assert!(voxels.is_sorted());
+            }
+        }
+    }
+}
