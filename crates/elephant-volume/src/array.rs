@@ -11,7 +11,7 @@ use ndarray::{ArrayViewD, ArrayViewMutD};
 use rayon::prelude::*;
 
 use crate::{
-    DataType, Element, VolumeError,
+    ChunkWriter, DataType, Element, VolumeError,
     blosc::{self, HEADER_BYTES},
     metadata::{Compressor, Metadata, Refused},
     tiles::{convert_into, tiles},
@@ -152,6 +152,24 @@ impl ArrayStore {
         )
     }
 
+    /// A way to replace whole chunks.
+    ///
+    /// # Errors
+    /// When the array holds another type than `T`.
+    pub fn chunk_writer<T: Element>(&self) -> Result<ChunkWriter<'_, T>, VolumeError> {
+        self.check_access::<T>(&vec![0; self.shape().len()], &vec![0; self.shape().len()])?;
+        Ok(ChunkWriter::new(self, Buffers::new(&self.metadata)))
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The value of elements that were never written.
+    pub(crate) fn fill(&self) -> f64 {
+        self.metadata.fill
+    }
+
     /// Whether a box lies in the array and its elements are `T`.
     fn check_access<T: Element>(&self, start: &[usize], shape: &[usize]) -> Result<(), VolumeError> {
         let refuse = |reason| Err(VolumeError::Access { store: self.name.clone(), reason });
@@ -174,7 +192,8 @@ impl ArrayStore {
         Ok(())
     }
 
-    fn key(&self, chunk: &[usize]) -> String {
+    /// The name of a chunk's file.
+    pub(crate) fn key(&self, chunk: &[usize]) -> String {
         let numbers: Vec<_> = chunk.iter().map(usize::to_string).collect();
         numbers.join(&self.metadata.separator.to_string())
     }
@@ -205,7 +224,7 @@ impl ArrayStore {
     }
 
     /// Replaces a chunk by what is in the buffers.
-    fn store<T: Element>(&self, chunk: &[usize], buffers: &mut Buffers<T>) -> Result<(), VolumeError> {
+    pub(crate) fn store<T: Element>(&self, chunk: &[usize], buffers: &mut Buffers<T>) -> Result<(), VolumeError> {
         let key = self.key(chunk);
         let path = self.folder.join(&key);
         let plain: &[u8] = bytemuck::cast_slice(&buffers.elements);
@@ -226,9 +245,10 @@ impl ArrayStore {
 }
 
 /// What one worker needs for one chunk after the other.
-struct Buffers<T> {
+#[derive(Debug)]
+pub(crate) struct Buffers<T> {
     /// The chunk's elements, C order.
-    elements: Vec<T>,
+    pub elements: Vec<T>,
     /// The chunk's file.
     stored: Vec<u8>,
 }

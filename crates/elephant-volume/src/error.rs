@@ -19,6 +19,14 @@ pub enum VolumeError {
         /// What is wrong.
         reason: String,
     },
+    /// The array's `.zattrs` file cannot be understood.
+    #[error("the attributes of {store} are damaged: {reason}; reset the labels or generate the dataset again")]
+    Attributes {
+        /// The store's name.
+        store: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// The array is valid Zarr v2 but uses something that is not read here.
     #[error(
         "{store} uses {feature}, which cannot be read here; write it again with Blosc lz4 or uncompressed, in C order"

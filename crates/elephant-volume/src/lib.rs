@@ -1,6 +1,6 @@
 //! Chunked arrays on disk: the seven Zarr v2 stores of an ELEPHANT dataset.
 //!
-//! [`ArrayStore`] reads and writes boxes of one array; [`Dataset`] knows which arrays a dataset consists of. Names, shapes,
+//! [`ArrayStore`] reads and writes boxes of one array, or whole chunks, and its attributes; [`Dataset`] knows which arrays a dataset consists of. Names, shapes,
 //! chunks, data types and metadata are those of the original server (contract section 6.11), so that a workspace moves
 //! between the two. Chunks are compressed by Blosc through its C library; a chunk's file is old or new, never half, and no
 //! length in a file is trusted.
@@ -13,7 +13,9 @@
 compile_error!("chunks are little endian and are read without conversion");
 
 mod array;
+mod attributes;
 mod blosc;
+mod chunk_writer;
 mod data_type;
 mod dataset;
 mod error;
@@ -21,6 +23,7 @@ mod metadata;
 mod tiles;
 
 pub use array::ArrayStore;
+pub use chunk_writer::ChunkWriter;
 pub use data_type::{DataType, Element};
 pub use dataset::{CHUNK_EDGE, Dataset, DatasetShape, Store};
 pub use error::VolumeError;

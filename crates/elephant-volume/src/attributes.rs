@@ -1,0 +1,49 @@
+//! What else is known of an array: the JSON object in its `.zattrs` file (Zarr specification v2, "Attributes").
+
+use std::{
+    fs::File,
+    io::{self, Read, Write},
+};
+
+use elephant_fs::{FsError, write_atomic};
+use serde_json::{Map, Value};
+
+use crate::{ArrayStore, VolumeError};
+
+const FILE: &str = ".zattrs";
+/// Longest file that is read, in bytes: the places of some five million spots.
+const MAX_BYTES: u64 = 128 << 20;
+
+impl ArrayStore {
+    /// The array's attributes; none when it has no file of them.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is not a JSON object.
+    pub fn attributes(&self) -> Result<Map<String, Value>, VolumeError> {
+        let path = self.folder().join(FILE);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Map::new()),
+            Err(error) => return Err(FsError::io("open", path)(error).into()),
+        };
+        let damaged = |reason: String| VolumeError::Attributes { store: self.name().to_owned(), reason };
+        let mut text = Vec::new();
+        let length = file.take(MAX_BYTES + 1).read_to_end(&mut text).map_err(FsError::io("read", path))?;
+        if length as u64 > MAX_BYTES {
+            return Err(damaged(format!("they are longer than {} MiB", MAX_BYTES >> 20)));
+        }
+        serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))
+    }
+
+    /// Replaces all attributes at once. Readers see the old ones or the new ones, also after a crash.
+    ///
+    /// # Errors
+    /// When the file cannot be written; the old one stays then.
+    pub fn replace_attributes(&self, attributes: &Map<String, Value>) -> Result<(), VolumeError> {
+        let write = |file: &mut io::BufWriter<&File>| {
+            serde_json::to_writer(&mut *file, attributes)?;
+            file.write_all(b"\n")
+        };
+        Ok(write_atomic(&self.folder().join(FILE), write)?)
+    }
+}

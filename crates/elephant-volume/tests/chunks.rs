@@ -1,0 +1,91 @@
+//! Whole chunks, attributes, and arrays that are emptied.
+
+#![allow(clippy::disallowed_methods)]
+
+use std::{fs, path::Path};
+
+use elephant_types::{Coded, ErrorCode};
+use elephant_volume::{ArrayStore, DataType, VolumeError};
+use ndarray::{Array2, ArrayD, IxDyn, s};
+use serde_json::{Map, json};
+
+fn array(folder: &Path) -> ArrayStore {
+    ArrayStore::create(&folder.join("a.zarr"), &[5, 7], &[2, 4], DataType::U8).unwrap()
+}
+
+fn read(array: &ArrayStore) -> Array2<u8> {
+    let mut all = ArrayD::from_elem(IxDyn(array.shape()), 99);
+    array.read(&[0, 0], all.view_mut()).unwrap();
+    all.into_dimensionality().unwrap()
+}
+
+fn files(folder: &Path) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(folder.join("a.zarr"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_blank_chunk_has_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let array = array(folder.path());
+    let mut writer = array.chunk_writer::<u8>().unwrap();
+    for (index, element) in writer.elements().iter_mut().enumerate() {
+        *element = index as u8 + 1;
+    }
+    writer.replace(&[1, 1]).unwrap();
+    writer.replace(&[2, 0]).unwrap();
+    assert_eq!(files(folder.path()), [".zarray", "1.1", "2.0"]);
+    let all = read(&array);
+    // Parts of the chunks stick out of the array.
+    assert_eq!(all.slice(s![2..4, 4..7]), ndarray::arr2(&[[1, 2, 3], [5, 6, 7]]));
+    assert_eq!(all.slice(s![4..5, 0..4]), ndarray::arr2(&[[1, 2, 3, 4]]));
+    assert_eq!(all.slice(s![0..2, ..]).sum(), 0);
+
+    writer.elements().fill(0);
+    writer.replace(&[1, 1]).unwrap();
+    writer.replace(&[0, 0]).unwrap();
+    assert_eq!(files(folder.path()), [".zarray", "2.0"]);
+    for outside in [&[3, 0][..], &[0, 2], &[0], &[0, 0, 0], &[usize::MAX, 0]] {
+        assert_eq!(writer.replace(outside).unwrap_err().code(), ErrorCode::InvalidArgument);
+    }
+    assert!(array.chunk_writer::<u16>().is_err());
+}
+
+#[test]
+fn attributes_are_replaced_as_a_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let array = array(folder.path());
+    assert_eq!(array.attributes().unwrap(), Map::new());
+    let path = folder.path().join("a.zarr/.zattrs");
+    // As zarr-python writes it.
+    fs::write(&path, "{\n    \"label.indices.3\": [\n        [\n            1,\n            2\n        ]\n    ],\n    \"updated\": true\n}").unwrap();
+    let mut attributes = array.attributes().unwrap();
+    assert_eq!(attributes["label.indices.3"], json!([[1, 2]]));
+    attributes.insert("label.indices.4".into(), json!([]));
+    array.replace_attributes(&attributes).unwrap();
+    assert_eq!(array.attributes().unwrap(), attributes);
+    for damaged in ["", "[1]", "{\"a\":", "\u{0}"] {
+        fs::write(&path, damaged).unwrap();
+        let error = array.attributes().unwrap_err();
+        assert!(matches!(error, VolumeError::Attributes { .. }), "{error}");
+        assert_eq!(error.code(), ErrorCode::InvalidArgument);
+    }
+}
+
+#[test]
+fn an_emptied_array_is_as_new() {
+    let folder = tempfile::tempdir().unwrap();
+    let array = array(folder.path());
+    array.write(&[0, 0], Array2::<u8>::ones([5, 7]).view().into_dyn()).unwrap();
+    array.replace_attributes(&json!({"updated": true}).as_object().unwrap().clone()).unwrap();
+    fs::write(folder.path().join("a.zarr/.tmp-killed"), "half").unwrap();
+    fs::create_dir(folder.path().join("a.zarr/0")).unwrap();
+    array.clear().unwrap();
+    assert_eq!(files(folder.path()), [".zarray"]);
+    assert_eq!(read(&array).sum(), 0);
+    assert_eq!(array.attributes().unwrap(), Map::new());
+}
