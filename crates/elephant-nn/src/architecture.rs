@@ -61,6 +61,11 @@ fn parameters(kind: NetworkKind) -> Vec<Parameter> {
     parameters
 }
 
+/// Every parameter's name, in the order of the original's checkpoints.
+pub(crate) fn names(kind: NetworkKind) -> Vec<String> {
+    parameters(kind).into_iter().map(|parameter| parameter.name).collect()
+}
+
 /// (out, in, …kernel)
 fn kernel_shape(kind: NetworkKind, outputs: usize, inputs: usize, size: usize) -> Vec<usize> {
     let mut shape = vec![outputs, inputs];

@@ -3,6 +3,7 @@
 //! Commands run one after the other in the order of their arrival. A panic fails its command only.
 
 use std::{
+    collections::HashMap,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, OnceLock,
@@ -12,15 +13,16 @@ use std::{
     time::Duration,
 };
 
-use elephant_types::{NetworkKind, Numerics, SegmentationRequest, TaskContext};
+use elephant_types::{CancelToken, KeepAxials, NetworkKind, Numerics, SegmentationRequest, TaskContext};
 use ndarray::Array4;
 use tch::Device;
 use tracing::Span;
 
 use crate::{
-    Fingerprint, Model, NnError, cuda, memory,
+    Fingerprint, LossValues, Model, NnError, Objective, OptimizerState, TrainingBatch, cuda, memory,
     ops::{self, Arithmetic},
     segment, threads,
+    train::Trainer,
     unet::{Build, Unet},
 };
 
@@ -96,18 +98,8 @@ struct Shared {
     info: Arc<OnceLock<FoundDevice>>,
 }
 
-/// What the thread is asked to do.
-enum Command {
-    Segment(Box<SegmentJob>),
-}
-
-struct SegmentJob {
-    model: Arc<Model>,
-    request: SegmentationRequest,
-    context: TaskContext,
-    span: Span,
-    reply: SyncSender<Result<Array4<f32>, NnError>>,
-}
+/// What the thread is asked to do: it replies by itself.
+type Command = Box<dyn FnOnce(&mut Worker) + Send>;
 
 impl DeviceHandle {
     /// Starts the thread. It finds its device by itself, which takes a moment where there is a GPU.
@@ -149,11 +141,48 @@ impl DeviceHandle {
         if model.kind() != request.kind {
             return Err(NnError::wrong_kind(model.kind(), request.kind));
         }
-        let (reply, result) = mpsc::sync_channel(1);
         let cancel = context.cancel_token().clone();
-        let job = SegmentJob { model, request, context, span: Span::current(), reply };
+        self.call(&cancel, move |worker| worker.segment(&model, &request, &context))
+    }
+
+    /// Puts a model on the device to be trained; `state` is what the optimiser remembers of it.
+    ///
+    /// # Errors
+    /// [`NnError::InvalidTraining`] when `state` is not that model's; otherwise as for [`segment`](Self::segment).
+    pub fn train(
+        &self,
+        model: Arc<Model>,
+        options: TrainingOptions,
+        state: Option<OptimizerState>,
+        cancel: &CancelToken,
+    ) -> Result<Training, NnError> {
+        let id = self.call(cancel, move |worker| worker.begin_training(&model, options, state.as_ref()))?;
+        Ok(Training { device: self.clone(), id })
+    }
+
+    /// Lets the thread do `work` when its turn comes, and waits for the result or for `cancel`.
+    fn call<T: Send + 'static>(
+        &self,
+        cancel: &CancelToken,
+        work: impl FnOnce(&mut Worker) -> Result<T, NnError> + Send + 'static,
+    ) -> Result<T, NnError> {
+        let (reply, result) = mpsc::sync_channel(1);
+        let (span, asked) = (Span::current(), cancel.clone());
+        let command: Command = Box::new(move |worker| {
+            let _entered = span.enter();
+            let work = AssertUnwindSafe(|| {
+                asked.check()?;
+                work(worker)
+            });
+            let result = catch_unwind(work).unwrap_or(Err(NnError::Panicked));
+            if let Err(NnError::OutOfMemory { .. } | NnError::Panicked) = result {
+                worker.models.clear();
+            }
+            // A caller that was cancelled no longer listens.
+            let _ = reply.send(result);
+        });
         let commands = self.0.commands.as_ref().ok_or(NnError::Stopped)?;
-        commands.send(Command::Segment(Box::new(job))).map_err(|_| self.gone())?;
+        commands.send(command).map_err(|_| self.gone())?;
         loop {
             match result.recv_timeout(CANCEL_POLL) {
                 Ok(result) => return result,
@@ -163,12 +192,59 @@ impl DeviceHandle {
             }
         }
     }
-}
 
-impl DeviceHandle {
     /// Why the thread no longer listens.
     fn gone(&self) -> NnError {
         self.info().err().unwrap_or(NnError::Stopped)
+    }
+}
+
+/// How a model is to be trained.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainingOptions {
+    /// Pooling along z.
+    pub keep_axials: KeepAxials,
+    /// What is minimised.
+    pub objective: Objective,
+    /// Whose arithmetic to use.
+    pub numerics: Numerics,
+}
+
+/// A model that is being trained on the device, until it is dropped. Predictions find their turn between two steps.
+#[derive(Debug)]
+pub struct Training {
+    device: DeviceHandle,
+    id: u64,
+}
+
+impl Training {
+    /// One step of Adam, and the loss before it. Cancelled or failed, it has changed nothing.
+    ///
+    /// # Errors
+    /// [`NnError::InvalidTraining`] for crops that cannot be learnt from, [`NnError::Diverged`] for a loss that is not
+    /// finite; otherwise as for [`DeviceHandle::segment`].
+    pub fn step(&self, batch: TrainingBatch, learning_rate: f64, cancel: &CancelToken) -> Result<LossValues, NnError> {
+        let (id, asked) = (self.id, cancel.clone());
+        self.device.call(cancel, move |worker| worker.trainer(id)?.step(&batch, learning_rate, &asked))
+    }
+
+    /// The model and what the optimiser remembers, after the last step that was completed.
+    ///
+    /// # Errors
+    /// [`NnError::WrongModel`] when a parameter is not finite; otherwise as for [`DeviceHandle::segment`].
+    pub fn snapshot(&self) -> Result<(Model, OptimizerState), NnError> {
+        let id = self.id;
+        self.device.call(&CancelToken::default(), move |worker| worker.trainer(id)?.snapshot())
+    }
+}
+
+impl Drop for Training {
+    fn drop(&mut self) {
+        let id = self.id;
+        if let Some(commands) = self.device.0.commands.as_ref() {
+            // An error means that the thread has ended, and the model with it.
+            let _ = commands.send(Box::new(move |worker| drop(worker.trainers.remove(&id))));
+        }
     }
 }
 
@@ -200,7 +276,7 @@ fn run(options: &DeviceOptions, info: &OnceLock<FoundDevice>, commands: &Receive
     let _ = info.set(Ok(DeviceInfo { name, gpu, threads, precision }));
 
     let _no_grad = tch::no_grad_guard();
-    let mut worker = Worker { device, precision, models: Vec::new() };
+    let mut worker = Worker { device, precision, models: Vec::new(), trainers: HashMap::new(), last_id: 0 };
     loop {
         let next = commands.recv_timeout(RELEASE_AFTER).or_else(|error| {
             if error == RecvTimeoutError::Timeout {
@@ -212,7 +288,7 @@ fn run(options: &DeviceOptions, info: &OnceLock<FoundDevice>, commands: &Receive
         if device == Device::Cpu {
             memory::keep_large_blocks();
         }
-        worker.execute(command);
+        command(&mut worker);
     }
 }
 
@@ -241,6 +317,9 @@ struct Worker {
     precision: Precision,
     /// The networks of the last models used, the latest at the end.
     models: Vec<BuiltModel>,
+    /// The models in training.
+    trainers: HashMap<u64, Trainer>,
+    last_id: u64,
 }
 
 struct BuiltModel {
@@ -250,33 +329,34 @@ struct BuiltModel {
 }
 
 impl Worker {
-    fn execute(&mut self, command: Command) {
-        match command {
-            Command::Segment(job) => self.segment(&job),
-        }
+    fn segment(
+        &mut self,
+        model: &Model,
+        request: &SegmentationRequest,
+        context: &TaskContext,
+    ) -> Result<Array4<f32>, NnError> {
+        segment::segment(self.networks(model, request)?, request, context)
     }
 
-    fn segment(&mut self, job: &SegmentJob) {
-        let _entered = job.span.enter();
-        let result = catch_unwind(AssertUnwindSafe(|| self.try_segment(job))).unwrap_or(Err(NnError::Panicked));
-        if let Err(NnError::OutOfMemory { .. } | NnError::Panicked) = result {
-            self.models.clear();
-        }
-        // A caller that was cancelled no longer listens.
-        let _ = job.reply.send(result);
+    fn begin_training(
+        &mut self,
+        model: &Model,
+        options: TrainingOptions,
+        state: Option<&OptimizerState>,
+    ) -> Result<u64, NnError> {
+        let trainer = Trainer::new(model, options, state, self.device)?;
+        self.last_id += 1;
+        self.trainers.insert(self.last_id, trainer);
+        Ok(self.last_id)
     }
 
-    fn try_segment(&mut self, job: &SegmentJob) -> Result<Array4<f32>, NnError> {
-        job.context.check()?;
-        let networks = self.networks(&job.model, &job.request)?;
-        segment::segment(networks, &job.request, &job.context)
+    fn trainer(&mut self, id: u64) -> Result<&mut Trainer, NnError> {
+        self.trainers.get_mut(&id).ok_or(NnError::Stopped)
     }
 
     fn build(&self, kind: NetworkKind, request: &SegmentationRequest) -> Build {
-        let (arithmetic, precision) = match request.numerics {
-            Numerics::Original => (Arithmetic::Original, Precision::F32),
-            Numerics::Corrected => (Arithmetic::Fast, self.precision),
-        };
+        let arithmetic = Arithmetic::of(request.numerics);
+        let precision = if arithmetic == Arithmetic::Original { Precision::F32 } else { self.precision };
         Build { kind, keep_axials: request.keep_axials, arithmetic, precision, device: self.device }
     }
 

@@ -32,6 +32,18 @@ pub enum NnError {
         /// What is wrong and what would be right.
         reason: String,
     },
+    /// A network cannot be trained with what was given.
+    #[error("cannot train: {reason}")]
+    InvalidTraining {
+        /// What is wrong and what would be right.
+        reason: String,
+    },
+    /// The numbers of a training became infinite or undefined.
+    #[error("the training diverged at step {step}: its loss is no longer a number; choose a smaller learning rate")]
+    Diverged {
+        /// Which step.
+        step: u64,
+    },
     /// The operation was cancelled.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
@@ -109,9 +121,11 @@ impl Coded for NnError {
     fn code(&self) -> ErrorCode {
         match self {
             Self::Checkpoint(error) => error.code(),
-            Self::WrongModel { .. } | Self::WrongKind { .. } | Self::InvalidRequest { .. } => {
-                ErrorCode::InvalidArgument
-            }
+            Self::WrongModel { .. }
+            | Self::WrongKind { .. }
+            | Self::InvalidRequest { .. }
+            | Self::InvalidTraining { .. }
+            | Self::Diverged { .. } => ErrorCode::InvalidArgument,
             Self::Cancelled(_) => ErrorCode::Cancelled,
             Self::OutOfMemory { .. } | Self::TooLarge { .. } => ErrorCode::TooLarge,
             Self::NoDevice { .. } | Self::Stopped => ErrorCode::Unavailable,

@@ -19,8 +19,10 @@ mod random;
 mod segment;
 mod threads;
 mod tiling;
+mod train;
 mod unet;
 
-pub use device::{DeviceChoice, DeviceHandle, DeviceInfo, DeviceOptions, Precision};
+pub use device::{DeviceChoice, DeviceHandle, DeviceInfo, DeviceOptions, Precision, Training, TrainingOptions};
 pub use error::NnError;
 pub use model::{Fingerprint, Model};
+pub use train::{LossValues, Objective, OptimizerState, TrainingBatch};

@@ -11,22 +11,22 @@ use tch::{Device, Kind, Tensor};
 use crate::{NnError, ops};
 
 /// Added to the variance (contract section 6.2).
-const EPSILON: f64 = 1e-5;
+pub(crate) const EPSILON: f64 = 1e-5;
 /// Groups at most (contract section 6.2); fewer where there are fewer channels.
-const MAX_GROUPS: usize = 32;
+pub(crate) const MAX_GROUPS: usize = 32;
 /// Voxels that one task reads.
-const TASK_VOXELS: usize = 4096;
+pub(crate) const TASK_VOXELS: usize = 4096;
 /// Voxels that stay in the first cache while their channels are summed.
-const CACHED_VOXELS: usize = 64;
+pub(crate) const CACHED_VOXELS: usize = 64;
 /// Channels summed together in registers.
 const SUM_LANES: usize = 8;
 /// Channels rewritten together in registers.
-const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
 
 /// The affine part of a group norm: a weight and a bias for each channel.
 #[derive(Debug)]
 pub(crate) struct Norm {
-    weight: Vec<f32>,
+    pub(crate) weight: Vec<f32>,
     bias: Vec<f32>,
     /// The same for libtorch's kernels, where this module's do not apply.
     tensors: (Tensor, Tensor),
@@ -58,23 +58,34 @@ impl Norm {
     fn in_place<T: Activation>(&self, samples: SamplesMut<'_, T>) {
         let SamplesMut { values, sample_length } = samples;
         for sample in values.chunks_exact_mut(sample_length) {
-            let affine = self.affine(&moments(sample, self.weight.len()));
+            let affine = self.affine(&self.statistics(sample));
             apply(sample, &affine);
         }
     }
 
-    /// What to subtract from, multiply with and add to each channel.
-    fn affine(&self, moments: &[Moments]) -> Vec<Affine> {
+    /// Channels that are normalised together.
+    pub(crate) fn group_channels(&self) -> usize {
         let channels = self.weight.len();
-        let group_channels = channels / MAX_GROUPS.min(channels);
+        channels / MAX_GROUPS.min(channels)
+    }
+
+    /// Of a sample `relu(x)`, what its channels are normalised with.
+    pub(crate) fn statistics<T: Activation>(&self, sample: &[T]) -> Vec<Statistics> {
+        let moments = moments(sample, self.weight.len());
+        let group_channels = self.group_channels();
         let groups = moments.chunks_exact(group_channels).map(|group| {
             let average = |of: &dyn Fn(&Moments) -> f64| group.iter().map(of).sum::<f64>() / group.len() as f64;
             let mean = average(&|channel| channel.mean);
             let variance = average(&|channel| channel.variance + (channel.mean - mean).powi(2));
-            (mean, 1.0 / (variance + EPSILON).sqrt())
+            Statistics { mean, inverse: 1.0 / (variance + EPSILON).sqrt() }
         });
-        let channels = groups.flat_map(|group| std::iter::repeat_n(group, group_channels));
-        let affine = channels.zip(self.weight.iter().zip(&self.bias)).map(|((mean, inverse), (weight, bias))| {
+        groups.flat_map(|group| std::iter::repeat_n(group, group_channels)).collect()
+    }
+
+    /// What to subtract from, multiply with and add to each channel.
+    pub(crate) fn affine(&self, statistics: &[Statistics]) -> Vec<Affine> {
+        let affine = statistics.iter().zip(self.weight.iter().zip(&self.bias)).map(|(statistics, (weight, bias))| {
+            let Statistics { mean, inverse } = *statistics;
             let scale = inverse * f64::from(*weight);
             let rounded = mean as f32;
             // What rounding takes from the mean goes into the bias: it would move all voxels the same way.
@@ -83,6 +94,13 @@ impl Norm {
         });
         affine.collect()
     }
+}
+
+/// Of a channel's group: its mean and one over its standard deviation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Statistics {
+    pub(crate) mean: f64,
+    pub(crate) inverse: f64,
 }
 
 /// Of a channel's voxels.
@@ -100,14 +118,14 @@ struct Sums {
 }
 
 #[derive(Clone, Copy)]
-struct Affine {
-    mean: f32,
-    scale: f32,
-    bias: f32,
+pub(crate) struct Affine {
+    pub(crate) mean: f32,
+    pub(crate) scale: f32,
+    pub(crate) bias: f32,
 }
 
 /// A number that activations are stored as.
-trait Activation: Copy + Send + Sync {
+pub(crate) trait Activation: Copy + Send + Sync {
     const KIND: Kind;
     fn widen(self) -> f32;
     fn narrow(value: f32) -> Self;
@@ -145,15 +163,15 @@ impl Activation for bf16 {
 }
 
 /// The numbers of a tensor (n, c, …) whose channels are last in memory.
-struct SamplesMut<'a, T> {
-    values: &'a mut [T],
+pub(crate) struct SamplesMut<'a, T> {
+    pub(crate) values: &'a mut [T],
     /// Numbers in one of the n samples.
-    sample_length: usize,
+    pub(crate) sample_length: usize,
 }
 
 /// The numbers themselves, or `None` where they are of another type, elsewhere than in this computer's memory, not
 /// dense with the channels last, or of a number of channels that the loops here do not take.
-fn values_mut<T: Activation>(x: &mut Tensor) -> Option<SamplesMut<'_, T>> {
+pub(crate) fn values_mut<T: Activation>(x: &mut Tensor) -> Option<SamplesMut<'_, T>> {
     let size = x.size();
     let fits = x.device() == Device::Cpu
         && x.kind() == T::KIND

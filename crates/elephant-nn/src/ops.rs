@@ -1,5 +1,6 @@
 //! libtorch operations that are the same in two and three dimensions. Tensors are (n, c, y, x) or (n, c, z, y, x).
 
+use elephant_types::Numerics;
 use tch::{Device, Tensor};
 
 use crate::NnError;
@@ -12,6 +13,16 @@ pub(crate) enum Arithmetic {
     /// As the device does it fastest. On the CPU, tensors lie in memory with the channels last, which is how oneDNN's
     /// kernels read them; otherwise it copies every tensor there and back.
     Fast,
+}
+
+impl Arithmetic {
+    /// The arithmetic that goes with somebody's numbers.
+    pub(crate) fn of(numerics: Numerics) -> Self {
+        match numerics {
+            Numerics::Original => Self::Original,
+            Numerics::Corrected => Self::Fast,
+        }
+    }
 }
 
 /// The device as people call it.
@@ -104,6 +115,15 @@ pub(crate) fn fold_upsampling(weight: &Tensor, keep_z: bool) -> Result<Tensor, N
     Ok(folded)
 }
 
+/// The nearest voxel's value at every voxel of another size.
+pub(crate) fn nearest(x: &Tensor, size: &[i64]) -> Result<Tensor, NnError> {
+    Ok(if has_z(x) {
+        x.f_upsample_nearest3d(size, None, None, None)?
+    } else {
+        x.f_upsample_nearest2d(size, None, None)?
+    })
+}
+
 /// Every voxel repeated: twice in y and x, and in z unless `keep_z`.
 pub(crate) fn upsample(x: &Tensor, keep_z: bool) -> Result<Tensor, NnError> {
     Ok(match spatial_size(x)[..] {
@@ -125,6 +145,21 @@ pub(crate) fn upsampled_convolution(x: &Tensor, folded: &Tensor, keep_z: bool) -
         x.f_conv_transpose3d(folded, none, stride, [1, 1, 1], [0, 0, 0], 1, [1, 1, 1])?
     } else {
         x.f_conv_transpose2d(folded, none, [2, 2], [1, 1], [0, 0], 1, [1, 1])?
+    })
+}
+
+/// The gradient by the input of [`upsampled_convolution`]: a convolution of stride 2.
+pub(crate) fn upsampled_convolution_backward(
+    gradient: &Tensor,
+    folded: &Tensor,
+    keep_z: bool,
+) -> Result<Tensor, NnError> {
+    let (none, folded): (Option<Tensor>, _) = (None, folded.detach());
+    Ok(if has_z(gradient) {
+        let stride = [if keep_z { 1 } else { 2 }, 2, 2];
+        gradient.f_conv3d(&folded, none, stride, [1, 1, 1], [1, 1, 1], 1)?
+    } else {
+        gradient.f_conv2d(&folded, none, [2, 2], [1, 1], [1, 1], 1)?
     })
 }
 

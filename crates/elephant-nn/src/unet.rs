@@ -96,7 +96,7 @@ impl Unet {
         let padding: Vec<i64> = multiples.iter().map(|multiple| multiple / 2).collect();
         let padded = if is_pad { ops::replicate(images, &padding)? } else { images.shallow_clone() };
         let size = ops::spatial_size(&padded);
-        let fitting: Vec<i64> = size.iter().zip(&multiples).map(|(&s, &m)| (s + m - 1) / m * m).collect();
+        let fitting = fitting_size(&size, self.build.kind, self.build.keep_axials);
         let is_resized = size != fitting;
 
         let x = if is_resized { ops::resize(&padded, &fitting)? } else { padded };
@@ -216,4 +216,12 @@ pub(crate) fn size_multiples(kind: NetworkKind, keep_axials: KeepAxials) -> Vec<
     let poolings = keep_axials.0.iter().filter(|keep| !**keep).count();
     let all = [1 << poolings, 16, 16];
     all[3 - architecture::axes(kind)..].to_vec()
+}
+
+/// The size that the network resizes an image to: the next multiples.
+pub(crate) fn fitting_size(size: &[i64], kind: NetworkKind, keep_axials: KeepAxials) -> Vec<i64> {
+    size.iter()
+        .zip(size_multiples(kind, keep_axials))
+        .map(|(&size, multiple)| (size + multiple - 1) / multiple * multiple)
+        .collect()
 }

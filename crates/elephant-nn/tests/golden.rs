@@ -3,9 +3,11 @@
 use std::sync::{Arc, LazyLock};
 
 use elephant_checkpoint::{Checkpoint, StateDict, Tensor};
-use elephant_nn::{DeviceChoice, DeviceHandle, DeviceOptions, Model};
+use elephant_nn::{DeviceChoice, DeviceHandle, DeviceOptions, Model, Objective, TrainingBatch, TrainingOptions};
 use elephant_testkit::{golden, read_json, read_npy};
-use elephant_types::{KeepAxials, NetworkKind, Numerics, ProbabilityOutput, SegmentationRequest, TaskContext};
+use elephant_types::{
+    CancelToken, KeepAxials, NetworkKind, Numerics, ProbabilityOutput, SegmentationRequest, TaskContext,
+};
 use ndarray::{Array3, Array4, Ix4, s};
 use serde_json::Value;
 
@@ -150,4 +152,47 @@ fn corrected_probabilities_sum_to_one_everywhere() {
     let sums = |numerics| predict(&DEVICE, case, request(numerics)).sum_axis(ndarray::Axis(0));
     assert!(sums(Numerics::Corrected).iter().all(|sum| (sum - 1.0).abs() < 1e-5));
     assert!(sums(Numerics::Original).slice(s![4, .., ..]).iter().all(|sum| *sum == 0.0));
+}
+
+#[test]
+fn a_step_of_adam_is_pytorchs() {
+    for case in read_json(&golden("nn/adam_step.json")).as_array().unwrap() {
+        let kind = if case["ndim"] == 3 { NetworkKind::Volumetric } else { NetworkKind::Planar };
+        let shape: Vec<usize> =
+            case["shape"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap() as usize).collect();
+        let shape = [shape[0], shape[1], shape[2], shape[3]];
+        let numbers = |stream| (0..shape.iter().product::<usize>() as u64).map(move |index| number(stream, index));
+        let batch = TrainingBatch {
+            images: Array4::from_shape_vec(shape, numbers(9101).map(|value| value as f32).collect()).unwrap(),
+            labels: Array4::from_shape_vec(shape, numbers(9100).map(|value| (7.0 * value) as u8).collect()).unwrap(),
+        };
+        let model = Arc::new(Model::new(member(&Model::random(kind, 0).unwrap(), 0).into()).unwrap());
+        let options = TrainingOptions {
+            keep_axials: KeepAxials::first(case["n_keep_axials"].as_i64().unwrap()),
+            objective: Objective::Labels { class_weights: [1.0, 10.0, 10.0], false_weight: 10.0 },
+            numerics: Numerics::Original,
+        };
+        let cancel = CancelToken::default();
+        let training = DEVICE.train(model, options, None, &cancel).unwrap();
+        let values = training.step(batch, 1e-3, &cancel).unwrap();
+        let expected = case["loss"].as_f64().unwrap();
+        assert!((values.total / expected - 1.0).abs() < 1e-5, "{} instead of {expected}", values.total);
+        let (model, _) = training.snapshot().unwrap();
+        for (name, tensor) in model.checkpoint().members[0].iter() {
+            let (values, expected) = (tensor.to_f32(), &case["parameters"][name]);
+            let norm = values.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
+            let ends = [("first", &values[..3]), ("last", &values[values.len() - 3..])];
+            let pairs = ends.iter().flat_map(|(end, values)| values.iter().zip(expected[end].as_array().unwrap()));
+            // The first step moves every parameter by the sign of its gradient, which rounding decides where that is 0:
+            // so it is for biases, which the norm behind them takes away again.
+            let is_bias = name.ends_with("bias");
+            let tolerance = if is_bias { 1e-3 } else { 1e-5 };
+            for (found, expected) in pairs.filter(|_| !is_bias) {
+                let expected = expected.as_f64().unwrap();
+                assert!((f64::from(*found) - expected).abs() < tolerance, "{name}: {found} instead of {expected}");
+            }
+            let expected = expected["norm"].as_f64().unwrap();
+            assert!((norm / expected - 1.0).abs() < tolerance, "{name}: norm {norm} instead of {expected}");
+        }
+    }
 }

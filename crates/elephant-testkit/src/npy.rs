@@ -4,7 +4,7 @@ use std::path::Path;
 
 use ndarray::{ArrayD, IxDyn};
 
-/// Reads a `.npy` file of floating-point numbers, bytes, shorts or booleans as float32.
+/// Reads a `.npy` file of floating-point numbers, integers or booleans as float32.
 ///
 /// # Panics
 /// When the file cannot be read, is not C order, or holds another data type.
@@ -24,6 +24,7 @@ pub fn read_npy(path: &Path) -> ArrayD<f32> {
         "<f4" => data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect(),
         "<f8" => data.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap()) as f32).collect(),
         "|u1" | "|b1" => data.iter().map(|&b| f32::from(b)).collect(),
+        "<i8" => data.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f32).collect(),
         "<u2" => data.chunks_exact(2).map(|b| f32::from(u16::from_le_bytes(b.try_into().unwrap()))).collect(),
         "<f2" => data.chunks_exact(2).map(|b| half::f16::from_le_bytes(b.try_into().unwrap()).to_f32()).collect(),
         other => panic!("{}: data type {other}", path.display()),

@@ -14,6 +14,7 @@ import torch
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[2] / "benches/peers"))
 from unet_forward import UNet, predict_all  # noqa: E402
+from unet_train import segmentation_loss  # noqa: E402
 
 CASES = [
     # name, ndim, shape, patch, n_keep_axials, is_pad, members
@@ -52,8 +53,29 @@ def network(ndim, member):
     return made
 
 
+def adam_step(ndim, shape, n_keep_axials):
+    """Loss and parameters after one step of Adam (1e-3). Labels are whole numbers of 0 to 6, from stream 9100."""
+    made = network(ndim, 0)
+    images = torch.from_numpy(numbers(9101, np.prod(shape)).astype(np.float32)).reshape(shape)[:, None]
+    labels = torch.from_numpy((7 * numbers(9100, np.prod(shape))).astype(np.int64)).reshape(shape)
+    if ndim == 2:
+        images, labels = images[:, :, 0], labels[:, 0]
+    optimizer = torch.optim.Adam(made.parameters(), lr=1e-3)
+    loss = segmentation_loss(made(images, [level < n_keep_axials for level in range(4)], False), labels - 1)
+    loss.backward()
+    optimizer.step()
+    state = made.state_dict().items()
+    parameters = {
+        name: dict(norm=t.double().norm().item(), first=t.flatten()[:3].tolist(), last=t.flatten()[-3:].tolist())
+        for name, t in state
+    }
+    return dict(ndim=ndim, shape=shape, n_keep_axials=n_keep_axials, loss=loss.item(), parameters=parameters)
+
+
 def main():
     torch.set_num_threads(1)
+    steps = [adam_step(3, [2, 8, 32, 32], 2), adam_step(2, [2, 1, 32, 48], 4)]
+    (HERE / "adam_step.json").write_text(json.dumps(steps) + "\n")
     cases = []
     for number, (name, ndim, shape, patch, n_keep_axials, is_pad, members) in enumerate(CASES):
         image = torch.from_numpy(numbers(9000 + number, np.prod(shape)).astype(np.float32)).reshape(shape)

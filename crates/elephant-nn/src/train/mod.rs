@@ -1,0 +1,18 @@
+//! Training of the detection network: the way back through it, the loss, and the optimiser.
+//!
+//! A [`Trainer`] lives on the device's thread and is told to make one step after the other; whoever tells it brings the
+//! crops and decides when to stop and when to save.
+
+mod adam;
+mod layer;
+mod loss;
+mod network;
+mod norm;
+#[cfg(test)]
+mod oracle;
+mod pool;
+mod trainer;
+
+pub use loss::{LossValues, Objective};
+pub(crate) use trainer::Trainer;
+pub use trainer::{OptimizerState, TrainingBatch};
