@@ -94,9 +94,33 @@ pub struct ServeArgs {
     )]
     pub versatile_2d: String,
 
+    /// Keep state, parameters and job records in this Redis instead of a file in the workspace
+    ///
+    /// For several servers that share a state, or programs that read the original server's keys (`state`, `lr`,
+    /// `n_crops`, `timepoint`). `redis://[USER:PASSWORD@]HOST[:PORT][/DB]`. While it is away, running jobs go on, requests
+    /// for new ones get status 503, and `/health/readyz` says so.
+    #[arg(long, env = "ELEPHANT_REDIS_URL", hide_env_values = true, value_name = "URL")]
+    pub redis_url: Option<String>,
+
+    /// Host of that Redis, as the original server takes it; short for --redis-url redis://HOST:PORT/0
+    #[arg(long, env = "ELEPHANT_REDIS_HOST", value_name = "HOST", conflicts_with = "redis_url")]
+    pub redis_host: Option<String>,
+
+    /// Port of the Redis at --redis-host
+    #[arg(long, env = "ELEPHANT_REDIS_PORT", value_name = "PORT", default_value_t = 6379)]
+    pub redis_port: u16,
+
     /// How to write the log
     #[arg(long, env = "ELEPHANT_LOG_FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
+}
+
+impl ServeArgs {
+    /// The Redis to keep the state in, if not in the workspace.
+    pub fn redis_url(&self) -> Option<String> {
+        let by_host = || self.redis_host.as_ref().map(|host| format!("redis://{host}:{}/0", self.redis_port));
+        self.redis_url.clone().or_else(by_host).filter(|url| !url.is_empty())
+    }
 }
 
 #[derive(Debug, Args)]

@@ -6,6 +6,7 @@ mod config;
 mod demo;
 mod download;
 mod serve;
+mod state;
 mod telemetry;
 mod wiring;
 

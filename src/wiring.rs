@@ -6,10 +6,10 @@ use std::{
     time::SystemTime,
 };
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use elephant_api::Services;
 use elephant_checkpoint::Checkpoint;
-use elephant_jobs::{Jobs, Store};
+use elephant_jobs::Jobs;
 use elephant_nn::{DeviceChoice, DeviceHandle, DeviceOptions, Model, NnError, Precision};
 use elephant_pipeline::{Models, PortError, Predictor, SegmentationModel, Uploads, VersatileLocations, Workspace};
 use elephant_types::{Coded, ErrorCode, NetworkKind, SegmentationRequest, TaskContext};
@@ -19,16 +19,12 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::{DeviceArg, PrecisionArg, ServeArgs},
     download::HttpsDownload,
+    state,
 };
 
 /// Joins everything that `serve` needs.
 pub fn services(args: &ServeArgs, workspace: &Workspace, closing: CancellationToken) -> Result<(Services, Jobs)> {
-    let state = workspace.state_file();
-    let store = Store::open(&state).with_context(|| format!("cannot use the state database {}", state.display()))?;
-    let (jobs, interrupted) = Jobs::recover(store).context("cannot use the state database")?;
-    for job in interrupted {
-        tracing::warn!(job = job.id, kind = job.kind, subject = job.subject, "interrupted when the server was killed");
-    }
+    let jobs = state::open(args, workspace)?;
     let network: Arc<dyn SegmentationModel> = Arc::new(Network::start(args)?);
     let versatile = VersatileLocations { volumetric: args.versatile_3d.clone(), planar: args.versatile_2d.clone() };
     let download = Arc::new(HttpsDownload::new(args.model_hosts.clone()));

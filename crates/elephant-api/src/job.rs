@@ -37,7 +37,8 @@ pub(crate) async fn run<T: Send + 'static>(
     caller: Caller,
     work: impl FnOnce(&TaskContext) -> Result<T, PipelineError> + Send + 'static,
 ) -> Result<Option<T>, Problem> {
-    let job = services.jobs.begin(kind, subject).map_err(refused)?;
+    let (jobs, subject) = (services.jobs.clone(), subject.to_owned());
+    let job = blocking(move || jobs.begin(kind, &subject).map_err(refused)).await?;
     let _guard = (caller == Caller::Needed).then(|| CancelOnDrop(job.context().cancel_token().clone()));
     let cancelled = job.cancelled();
     let _place = match queue {
@@ -55,7 +56,7 @@ pub(crate) async fn run<T: Send + 'static>(
 fn refused(error: JobsError) -> Problem {
     match error {
         JobsError::Busy(_) => Problem::internal("Process is running. Model cannot be reset."),
-        error @ JobsError::Database { .. } => error.into(),
+        error => error.into(),
     }
 }
 

@@ -3,13 +3,13 @@
 use serde::Serialize;
 use tokio::sync::broadcast;
 
-use crate::JobKind;
+use crate::{JobKind, JobProgress, loss::Values};
 
 /// Events a slow listener may fall behind before it loses the oldest.
 const CAPACITY: usize = 1024;
 
 /// Something that happened to a job.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Event {
     /// The job's number.
     pub job: i64,
@@ -23,18 +23,25 @@ pub struct Event {
 }
 
 /// What happened to a job.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum EventKind {
     /// It began.
     Started,
-    /// `step` of `total` steps are finished.
-    Progress {
-        /// Steps finished.
-        step: u64,
-        /// Steps in all.
-        total: u64,
+    /// Steps are finished; of long jobs, one event for each percent.
+    Progress(JobProgress),
+    /// An optimiser made a step.
+    TrainingStep {
+        /// How far the training is.
+        #[serde(flatten)]
+        progress: JobProgress,
+        /// The value that was minimised; null where it is not finite.
+        loss: Option<f64>,
+        /// What it is made of.
+        parts: Values,
     },
+    /// From now on a prediction uses a newer version of the model that the job trains.
+    ModelUpdated,
     /// It ended as asked.
     Completed,
     /// It was stopped on request.

@@ -2,7 +2,7 @@
 
 use elephant_types::{Coded, ErrorCode};
 
-/// The state database failed.
+/// The state store failed, or a job cannot be what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum JobsError {
     /// SQLite refused.
@@ -13,9 +13,60 @@ pub enum JobsError {
         /// What SQLite said.
         source: rusqlite::Error,
     },
+    /// The database was made by a later version of this program.
+    #[error("the state database has form {found}, and this version knows forms up to {known}; use a newer version")]
+    NewerDatabase {
+        /// The form of the file.
+        found: i64,
+        /// The last form known here.
+        known: i64,
+    },
+    /// The address of Redis is none.
+    #[error("cannot read the address of Redis: {reason}; give it as redis://HOST:PORT/DB")]
+    RedisAddress {
+        /// What is wrong with it, without its password.
+        reason: String,
+    },
+    /// Redis does not answer.
+    #[error("cannot {operation}: Redis at {place} cannot be reached ({reason}); try again when it runs")]
+    RedisUnreachable {
+        /// What was being done, as a verb.
+        operation: &'static str,
+        /// Host, port and database.
+        place: String,
+        /// What happened.
+        reason: String,
+    },
+    /// Redis answers with an error.
+    #[error("cannot {operation}: Redis at {place} refuses: {reason}")]
+    RedisRefused {
+        /// What was being done, as a verb.
+        operation: &'static str,
+        /// Host, port and database.
+        place: String,
+        /// What it said.
+        reason: String,
+    },
+    /// The thread that writes the records cannot be started.
+    #[error("cannot start the thread for job records: {0}")]
+    Thread(std::io::Error),
     /// A job that excludes this one runs.
     #[error("a {0} is running; wait until it has finished, or abort it")]
     Busy(&'static str),
+    /// No such job is remembered.
+    #[error("there is no job {0}")]
+    UnknownJob(i64),
+    /// The job cannot be cancelled any more.
+    #[error("job {id} has ended already: {status}")]
+    AlreadyEnded {
+        /// The job.
+        id: i64,
+        /// How it ended.
+        status: String,
+    },
+    /// The record says that the job runs, but not here.
+    #[error("job {0} runs in another server process; cancel it there")]
+    RunsElsewhere(i64),
 }
 
 impl JobsError {
@@ -31,7 +82,11 @@ impl Coded for JobsError {
                 Some(rusqlite::ErrorCode::DiskFull) => ErrorCode::StorageFull,
                 _ => ErrorCode::Internal,
             },
-            Self::Busy(_) => ErrorCode::Conflict,
+            Self::NewerDatabase { .. } | Self::Thread(_) => ErrorCode::Internal,
+            Self::RedisAddress { .. } => ErrorCode::InvalidArgument,
+            Self::RedisUnreachable { .. } | Self::RedisRefused { .. } => ErrorCode::Unavailable,
+            Self::UnknownJob(_) => ErrorCode::NotFound,
+            Self::Busy(_) | Self::AlreadyEnded { .. } | Self::RunsElsewhere(_) => ErrorCode::Conflict,
         }
     }
 }

@@ -1,14 +1,24 @@
-//! Beginning, cancelling and ending jobs.
+//! Beginning, cancelling and looking at jobs.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicI64, Ordering},
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
 };
 
-use elephant_types::{CancelToken, TaskContext};
-use tokio::sync::{broadcast, watch};
+use elephant_types::TaskContext;
+use serde::Serialize;
+use tokio::sync::broadcast;
 
-use crate::{Event, EventKind, JobKind, JobRecord, JobsError, Outcome, ProcessState, Store, bus::Bus};
+use crate::{
+    Activity, Event, EventKind, Job, JobFilter, JobKind, JobProgress, JobRecord, JobStatus, JobsError, LiveParameters,
+    LossPoint, ProcessState, StateStore, TrainingParameters,
+    bus::Bus,
+    monitor::Monitor,
+    parameters::Latest,
+    record::unix_now,
+    recorder::Recorder,
+    running::{Place, Recorded},
+};
 
 /// The jobs of this process. Clones are the same set.
 #[derive(Clone, Debug)]
@@ -16,34 +26,49 @@ pub struct Jobs(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    store: Store,
+    recorder: Arc<Recorder>,
+    thread: Mutex<Option<JoinHandle<()>>>,
     bus: Bus,
-    running: Mutex<Vec<Running>>,
+    parameters: Latest,
 }
 
-#[derive(Debug)]
-struct Running {
-    id: i64,
-    kind: JobKind,
-    cancel: CancelToken,
-    cancelled: watch::Sender<bool>,
+/// A job as it stands.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct JobDetails {
+    /// Its record.
+    #[serde(flatten)]
+    pub record: JobRecord,
+    /// How far it is; none before its first step and after its end.
+    pub progress: Option<JobProgress>,
+    /// A training's loss over its steps: all of them, or, of a long training, evenly spaced ones and the newest.
+    pub losses: Vec<LossPoint>,
 }
 
 impl Jobs {
     /// Takes over the records in `store`: the state is idle, and jobs that a killed server left running are marked as
-    /// interrupted and returned.
+    /// interrupted and logged. Where the store is away this happens when it comes; until then no job can begin.
     ///
     /// # Errors
-    /// When the database cannot be written.
-    pub fn recover(store: Store) -> Result<(Self, Vec<JobRecord>), JobsError> {
-        store.set_process_state(ProcessState::Idle)?;
-        let interrupted = store.interrupt_running()?;
-        Ok((Self(Arc::new(Inner { store, bus: Bus::new(), running: Mutex::default() })), interrupted))
+    /// When the store is there and cannot be used, or no thread can be had.
+    pub fn recover(store: impl StateStore) -> Result<Self, JobsError> {
+        let recorder = Arc::new(Recorder::new(Arc::new(store)));
+        match recorder.recover() {
+            Err(error @ JobsError::RedisUnreachable { .. }) => {
+                tracing::warn!(%error, "no job can begin until the state can be reached");
+            }
+            result => result?,
+        }
+        let thread = std::thread::Builder::new().name("job-records".into()).spawn({
+            let recorder = recorder.clone();
+            move || recorder.run()
+        });
+        let thread = Mutex::new(Some(thread.map_err(JobsError::Thread)?));
+        Ok(Self(Arc::new(Inner { recorder, thread, bus: Bus::new(), parameters: Latest::default() })))
     }
 
     /// The records themselves.
-    pub fn store(&self) -> &Store {
-        &self.0.store
+    pub fn store(&self) -> &dyn StateStore {
+        &*self.0.recorder.store
     }
 
     /// Every event from now on.
@@ -51,215 +76,124 @@ impl Jobs {
         self.0.bus.subscribe()
     }
 
-    /// Begins a job of `kind` on `subject`, the name of a dataset or model.
+    /// Begins a job of `kind` on `subject`, the name of a dataset or model. A job that is refused leaves no trace.
     ///
     /// # Errors
     /// [`JobsError::Busy`] when both this job and a running one change a model, or when the job cannot be recorded.
     pub fn begin(&self, kind: JobKind, subject: &str) -> Result<Job, JobsError> {
-        let inner = &self.0;
-        let mut running = inner.running();
-        if let Some(other) = running.iter().find(|job| kind.is_exclusive() && job.kind.is_exclusive()) {
-            return Err(JobsError::Busy(other.kind.as_str()));
-        }
-        let id = inner.store.insert_job(kind.as_str(), subject)?;
-        let (cancelled, cancelled_receiver) = watch::channel(false);
-        let token = CancelToken::default();
-        let template = Event { job: id, kind, subject: subject.into(), event: EventKind::Started };
-        inner.bus.publish(template.clone());
-        let context = TaskContext::new(token.clone(), {
-            let (bus, template, last_percent) = (inner.bus.clone(), template.clone(), AtomicI64::new(-1));
-            move |progress| {
-                let percent = (progress.done * 100).checked_div(progress.total).unwrap_or(100) as i64;
-                // Whoever watches sees at most a hundred steps of a job, however many it has.
-                if progress.total <= 100 || last_percent.swap(percent, Ordering::Relaxed) != percent {
-                    let event = EventKind::Progress { step: progress.done, total: progress.total };
-                    bus.publish(Event { event, ..template.clone() });
-                }
-            }
+        let recorder = &self.0.recorder;
+        let place = recorder.running.reserve(kind)?;
+        let record = self.record(kind, subject).inspect_err(|_| recorder.running.remove(place.ticket))?;
+        let template = Event { job: record.id, kind, subject: subject.into(), event: EventKind::Started };
+        let monitor = Arc::new(Monitor::new(self.0.bus.clone(), template));
+        let Place { ticket, cancel, cancelled } = place;
+        recorder.running.record(ticket, Recorded { record: record.clone(), monitor: monitor.clone() });
+        monitor.publish(EventKind::Started);
+        recorder.write_activity();
+        let context = TaskContext::watched(cancel, {
+            let monitor = monitor.clone();
+            move |event| monitor.observe(&event)
         });
-        running.push(Running { id, kind, cancel: token, cancelled });
-        inner.write_process_state(&running);
-        drop(running);
-        Ok(Job { jobs: self.clone(), id, template, context, cancelled: cancelled_receiver, ended: false })
+        Ok(Job::new(recorder.clone(), ticket, record, monitor, context, cancelled))
+    }
+
+    fn record(&self, kind: JobKind, subject: &str) -> Result<JobRecord, JobsError> {
+        let recorder = &self.0.recorder;
+        recorder.recover()?;
+        let record = JobRecord {
+            id: recorder.store.new_job_id()?,
+            kind: kind.as_str().into(),
+            subject: subject.into(),
+            status: JobStatus::Running.as_str().into(),
+            error: None,
+            begun_at: Some(unix_now()),
+            ended_at: None,
+        };
+        recorder.store.save_job(&record)?;
+        Ok(record)
+    }
+
+    /// The records that `filter` lets through, newest first.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn list(&self, filter: JobFilter) -> Result<Vec<JobRecord>, JobsError> {
+        self.store().jobs(filter)
+    }
+
+    /// A job's record, progress and losses.
+    ///
+    /// # Errors
+    /// [`JobsError::UnknownJob`] for a number that no remembered job has, or when the store cannot be read.
+    pub fn details(&self, id: i64) -> Result<JobDetails, JobsError> {
+        let running = self.0.recorder.running.recorded().into_iter().find(|job| job.record.id == id);
+        if let Some(Recorded { record, monitor }) = running {
+            return Ok(JobDetails { record, progress: monitor.progress(), losses: monitor.losses() });
+        }
+        let record = self.store().job(id)?.ok_or(JobsError::UnknownJob(id))?;
+        Ok(JobDetails { record, progress: None, losses: self.store().losses(id)? })
+    }
+
+    /// Asks the job `id` to stop; it does so within a second. Its record as it is now.
+    ///
+    /// # Errors
+    /// [`JobsError::UnknownJob`], [`JobsError::AlreadyEnded`], [`JobsError::RunsElsewhere`], or when the store cannot be
+    /// read.
+    pub fn cancel(&self, id: i64) -> Result<JobRecord, JobsError> {
+        if let Some(record) = self.0.recorder.running.cancel_job(id) {
+            return Ok(record);
+        }
+        let record = self.store().job(id)?.ok_or(JobsError::UnknownJob(id))?;
+        if record.status == JobStatus::Running.as_str() {
+            return Err(JobsError::RunsElsewhere(id));
+        }
+        Err(JobsError::AlreadyEnded { id, status: record.status })
     }
 
     /// Asks every job that the client's abort concerns to stop: all but dataset generations (contract section 3).
-    ///
-    /// # Errors
-    /// When the state cannot be written.
-    pub fn abort(&self) -> Result<(), JobsError> {
-        self.cancel_where(|kind| kind != JobKind::Generate);
-        self.0.store.set_process_state(ProcessState::Idle)
+    pub fn abort(&self) {
+        self.0.recorder.running.cancel(|kind| kind != JobKind::Generate);
+        self.0.recorder.show_activity(Activity { state: ProcessState::Idle, updating_labels: false });
     }
 
     /// Asks every job to stop, as the server is going down.
     pub fn cancel_all(&self) {
-        self.cancel_where(|_| true);
-    }
-
-    fn cancel_where(&self, concerned: impl Fn(JobKind) -> bool) {
-        for job in self.0.running().iter().filter(|job| concerned(job.kind)) {
-            job.cancel.cancel();
-            job.cancelled.send_replace(true);
-        }
+        self.0.recorder.running.cancel(|_| true);
     }
 
     /// Writes the state that clients see, as the original's `POST /state/process` does. It has no effect on jobs.
     ///
     /// # Errors
-    /// When the database cannot be written.
+    /// When the store cannot be written.
     pub fn set_process_state(&self, state: ProcessState) -> Result<(), JobsError> {
-        self.0.store.set_process_state(state)
+        self.store().set_activity(Activity { state, ..self.0.recorder.running.activity() })
+    }
+
+    /// Sets those training parameters that are given: for the next session to see, and for trainings that run now.
+    /// Returns all that were set last.
+    ///
+    /// # Errors
+    /// When the store cannot be written; then running trainings keep theirs.
+    pub fn set_training_parameters(&self, parameters: TrainingParameters) -> Result<TrainingParameters, JobsError> {
+        self.store().set_training_parameters(parameters)?;
+        self.0.parameters.set(parameters);
+        self.store().training_parameters()
+    }
+
+    /// Changes of training parameters from now on: what a training looks at while it runs.
+    pub fn live_parameters(&self) -> LiveParameters {
+        self.0.parameters.since_now()
     }
 }
 
-impl Inner {
-    fn running(&self) -> MutexGuard<'_, Vec<Running>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A state that cannot be written must not stop a job; the next change writes it again.
-    fn write_process_state(&self, running: &[Running]) {
-        let state = running.iter().map(|job| job.kind.process_state()).max().unwrap_or(ProcessState::Idle);
-        if let Err(error) = self.store.set_process_state(state) {
-            tracing::error!(%error, "the process state is not recorded");
-        }
-    }
-}
-
-/// A running job. Dropped without [`finish`](Self::finish) (its task panicked), it is recorded as failed.
-#[derive(Debug)]
-pub struct Job {
-    jobs: Jobs,
-    id: i64,
-    template: Event,
-    context: TaskContext,
-    cancelled: watch::Receiver<bool>,
-    ended: bool,
-}
-
-impl Job {
-    /// The job's number.
-    pub fn id(&self) -> i64 {
-        self.id
-    }
-
-    /// Cancellation and progress, for the code that does the work.
-    pub fn context(&self) -> &TaskContext {
-        &self.context
-    }
-
-    /// Resolves when the job is asked to stop; for waiting without a thread.
-    pub fn cancelled(&self) -> impl Future<Output = ()> + Send + use<> {
-        let mut receiver = self.cancelled.clone();
-        async move {
-            if receiver.wait_for(|cancelled| *cancelled).await.is_err() {
-                // The job has ended without being cancelled, and never will be.
-                std::future::pending::<()>().await;
-            }
-        }
-    }
-
-    /// Records how the job ended.
-    pub fn finish(mut self, outcome: Outcome) {
-        self.end(outcome);
-    }
-
-    fn end(&mut self, outcome: Outcome) {
-        self.ended = true;
-        let inner = &self.jobs.0;
-        let mut running = inner.running();
-        running.retain(|job| job.id != self.id);
-        inner.write_process_state(&running);
-        drop(running);
-        if let Err(error) = inner.store.finish_job(self.id, outcome.status(), outcome.error()) {
-            tracing::error!(%error, job = self.id, "the end of a job is not recorded");
-        }
-        let event = match outcome {
-            Outcome::Completed => EventKind::Completed,
-            Outcome::Cancelled => EventKind::Cancelled,
-            Outcome::Failed(error) => EventKind::Failed { error },
-        };
-        inner.bus.publish(Event { event, ..self.template.clone() });
-    }
-}
-
-impl Drop for Job {
+impl Drop for Inner {
     fn drop(&mut self) {
-        if !self.ended {
-            self.end(Outcome::Failed("the job ended without a result; see the server's log".into()));
-        }
+        self.recorder.close();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // A panic of that thread has been printed.
+        drop(thread.map(JoinHandle::join));
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn jobs(folder: &tempfile::TempDir) -> (Jobs, Vec<JobRecord>) {
-        Jobs::recover(Store::open(&folder.path().join("state.db")).unwrap()).unwrap()
-    }
-
-    #[test]
-    fn the_state_follows_the_jobs() {
-        let folder = tempfile::tempdir().unwrap();
-        let (jobs, _) = jobs(&folder);
-        let state = || jobs.store().process_state().unwrap();
-        assert_eq!(state(), ProcessState::Idle);
-        let reset = jobs.begin(JobKind::Reset, "detection.pth").unwrap();
-        assert_eq!(state(), ProcessState::Run);
-        let predict = jobs.begin(JobKind::Predict, "fly").unwrap();
-        assert_eq!(state(), ProcessState::Wait);
-        predict.finish(Outcome::Completed);
-        assert_eq!(state(), ProcessState::Run);
-        assert!(matches!(jobs.begin(JobKind::Reset, "flow.pth"), Err(JobsError::Busy("reset"))));
-        drop(reset);
-        assert_eq!(state(), ProcessState::Idle);
-        let records = jobs.store().recent_jobs(9).unwrap();
-        assert_eq!(records.iter().map(|job| job.status.as_str()).collect::<Vec<_>>(), ["completed", "failed"]);
-    }
-
-    #[test]
-    fn a_killed_servers_jobs_are_found() {
-        let folder = tempfile::tempdir().unwrap();
-        let (first, _) = jobs(&folder);
-        std::mem::forget(first.begin(JobKind::Predict, "fly").unwrap());
-        drop(first);
-        let (second, interrupted) = jobs(&folder);
-        assert_eq!(interrupted.len(), 1);
-        assert_eq!(interrupted[0].status, "interrupted");
-        assert_eq!(second.store().process_state().unwrap(), ProcessState::Idle);
-        assert!(jobs(&folder).1.is_empty(), "told once");
-    }
-
-    #[tokio::test]
-    async fn an_abort_reaches_the_task_and_the_waiter() {
-        let folder = tempfile::tempdir().unwrap();
-        let (jobs, _) = jobs(&folder);
-        let mut events = jobs.subscribe();
-        let predict = jobs.begin(JobKind::Predict, "fly").unwrap();
-        let generate = jobs.begin(JobKind::Generate, "fly").unwrap();
-        jobs.abort().unwrap();
-        predict.cancelled().await;
-        assert!(predict.context().check().is_err());
-        assert!(generate.context().check().is_ok());
-        predict.finish(Outcome::Cancelled);
-        drop(events.recv().await.unwrap());
-        drop(events.recv().await.unwrap());
-        assert_eq!(events.recv().await.unwrap().event, EventKind::Cancelled);
-    }
-
-    #[test]
-    fn progress_is_thinned_to_percents() {
-        let folder = tempfile::tempdir().unwrap();
-        let (jobs, _) = jobs(&folder);
-        let job = jobs.begin(JobKind::Generate, "fly").unwrap();
-        let mut events = jobs.subscribe();
-        (1..=5000).for_each(|done| job.context().report(done, 5000));
-        let mut count = 0;
-        while events.try_recv().is_ok() {
-            count += 1;
-        }
-        assert_eq!(count, 101);
-    }
-}
+mod tests;

@@ -1,6 +1,8 @@
 //! What is remembered of a job.
 
-use serde::Serialize;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
 
 /// What a job does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -28,6 +30,14 @@ impl JobKind {
             Self::Update => "update",
             Self::Train => "train",
         }
+    }
+
+    /// Every kind, in the order of a session.
+    pub const ALL: [Self; 5] = [Self::Generate, Self::Predict, Self::Reset, Self::Update, Self::Train];
+
+    /// The kind of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
     }
 
     /// Whether at most one such job runs at a time: those that change a model.
@@ -62,7 +72,16 @@ pub enum JobStatus {
 }
 
 impl JobStatus {
-    pub(crate) fn as_str(self) -> &'static str {
+    /// Every status.
+    pub const ALL: [Self; 5] = [Self::Running, Self::Completed, Self::Cancelled, Self::Failed, Self::Interrupted];
+
+    /// The status of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == name)
+    }
+
+    /// The name used in records.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Running => "running",
             Self::Completed => "completed",
@@ -102,7 +121,7 @@ impl Outcome {
 }
 
 /// One job, as remembered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct JobRecord {
     /// Counts up from 1 over the life of the workspace.
     pub id: i64,
@@ -110,10 +129,52 @@ pub struct JobRecord {
     pub kind: String,
     /// The dataset or model it works on.
     pub subject: String,
-    /// Where it stands; the snake-case name of a [`JobStatus`].
+    /// Where it stands; see [`JobStatus::as_str`].
     pub status: String,
     /// Why it failed.
     pub error: Option<String>,
+    /// When it began, in seconds since 1970 UTC; null for records older than this field.
+    pub begun_at: Option<f64>,
+    /// When it ended, or was found to be interrupted, in seconds since 1970 UTC.
+    pub ended_at: Option<f64>,
+}
+
+impl JobRecord {
+    /// The record after the job's end at `ended_at`.
+    pub(crate) fn ended(self, outcome: &Outcome, ended_at: f64) -> Self {
+        let status = outcome.status().as_str().to_owned();
+        Self { status, error: outcome.error().map(str::to_owned), ended_at: Some(ended_at), ..self }
+    }
+}
+
+/// Which records to list.
+#[derive(Clone, Copy, Debug)]
+pub struct JobFilter {
+    /// At most so many, the newest.
+    pub limit: u32,
+    /// Of this kind only.
+    pub kind: Option<JobKind>,
+    /// With this status only.
+    pub status: Option<JobStatus>,
+}
+
+impl JobFilter {
+    /// The newest `limit` jobs.
+    pub fn newest(limit: u32) -> Self {
+        Self { limit, kind: None, status: None }
+    }
+
+    pub(crate) fn matches(self, record: &JobRecord) -> bool {
+        self.kind.is_none_or(|kind| kind.as_str() == record.kind)
+            && self.status.is_none_or(|status| status.as_str() == record.status)
+    }
+}
+
+/// Seconds since 1970 UTC, to the millisecond.
+pub(crate) fn unix_now() -> f64 {
+    // A clock before 1970 counts as 1970.
+    let elapsed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    elapsed.as_millis() as f64 / 1000.0
 }
 
 /// The one global state that the ELEPHANT client knows (contract section 3).

@@ -1,13 +1,16 @@
-//! Fixtures for tests: where the oracle's files are, and how to read their arrays. For tests and benchmarks only.
+//! Fixtures for tests: where the oracle's files are, how to read their arrays, and servers in child processes. For tests and
+//! benchmarks only.
 
 #![allow(clippy::disallowed_methods)]
 
 mod npy;
+mod redis;
 mod server;
 
 use std::path::{Path, PathBuf};
 
 pub use npy::read_npy;
+pub use redis::RedisServer;
 pub use server::{Reply, TestServer};
 
 /// The project's root folder.

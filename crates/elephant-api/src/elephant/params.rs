@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::{Services, json::Json, number::Integer, problem::Problem};
+use crate::{Services, job::blocking, json::Json, number::Integer, problem::Problem};
 
 /// The largest number of crops that the client's settings offer.
 const MAX_CROPS: u32 = 1000;
@@ -39,10 +39,12 @@ pub(crate) struct ParamsRequest {
 /// The training parameters last set
 #[utoipa::path(get, path = "/params", tag = "state", responses((status = 200, body = ParamsReply)))]
 pub(crate) async fn get(State(services): State<Services>) -> Result<Reply<ParamsReply>, Problem> {
-    Ok(ParamsReply::of(services.jobs.store().training_parameters()?))
+    blocking(move || Ok(ParamsReply::of(services.jobs.store().training_parameters()?))).await
 }
 
 /// Set training parameters, also while training runs
+///
+/// A training that runs takes them at its next step; a new one begins with the values of its own request.
 #[utoipa::path(
     post, path = "/params", tag = "state", request_body = ParamsRequest,
     responses((status = 200, body = ParamsReply), (status = 400, description = "A value out of range"))
@@ -62,7 +64,5 @@ pub(crate) async fn set(
     });
     let parameters =
         TrainingParameters { learning_rate: learning_rate.transpose()?, crop_count: crop_count.transpose()? };
-    let store = services.jobs.store();
-    store.set_training_parameters(parameters)?;
-    Ok(ParamsReply::of(store.training_parameters()?))
+    blocking(move || Ok(ParamsReply::of(services.jobs.set_training_parameters(parameters)?))).await
 }

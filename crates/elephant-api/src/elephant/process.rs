@@ -5,7 +5,7 @@ use elephant_jobs::ProcessState;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{Services, json::Json, number::Integer, problem::Problem};
+use crate::{Services, job::blocking, json::Json, number::Integer, problem::Problem};
 
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ProcessReply {
@@ -30,7 +30,7 @@ pub(crate) struct ProcessRequest {
 /// What the server is doing
 #[utoipa::path(get, path = "/state/process", tag = "state", responses((status = 200, body = ProcessReply)))]
 pub(crate) async fn get(State(services): State<Services>) -> Result<Reply<ProcessReply>, Problem> {
-    Ok(ProcessReply::of(services.jobs.store().process_state()?))
+    blocking(move || Ok(ProcessReply::of(services.jobs.store().process_state()?))).await
 }
 
 /// Abort what the server is doing
@@ -49,9 +49,12 @@ pub(crate) async fn set(
     let state = state.ok_or_else(|| {
         Problem::bad_request(format!("Invalid state: {}", Problem::shown(&request.state))).also_as("res")
     })?;
-    match state {
-        ProcessState::Idle => services.jobs.abort()?,
-        state => services.jobs.set_process_state(state)?,
-    }
-    Ok(ProcessReply::of(state))
+    blocking(move || {
+        match state {
+            ProcessState::Idle => services.jobs.abort(),
+            state => services.jobs.set_process_state(state)?,
+        }
+        Ok(ProcessReply::of(state))
+    })
+    .await
 }

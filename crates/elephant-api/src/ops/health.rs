@@ -26,7 +26,7 @@ pub(crate) async fn ready(State(services): State<Services>) -> Result<Reply<Heal
     let unavailable =
         |error: String| Problem::new(axum::http::StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {error}"));
     blocking(move || {
-        services.jobs.store().process_state().map_err(|error| unavailable(error.to_string()))?;
+        services.jobs.store().check().map_err(|error| unavailable(error.to_string()))?;
         elephant_fs::free_bytes(services.workspace.path()).map_err(|error| unavailable(error.to_string()))?;
         Ok(Reply(Health { status: "ok" }))
     })

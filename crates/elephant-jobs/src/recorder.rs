@@ -1,0 +1,244 @@
+//! Keeps the store true while jobs run: writes their ends, the process state and loss curves, and makes up for it when
+//! the store was away.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crate::{Activity, JobRecord, JobsError, LossPoint, StateStore, record::unix_now, running::RunningJobs};
+
+/// How often the store is looked at.
+const TICK: Duration = Duration::from_millis(500);
+/// How often growing loss curves are written.
+const CURVE_INTERVAL: Duration = Duration::from_secs(5);
+/// Ends that are kept while the store is away. Only jobs that were recorded can end, so there are hardly ever as many.
+const MAX_ENDS: usize = 10_000;
+
+/// Writes to the store what the running jobs do.
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    pub(crate) store: Arc<dyn StateStore>,
+    pub(crate) running: RunningJobs,
+    pending: Mutex<Pending>,
+    wake: Condvar,
+    /// Held while records of running and ended jobs are written, so that an older one never overwrites a newer one. What
+    /// it guards: whether the jobs of an earlier process have been dealt with.
+    writer: Mutex<Recovered>,
+}
+
+#[derive(Debug)]
+struct Recovered(bool);
+
+#[derive(Debug)]
+struct Pending {
+    ends: VecDeque<End>,
+    activity_is_stale: bool,
+    /// The store failed; only the recorder's thread tries it until it works again.
+    outage: bool,
+    /// As the store counted when the running jobs were written to it last.
+    connections: u64,
+    curves_written: Instant,
+    closed: bool,
+}
+
+/// How a job ended, not yet in the store.
+#[derive(Debug)]
+pub(crate) struct End {
+    pub(crate) record: JobRecord,
+    pub(crate) losses: Option<Vec<LossPoint>>,
+}
+
+impl Recorder {
+    pub(crate) fn new(store: Arc<dyn StateStore>) -> Self {
+        let pending = Pending {
+            ends: VecDeque::new(),
+            activity_is_stale: false,
+            outage: false,
+            connections: store.connections(),
+            curves_written: Instant::now(),
+            closed: false,
+        };
+        Self {
+            store,
+            running: RunningJobs::default(),
+            pending: Mutex::new(pending),
+            wake: Condvar::new(),
+            writer: Mutex::new(Recovered(false)),
+        }
+    }
+
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Recovered> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Marks the jobs that a killed server left running, once, before any job of this process is recorded.
+    pub(crate) fn recover(&self) -> Result<(), JobsError> {
+        let mut recovered = self.writer();
+        if recovered.0 {
+            return Ok(());
+        }
+        for job in self.store.interrupt_running(unix_now())? {
+            tracing::warn!(
+                job = job.id,
+                kind = job.kind,
+                subject = job.subject,
+                "interrupted when the server was killed"
+            );
+        }
+        self.store.set_activity(self.running.activity())?;
+        recovered.0 = true;
+        Ok(())
+    }
+
+    /// Writes what the running jobs amount to, now or, when the store fails, later.
+    pub(crate) fn write_activity(&self) {
+        let writer = self.writer();
+        self.write_activity_as(&writer, self.running.activity());
+    }
+
+    /// Writes what clients shall see until a job begins or ends.
+    pub(crate) fn show_activity(&self, activity: Activity) {
+        self.write_activity_as(&self.writer(), activity);
+    }
+
+    fn write_activity_as(&self, _writer: &MutexGuard<'_, Recovered>, activity: Activity) {
+        if self.pending().outage {
+            self.pending().activity_is_stale = true;
+        } else if let Err(error) = self.store.set_activity(activity) {
+            self.pending().activity_is_stale = true;
+            self.failed(&error);
+        }
+    }
+
+    /// Records the end of the job at `ticket` and frees its place.
+    pub(crate) fn end(&self, ticket: u64, end: End) {
+        let writer = self.writer();
+        if self.pending().outage {
+            self.keep(end);
+        } else if let Err(error) = self.write_end(&end) {
+            self.keep(end);
+            self.failed(&error);
+        }
+        self.running.remove(ticket);
+        self.write_activity_as(&writer, self.running.activity());
+    }
+
+    /// As [`end`](Self::end), by the recorder's thread: for callers that must not wait.
+    pub(crate) fn end_later(&self, ticket: u64, end: End) {
+        self.keep(end);
+        self.running.remove(ticket);
+        self.pending().activity_is_stale = true;
+        self.wake.notify_all();
+    }
+
+    fn keep(&self, end: End) {
+        let mut pending = self.pending();
+        if pending.ends.len() == MAX_ENDS
+            && let Some(lost) = pending.ends.pop_front()
+        {
+            tracing::error!(job = lost.record.id, status = lost.record.status, "the end of a job is not recorded");
+        }
+        pending.ends.push_back(end);
+    }
+
+    fn write_end(&self, end: &End) -> Result<(), JobsError> {
+        if let Some(losses) = &end.losses {
+            self.store.save_losses(end.record.id, losses)?;
+        }
+        self.store.save_job(&end.record)
+    }
+
+    fn failed(&self, error: &JobsError) {
+        let mut pending = self.pending();
+        if !std::mem::replace(&mut pending.outage, true) {
+            tracing::error!(%error, "the state is not recorded; jobs go on, and it will be when that is possible again");
+        }
+    }
+
+    /// The recorder's thread, until [`close`](Self::close).
+    pub(crate) fn run(&self) {
+        loop {
+            let mut pending = self.pending();
+            let has_work = !pending.outage && (pending.activity_is_stale || !pending.ends.is_empty());
+            if !has_work && !pending.closed {
+                let waited = self.wake.wait_timeout(pending, TICK);
+                pending = waited.unwrap_or_else(PoisonError::into_inner).0;
+            }
+            let closed = pending.closed;
+            drop(pending);
+            match self.attend() {
+                Ok(()) if std::mem::take(&mut self.pending().outage) => tracing::info!("the state is recorded again"),
+                Ok(()) => {}
+                Err(error) => self.failed(&error),
+            }
+            if closed {
+                return;
+            }
+        }
+    }
+
+    /// Brings the store up to date.
+    fn attend(&self) -> Result<(), JobsError> {
+        self.store.check()?;
+        self.recover()?;
+        let connections = self.store.connections();
+        if std::mem::replace(&mut self.pending().connections, connections) != connections {
+            self.write_running().inspect_err(|_| self.pending().connections = 0)?;
+        }
+        self.write_ends()?;
+        self.write_curves()
+    }
+
+    /// A store that was restarted may have forgotten the running jobs.
+    fn write_running(&self) -> Result<(), JobsError> {
+        let _writer = self.writer();
+        for job in self.running.recorded() {
+            self.store.save_job(&job.record)?;
+        }
+        self.pending().activity_is_stale = true;
+        Ok(())
+    }
+
+    fn write_ends(&self) -> Result<(), JobsError> {
+        let _writer = self.writer();
+        loop {
+            // Taken out while it is written, so that no lock is held meanwhile.
+            let Some(end) = self.pending().ends.pop_front() else { break };
+            if let Err(error) = self.write_end(&end) {
+                self.pending().ends.push_front(end);
+                return Err(error);
+            }
+        }
+        if std::mem::take(&mut self.pending().activity_is_stale) {
+            let written = self.store.set_activity(self.running.activity());
+            written.inspect_err(|_| self.pending().activity_is_stale = true)?;
+        }
+        Ok(())
+    }
+
+    fn write_curves(&self) -> Result<(), JobsError> {
+        if self.pending().curves_written.elapsed() < CURVE_INTERVAL {
+            return Ok(());
+        }
+        for job in self.running.recorded() {
+            if let Some(losses) = job.monitor.take_unsaved_losses() {
+                let saved = self.store.save_losses(job.record.id, &losses);
+                saved.inspect_err(|_| job.monitor.losses_are_unsaved())?;
+            }
+        }
+        self.pending().curves_written = Instant::now();
+        Ok(())
+    }
+
+    /// Ends the recorder's thread after one more attempt to write what is pending.
+    pub(crate) fn close(&self) {
+        self.pending().closed = true;
+        self.wake.notify_all();
+    }
+}

@@ -1,0 +1,109 @@
+//! The jobs that run in this process. Never locked while a store is waited for, so that an abort is immediate.
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
+
+use elephant_types::CancelToken;
+use tokio::sync::watch;
+
+use crate::{Activity, JobKind, JobRecord, JobsError, ProcessState, monitor::Monitor};
+
+/// All running jobs.
+#[derive(Debug, Default)]
+pub(crate) struct RunningJobs {
+    entries: Mutex<Vec<Running>>,
+    tickets: AtomicU64,
+}
+
+/// One running job.
+#[derive(Debug)]
+struct Running {
+    ticket: u64,
+    kind: JobKind,
+    cancel: CancelToken,
+    cancelled: watch::Sender<bool>,
+    /// None until the job is recorded.
+    recorded: Option<Recorded>,
+}
+
+/// What exists once the job has a number.
+#[derive(Clone, Debug)]
+pub(crate) struct Recorded {
+    pub(crate) record: JobRecord,
+    pub(crate) monitor: Arc<Monitor>,
+}
+
+/// A place among the running jobs.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) ticket: u64,
+    pub(crate) cancel: CancelToken,
+    pub(crate) cancelled: watch::Receiver<bool>,
+}
+
+impl RunningJobs {
+    /// No step under this lock leaves the list half changed.
+    fn entries(&self) -> MutexGuard<'_, Vec<Running>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for a job of `kind`, unless it excludes one that has a place already.
+    pub(crate) fn reserve(&self, kind: JobKind) -> Result<Place, JobsError> {
+        let mut entries = self.entries();
+        if let Some(other) = entries.iter().find(|other| kind.is_exclusive() && other.kind.is_exclusive()) {
+            return Err(JobsError::Busy(other.kind.as_str()));
+        }
+        let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
+        let cancel = CancelToken::default();
+        let (sender, receiver) = watch::channel(false);
+        entries.push(Running { ticket, kind, cancel: cancel.clone(), cancelled: sender, recorded: None });
+        Ok(Place { ticket, cancel, cancelled: receiver })
+    }
+
+    pub(crate) fn record(&self, ticket: u64, recorded: Recorded) {
+        if let Some(entry) = self.entries().iter_mut().find(|entry| entry.ticket == ticket) {
+            entry.recorded = Some(recorded);
+        }
+    }
+
+    pub(crate) fn remove(&self, ticket: u64) {
+        self.entries().retain(|entry| entry.ticket != ticket);
+    }
+
+    pub(crate) fn cancel(&self, concerned: impl Fn(JobKind) -> bool) {
+        self.entries().iter().filter(|entry| concerned(entry.kind)).for_each(Running::stop);
+    }
+
+    /// Whether there is a job `id`, which is then asked to stop.
+    pub(crate) fn cancel_job(&self, id: i64) -> Option<JobRecord> {
+        let entries = self.entries();
+        let recorded = |entry: &Running| entry.recorded.as_ref().map(|recorded| recorded.record.clone());
+        let (entry, record) = entries.iter().find_map(|entry| {
+            let record = recorded(entry)?;
+            (record.id == id).then_some((entry, record))
+        })?;
+        entry.stop();
+        Some(record)
+    }
+
+    pub(crate) fn recorded(&self) -> Vec<Recorded> {
+        self.entries().iter().filter_map(|entry| entry.recorded.clone()).collect()
+    }
+
+    /// What the jobs that are recorded amount to.
+    pub(crate) fn activity(&self) -> Activity {
+        let entries = self.entries();
+        let recorded = || entries.iter().filter(|entry| entry.recorded.is_some()).map(|entry| entry.kind);
+        let state = recorded().map(JobKind::process_state).max().unwrap_or(ProcessState::Idle);
+        Activity { state, updating_labels: recorded().any(|kind| kind == JobKind::Update) }
+    }
+}
+
+impl Running {
+    fn stop(&self) {
+        self.cancel.cancel();
+        self.cancelled.send_replace(true);
+    }
+}

@@ -1,0 +1,280 @@
+//! The embedded state: one SQLite file in the workspace, written ahead, so that it survives kill -9.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use rusqlite::{Connection, OptionalExtension, params, types::ToSql};
+
+use super::{Activity, KEPT_CURVES, KEPT_JOBS, StateStore, losses_from_text, losses_to_text};
+use crate::{JobFilter, JobKind, JobRecord, JobStatus, JobsError, LossPoint, ProcessState, TrainingParameters};
+
+/// Each brings the file from the form of its index to the next; `PRAGMA user_version` counts them. Files of form 0 may
+/// have the first tables already.
+const MIGRATIONS: [&str; 2] = [
+    "CREATE TABLE IF NOT EXISTS settings (key TEXT PRIMARY KEY, value ANY) STRICT;
+     CREATE TABLE IF NOT EXISTS jobs (
+         id INTEGER PRIMARY KEY AUTOINCREMENT,
+         kind TEXT NOT NULL,
+         subject TEXT NOT NULL,
+         status TEXT NOT NULL,
+         error TEXT
+     ) STRICT;
+     CREATE INDEX IF NOT EXISTS jobs_by_status ON jobs (status);",
+    "ALTER TABLE jobs ADD COLUMN begun_at REAL;
+     ALTER TABLE jobs ADD COLUMN ended_at REAL;
+     CREATE TABLE losses (job INTEGER PRIMARY KEY, points TEXT NOT NULL) STRICT;
+     INSERT INTO settings VALUES ('last_job', (SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'jobs'))
+         ON CONFLICT (key) DO NOTHING;",
+];
+
+/// An SQLite database.
+#[derive(Debug)]
+pub struct SqliteStore {
+    path: PathBuf,
+    connection: Mutex<Connection>,
+}
+
+impl SqliteStore {
+    /// Opens the database at `path`, making it when it is missing and bringing it to the newest form.
+    ///
+    /// # Errors
+    /// When the file is not such a database, is of a later version, or cannot be written.
+    pub fn open(path: &Path) -> Result<Self, JobsError> {
+        let mut connection = Connection::open(path).map_err(JobsError::database("open the file"))?;
+        connection
+            .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA busy_timeout = 5000;")
+            .map_err(JobsError::database("set up the journal"))?;
+        migrate(&mut connection)?;
+        Ok(Self { path: path.to_owned(), connection: Mutex::new(connection) })
+    }
+
+    /// A panic between two statements leaves no transaction open, so a poisoned lock is still good.
+    fn connection(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, operation: &'static str, settings: &[(&str, &dyn ToSql)]) -> Result<(), JobsError> {
+        let mut connection = self.connection();
+        let mut write = || {
+            let transaction = connection.transaction()?;
+            for (key, value) in settings {
+                transaction.execute(
+                    "INSERT INTO settings VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = ?2",
+                    params![key, value],
+                )?;
+            }
+            transaction.commit()
+        };
+        write().map_err(JobsError::database(operation))
+    }
+
+    fn get<T: rusqlite::types::FromSql>(&self, operation: &'static str, key: &str) -> Result<Option<T>, JobsError> {
+        self.connection()
+            .query_row("SELECT value FROM settings WHERE key = ?1", [key], |row| row.get(0))
+            .optional()
+            .map(Option::flatten)
+            .map_err(JobsError::database(operation))
+    }
+}
+
+fn migrate(connection: &mut Connection) -> Result<(), JobsError> {
+    let known = MIGRATIONS.len() as i64;
+    let mut run = || {
+        // Two processes that open the same file take turns.
+        let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let found: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        for migration in MIGRATIONS.iter().skip(found.max(0) as usize) {
+            transaction.execute_batch(migration)?;
+        }
+        if found < known {
+            transaction.pragma_update(None, "user_version", known)?;
+        }
+        transaction.commit()?;
+        Ok(found)
+    };
+    let found = run().map_err(JobsError::database("bring the tables to the newest form"))?;
+    if found > known { Err(JobsError::NewerDatabase { found, known }) } else { Ok(()) }
+}
+
+impl StateStore for SqliteStore {
+    fn description(&self) -> String {
+        format!("SQLite file {}", self.path.display())
+    }
+
+    fn check(&self) -> Result<(), JobsError> {
+        self.process_state().map(drop)
+    }
+
+    fn connections(&self) -> u64 {
+        1
+    }
+
+    fn process_state(&self) -> Result<ProcessState, JobsError> {
+        let state = self.get("read the process state", "state")?;
+        Ok(state.and_then(ProcessState::from_number).unwrap_or(ProcessState::Idle))
+    }
+
+    fn set_activity(&self, activity: Activity) -> Result<(), JobsError> {
+        let (state, updating) = (activity.state as i64, activity.updating_labels.then_some(1));
+        self.set("write the process state", &[("state", &state), ("update_ongoing_seg", &updating)])
+    }
+
+    fn training_parameters(&self) -> Result<TrainingParameters, JobsError> {
+        let operation = "read the training parameters";
+        Ok(TrainingParameters {
+            learning_rate: self.get(operation, "lr")?,
+            crop_count: self.get(operation, "n_crops")?,
+        })
+    }
+
+    fn set_training_parameters(&self, parameters: TrainingParameters) -> Result<(), JobsError> {
+        let rate = parameters.learning_rate.as_ref().map(|rate| ("lr", rate as &dyn ToSql));
+        let count = parameters.crop_count.as_ref().map(|count| ("n_crops", count as &dyn ToSql));
+        let settings: Vec<_> = rate.into_iter().chain(count).collect();
+        self.set("write the training parameters", &settings)
+    }
+
+    fn live_timepoint(&self) -> Result<Option<u64>, JobsError> {
+        let timepoint: Option<i64> = self.get("read the live timepoint", "timepoint")?;
+        Ok(timepoint.and_then(|timepoint| u64::try_from(timepoint).ok()))
+    }
+
+    fn set_live_timepoint(&self, timepoint: Option<u64>) -> Result<(), JobsError> {
+        self.set("write the live timepoint", &[("timepoint", &timepoint.map(|timepoint| timepoint as i64))])
+    }
+
+    fn new_job_id(&self) -> Result<i64, JobsError> {
+        self.connection()
+            .query_row(
+                "INSERT INTO settings VALUES ('last_job', 1)
+                 ON CONFLICT (key) DO UPDATE SET value = value + 1 RETURNING value",
+                [],
+                |row| row.get(0),
+            )
+            .map_err(JobsError::database("number a job"))
+    }
+
+    fn save_job(&self, job: &JobRecord) -> Result<(), JobsError> {
+        let mut connection = self.connection();
+        let mut write = || {
+            let transaction = connection.transaction()?;
+            transaction.execute(
+                "INSERT OR REPLACE INTO jobs (id, kind, subject, status, error, begun_at, ended_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                params![job.id, job.kind, job.subject, job.status, job.error, job.begun_at, job.ended_at],
+            )?;
+            transaction.execute("DELETE FROM jobs WHERE id <= ?1", [job.id - KEPT_JOBS])?;
+            transaction.commit()
+        };
+        write().map_err(JobsError::database("record a job"))
+    }
+
+    fn interrupt_running(&self, ended_at: f64) -> Result<Vec<JobRecord>, JobsError> {
+        let connection = self.connection();
+        let update = format!("UPDATE jobs SET status = ?1, ended_at = ?2 WHERE status = ?3 RETURNING {COLUMNS}");
+        let read = || {
+            let mut statement = connection.prepare(&update)?;
+            let (interrupted, running) = (JobStatus::Interrupted.as_str(), JobStatus::Running.as_str());
+            statement.query_map(params![interrupted, ended_at, running], record)?.collect::<Result<Vec<_>, _>>()
+        };
+        let mut jobs: Vec<JobRecord> = read().map_err(JobsError::database("find interrupted jobs"))?;
+        jobs.sort_by_key(|job| job.id);
+        Ok(jobs)
+    }
+
+    fn job(&self, id: i64) -> Result<Option<JobRecord>, JobsError> {
+        self.connection()
+            .query_row(&format!("SELECT {COLUMNS} FROM jobs WHERE id = ?1"), [id], record)
+            .optional()
+            .map_err(JobsError::database("read a job"))
+    }
+
+    fn jobs(&self, filter: JobFilter) -> Result<Vec<JobRecord>, JobsError> {
+        let connection = self.connection();
+        let query = format!(
+            "SELECT {COLUMNS} FROM jobs WHERE (?1 IS NULL OR kind = ?1) AND (?2 IS NULL OR status = ?2)
+             ORDER BY id DESC LIMIT ?3"
+        );
+        let read = || {
+            let mut statement = connection.prepare(&query)?;
+            let (kind, status) = (filter.kind.map(JobKind::as_str), filter.status.map(JobStatus::as_str));
+            statement.query_map(params![kind, status, filter.limit], record)?.collect::<Result<Vec<_>, _>>()
+        };
+        read().map_err(JobsError::database("list the jobs"))
+    }
+
+    fn save_losses(&self, job: i64, losses: &[LossPoint]) -> Result<(), JobsError> {
+        let mut connection = self.connection();
+        let mut write = || {
+            let transaction = connection.transaction()?;
+            transaction
+                .execute("INSERT OR REPLACE INTO losses VALUES (?1, ?2)", params![job, losses_to_text(losses)])?;
+            transaction.execute(
+                "DELETE FROM losses WHERE job NOT IN (SELECT job FROM losses ORDER BY job DESC LIMIT ?1)",
+                [KEPT_CURVES as i64],
+            )?;
+            transaction.commit()
+        };
+        write().map_err(JobsError::database("write a loss curve"))
+    }
+
+    fn losses(&self, job: i64) -> Result<Vec<LossPoint>, JobsError> {
+        let text: Option<String> = self
+            .connection()
+            .query_row("SELECT points FROM losses WHERE job = ?1", [job], |row| row.get(0))
+            .optional()
+            .map_err(JobsError::database("read a loss curve"))?;
+        Ok(losses_from_text(text.as_deref()))
+    }
+}
+
+const COLUMNS: &str = "id, kind, subject, status, error, begun_at, ended_at";
+
+fn record(row: &rusqlite::Row<'_>) -> rusqlite::Result<JobRecord> {
+    Ok(JobRecord {
+        id: row.get(0)?,
+        kind: row.get(1)?,
+        subject: row.get(2)?,
+        status: row.get(3)?,
+        error: row.get(4)?,
+        begun_at: row.get(5)?,
+        ended_at: row.get(6)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_the_first_form_is_taken_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("elephant.db");
+        let old = Connection::open(&path).unwrap();
+        old.execute_batch(MIGRATIONS[0]).unwrap();
+        old.execute_batch(
+            "INSERT INTO settings VALUES ('lr', 0.25), ('state', 1);
+             INSERT INTO jobs (kind, subject, status) VALUES ('predict', 'a', 'completed'), ('reset', 'b', 'running');
+             DELETE FROM jobs WHERE id = 1;",
+        )
+        .unwrap();
+        drop(old);
+        for _ in 0..2 {
+            let store = SqliteStore::open(&path).unwrap();
+            assert_eq!(store.training_parameters().unwrap().learning_rate, Some(0.25));
+            let job = store.job(2).unwrap().unwrap();
+            assert_eq!((job.subject.as_str(), job.begun_at), ("b", None));
+        }
+        assert_eq!(SqliteStore::open(&path).unwrap().new_job_id().unwrap(), 3, "numbers go on");
+    }
+
+    #[test]
+    fn a_file_of_a_later_version_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("elephant.db");
+        Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+        assert!(matches!(SqliteStore::open(&path), Err(JobsError::NewerDatabase { found: 99, .. })));
+    }
+}

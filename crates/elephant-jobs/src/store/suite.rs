@@ -1,0 +1,194 @@
+//! One suite for every store, on a real SQLite file and on a real Redis.
+
+use elephant_testkit::RedisServer;
+
+use super::*;
+use crate::{JobKind, JobStatus, record::unix_now};
+
+#[test]
+fn sqlite() {
+    let folder = tempfile::tempdir().unwrap();
+    suite(&|| SqliteStore::open(&folder.path().join("elephant.db")).unwrap());
+}
+
+#[test]
+fn redis() {
+    let Some(server) = RedisServer::start() else { return };
+    suite(&|| RedisStore::open(&server.url(), "test").unwrap());
+}
+
+#[test]
+fn redis_that_was_restarted() {
+    let Some(mut server) = RedisServer::start() else { return };
+    let store = RedisStore::open(&server.url(), "test").unwrap();
+    let first = store.new_job_id().unwrap();
+    store.save_job(&record(first, JobKind::Train, JobStatus::Running)).unwrap();
+    server.kill();
+    let error = store.check().unwrap_err();
+    assert!(matches!(error, JobsError::RedisUnreachable { .. }), "{error}");
+    server.restart();
+    while store.check().is_err() {}
+    assert!(store.connections() >= 2);
+    assert_eq!(store.job(first).unwrap(), None, "it forgets, without a file");
+    assert!(store.new_job_id().unwrap() > first, "and its numbers are not given out again");
+    // A connection that was open when Redis was restarted is replaced unseen.
+    server.kill();
+    server.restart();
+    store.check().unwrap();
+}
+
+#[test]
+fn redis_that_hangs() {
+    let Some(server) = RedisServer::start() else { return };
+    let store = RedisStore::open(&server.url(), "test").unwrap();
+    store.check().unwrap();
+    server.pause();
+    let begun = std::time::Instant::now();
+    let error = store.check().unwrap_err().to_string();
+    assert!(error.contains("no reply within 1s"), "{error}");
+    assert!(store.check().is_err());
+    assert!(begun.elapsed().as_secs() < 4);
+    server.resume();
+    while store.check().is_err() {}
+}
+
+#[test]
+fn redis_has_the_originals_keys() {
+    let Some(server) = RedisServer::start() else { return };
+    let store = RedisStore::open(&server.url(), "test").unwrap();
+    store.set_activity(Activity { state: ProcessState::Wait, updating_labels: true }).unwrap();
+    store.set_training_parameters(TrainingParameters { learning_rate: Some(1.0), crop_count: Some(5) }).unwrap();
+    store.set_live_timepoint(Some(7)).unwrap();
+    let get = |key| server.command(&["GET", key]);
+    let keys = ["state", "update_ongoing_seg", "lr", "n_crops", "timepoint"];
+    assert_eq!(keys.map(get), ["2", "1", "1.0", "5", "7"]);
+    store.set_activity(Activity { state: ProcessState::Idle, updating_labels: false }).unwrap();
+    assert_eq!(server.command(&["EXISTS", "update_ongoing_seg"]), "0");
+    for (key, value) in [("state", "x"), ("lr", "nan"), ("n_crops", "-1"), ("timepoint", "")] {
+        server.command(&["SET", key, value]);
+    }
+    assert_eq!(store.process_state().unwrap(), ProcessState::Idle);
+    assert_eq!(store.training_parameters().unwrap(), TrainingParameters::default());
+    assert_eq!(store.live_timepoint().unwrap(), None);
+    server.command(&["SET", "lr", "1e-05"]);
+    assert_eq!(store.training_parameters().unwrap().learning_rate, Some(1e-5));
+}
+
+#[test]
+fn addresses_of_redis() {
+    for url in ["localhost:6379", "http://localhost", "redis://", "redis://host:99999", "redis://host/x", ""] {
+        assert!(matches!(RedisStore::open(url, "test"), Err(JobsError::RedisAddress { .. })), "{url}");
+    }
+    let store = RedisStore::open("redis://:secret@127.0.0.1:1/3", "test").unwrap();
+    assert_eq!(store.description(), "Redis at 127.0.0.1:1/3");
+    assert!(!store.check().unwrap_err().to_string().contains("secret"));
+    assert!(!format!("{store:?}").contains("secret"));
+}
+
+fn record(id: i64, kind: JobKind, status: JobStatus) -> JobRecord {
+    JobRecord {
+        id,
+        kind: kind.as_str().into(),
+        subject: "lab/fly \"1\"".into(),
+        status: status.as_str().into(),
+        error: None,
+        begun_at: Some(unix_now()),
+        ended_at: None,
+    }
+}
+
+/// What each store has to do; `open` opens the same one again.
+fn suite<S: StateStore>(open: &dyn Fn() -> S) {
+    let store = open();
+    store.check().unwrap();
+    assert!(store.connections() >= 1);
+    settings(&store);
+    jobs(&store);
+    losses(&store);
+    forgetting(&store);
+    drop(store);
+    after_opening_again(&open());
+}
+
+fn settings(store: &dyn StateStore) {
+    assert_eq!(store.process_state().unwrap(), ProcessState::Idle);
+    for state in [ProcessState::Wait, ProcessState::Idle, ProcessState::Run] {
+        store.set_activity(Activity { state, updating_labels: state == ProcessState::Wait }).unwrap();
+        assert_eq!(store.process_state().unwrap(), state);
+    }
+    assert_eq!(store.training_parameters().unwrap(), TrainingParameters::default());
+    store.set_training_parameters(TrainingParameters::default()).unwrap();
+    store.set_training_parameters(TrainingParameters { learning_rate: Some(1e-7), crop_count: None }).unwrap();
+    store.set_training_parameters(TrainingParameters { learning_rate: None, crop_count: Some(9) }).unwrap();
+    let both = TrainingParameters { learning_rate: Some(1e-7), crop_count: Some(9) };
+    assert_eq!(store.training_parameters().unwrap(), both);
+    assert_eq!(store.live_timepoint().unwrap(), None);
+    store.set_live_timepoint(Some(12)).unwrap();
+    assert_eq!(store.live_timepoint().unwrap(), Some(12));
+    store.set_live_timepoint(None).unwrap();
+    assert_eq!(store.live_timepoint().unwrap(), None);
+}
+
+fn jobs(store: &dyn StateStore) {
+    assert_eq!(store.jobs(JobFilter::newest(9)).unwrap(), []);
+    assert_eq!(store.job(1).unwrap(), None);
+    let mut records = Vec::new();
+    for kind in JobKind::ALL {
+        let mut job = record(store.new_job_id().unwrap(), kind, JobStatus::Running);
+        store.save_job(&job).unwrap();
+        assert_eq!(store.job(job.id).unwrap(), Some(job.clone()));
+        if kind != JobKind::Train {
+            job.status = JobStatus::Failed.as_str().into();
+            job.error = Some("grün\n{}".into());
+            job.ended_at = Some(unix_now());
+            store.save_job(&job).unwrap();
+            store.save_job(&job).unwrap();
+        }
+        records.insert(0, job);
+    }
+    assert!(records.windows(2).all(|pair| pair[0].id == pair[1].id + 1), "numbers count up");
+    assert_eq!(store.jobs(JobFilter::newest(9)).unwrap(), records);
+    assert_eq!(store.jobs(JobFilter::newest(2)).unwrap(), records[..2]);
+    assert_eq!(store.jobs(JobFilter::newest(0)).unwrap(), []);
+    let resets = JobFilter { kind: Some(JobKind::Reset), ..JobFilter::newest(9) };
+    assert_eq!(store.jobs(resets).unwrap(), records[2..3]);
+    let failed = JobFilter { status: Some(JobStatus::Failed), ..JobFilter::newest(3) };
+    assert_eq!(store.jobs(failed).unwrap(), records[1..4]);
+    assert_eq!(store.jobs(JobFilter { status: Some(JobStatus::Running), ..resets }).unwrap(), []);
+}
+
+fn losses(store: &dyn StateStore) {
+    assert_eq!(store.losses(1).unwrap(), []);
+    let point = |step| LossPoint { step, loss: Some(0.1 + step as f64), parts: [("nll".into(), None)].into() };
+    for count in [3, 5] {
+        let points: Vec<_> = (1..=count).map(point).collect();
+        store.save_losses(1, &points).unwrap();
+        assert_eq!(store.losses(1).unwrap(), points);
+    }
+}
+
+fn forgetting(store: &dyn StateStore) {
+    let running = store.jobs(JobFilter { status: Some(JobStatus::Running), ..JobFilter::newest(9) }).unwrap();
+    assert_eq!(running.len(), 1);
+    let last = running[0].id + 300;
+    while store.new_job_id().unwrap() < last {}
+    store.save_job(&record(last, JobKind::Predict, JobStatus::Completed)).unwrap();
+    let found = store.jobs(JobFilter { kind: Some(JobKind::Train), ..JobFilter::newest(1) }).unwrap();
+    assert_eq!(found, running, "it is found behind a gap");
+    for job in 0..KEPT_CURVES as i64 + 5 {
+        store.save_losses(job + 10, &[]).unwrap();
+    }
+    assert_eq!(store.losses(1).unwrap(), [], "old curves go");
+}
+
+fn after_opening_again(store: &dyn StateStore) {
+    assert_eq!(store.process_state().unwrap(), ProcessState::Run, "the store does not judge");
+    assert_eq!(store.training_parameters().unwrap().crop_count, Some(9));
+    let interrupted = store.interrupt_running(1.5).unwrap();
+    assert_eq!(interrupted.len(), 1);
+    let job = &interrupted[0];
+    assert_eq!((job.kind.as_str(), job.status.as_str(), job.ended_at), ("train", "interrupted", Some(1.5)));
+    assert_eq!(store.job(job.id).unwrap().as_ref(), Some(job));
+    assert_eq!(store.interrupt_running(2.5).unwrap(), [], "told once");
+    assert!(store.new_job_id().unwrap() > job.id);
+}

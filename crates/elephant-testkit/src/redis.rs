@@ -1,0 +1,136 @@
+//! A Redis of a test's own, which may be killed, paused and started again.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+};
+
+use tempfile::TempDir;
+
+/// The address that `make test` sets: without it, and without a `redis-server` on this machine, tests on Redis are
+/// skipped.
+const ADDRESS: &str = "ELEPHANT_TEST_REDIS_URL";
+
+/// A running `redis-server` that listens on a Unix socket only; killed when dropped.
+pub struct RedisServer {
+    folder: TempDir,
+    child: Child,
+}
+
+impl RedisServer {
+    /// Starts one with nothing in it; `None`, said on standard error, where this machine has no Redis.
+    ///
+    /// # Panics
+    /// When `make test` says that there is a Redis, and there is none.
+    pub fn start() -> Option<Self> {
+        let is_installed = Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_ok();
+        if !is_installed {
+            assert!(std::env::var_os(ADDRESS).is_none(), "{ADDRESS} is set, but redis-server is not installed");
+            eprintln!("skipped: redis-server is not on this machine; `make test` installs it");
+            return None;
+        }
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let child = spawn(&folder);
+        let server = Self { folder, child };
+        server.wait_until_it_answers();
+        Some(server)
+    }
+
+    /// Its address.
+    pub fn url(&self) -> String {
+        format!("redis+unix://{}", self.socket().display())
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("redis.sock")
+    }
+
+    /// `kill -9`: what was not [saved](Self::save) is lost.
+    ///
+    /// # Panics
+    /// When it cannot be killed.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("it is our child");
+        self.child.wait().expect("it is our child");
+    }
+
+    /// Starts it again, after [`kill`](Self::kill), with what was saved last.
+    pub fn restart(&mut self) {
+        self.child = spawn(&self.folder);
+        self.wait_until_it_answers();
+    }
+
+    /// Writes all data to a file, which a restart reads.
+    pub fn save(&self) {
+        assert_eq!(self.command(&["SAVE"]), "OK");
+    }
+
+    /// Lets it hang: connections come about, and no reply arrives.
+    pub fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Ends [`pause`](Self::pause).
+    pub fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args([signal, &self.child.id().to_string()]).status();
+        assert!(sent.expect("kill is everywhere").success());
+    }
+
+    /// A command's reply, when that is a word, a number or a text; empty for nothing.
+    ///
+    /// # Panics
+    /// When it is none of these.
+    pub fn command(&self, words: &[&str]) -> String {
+        self.ask(words).unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    }
+
+    fn ask(&self, words: &[&str]) -> std::io::Result<String> {
+        let mut stream = UnixStream::connect(self.socket())?;
+        write!(stream, "*{}\r\n", words.len())?;
+        for word in words {
+            write!(stream, "${}\r\n{word}\r\n", word.len())?;
+        }
+        let mut reader = BufReader::new(stream);
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        let line = line.trim_end();
+        match line.split_at_checked(1) {
+            Some(("+" | ":", value)) => Ok(value.to_owned()),
+            Some(("$", "-1")) => Ok(String::new()),
+            Some(("$", length)) => {
+                let mut text = vec![0; length.parse().map_err(std::io::Error::other)?];
+                reader.read_exact(&mut text)?;
+                String::from_utf8(text).map_err(std::io::Error::other)
+            }
+            _ => Err(std::io::Error::other(line.to_owned())),
+        }
+    }
+
+    fn wait_until_it_answers(&self) {
+        while self.ask(&["PING"]).is_err() {
+            std::thread::yield_now();
+        }
+    }
+}
+
+fn spawn(folder: &TempDir) -> Child {
+    let socket = folder.path().join("redis.sock");
+    let mut command = Command::new("redis-server");
+    command.args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"]).arg(socket);
+    command.arg("--dir").arg(folder.path()).stdin(Stdio::null()).stdout(Stdio::null());
+    command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"))
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        // Gone already after `kill`.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
