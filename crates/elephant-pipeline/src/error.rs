@@ -31,6 +31,9 @@ pub enum PipelineError {
     /// Voxels cannot be processed as asked.
     #[error(transparent)]
     Image(#[from] elephant_image::ImageError),
+    /// A tagged spot has no place in the image.
+    #[error(transparent)]
+    Spot(#[from] elephant_image::UndrawableSpot),
     /// A checkpoint file cannot be read or written.
     #[error(transparent)]
     Checkpoint(#[from] elephant_checkpoint::CheckpointError),
@@ -42,7 +45,7 @@ pub enum PipelineError {
 impl Coded for PipelineError {
     fn code(&self) -> ErrorCode {
         match self {
-            Self::Invalid(_) => ErrorCode::InvalidArgument,
+            Self::Invalid(_) | Self::Spot(_) => ErrorCode::InvalidArgument,
             Self::NotFound(_) => ErrorCode::NotFound,
             Self::TooLarge(_) => ErrorCode::TooLarge,
             Self::Cancelled(_) => ErrorCode::Cancelled,

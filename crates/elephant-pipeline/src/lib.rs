@@ -1,4 +1,4 @@
-//! The use cases: generate a dataset, receive a movie, keep models, predict spots.
+//! The use cases: generate a dataset, receive a movie, keep models, predict spots, draw labels.
 //!
 //! Data goes one way, from the movie to the spots. What the use cases need from outside (the network, the download) is
 //! stated as small traits in this crate and joined to it in the server's `wiring`. Nothing here knows of HTTP.
@@ -7,7 +7,9 @@
 
 mod check;
 mod error;
+mod frames;
 mod generate;
+mod labels;
 mod memory;
 mod models;
 mod ports;
@@ -18,6 +20,7 @@ mod workspace;
 pub use check::{READY, check_dataset};
 pub use error::PipelineError;
 pub use generate::{GenerateOptions, Summary, generate_dataset};
+pub use labels::{Labels, UpdateLabels, label_centroids};
 pub use models::{ModelSource, Models, VersatileLocations};
 pub use ports::{ModelDownload, PortError, SegmentationModel};
 pub use predict::{CropBox, PredictRequest, Predictor};

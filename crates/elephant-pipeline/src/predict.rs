@@ -1,16 +1,20 @@
 //! One frame in, its cells out (contract sections 1.8 and 6).
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
-use elephant_image::{Dims, SpotOptions, find_spots, median_correction, normalize, resize_trilinear};
+use elephant_image::{Dims, SpotOptions, find_spots, resize_trilinear};
 use elephant_types::{
     DatasetName, KeepAxials, ModelName, NetworkKind, Numerics, ProbabilityOutput, SegmentationRequest, Spot,
     TaskContext, VoxelSize,
 };
-use elephant_volume::{Dataset, Store};
+use elephant_volume::Dataset;
 use ndarray::{Array3, Array4, Axis};
 
-use crate::{Models, PipelineError, SegmentationModel, Workspace, memory};
+use crate::{
+    Models, PipelineError, SegmentationModel, Workspace,
+    frames::{check_timepoint, normalized_frame, open_dataset},
+    memory,
+};
 
 /// Which frame to predict, and how.
 #[derive(Clone, Debug, PartialEq)]
@@ -158,18 +162,8 @@ impl Predictor {
     }
 
     fn open(&self, request: &PredictRequest) -> Result<Dataset, PipelineError> {
-        let folder = self.workspace.dataset(&request.dataset)?;
         let name = &request.dataset;
-        if !folder.join("imgs.zarr").is_dir() {
-            return Err(PipelineError::NotFound(format!(
-                "the dataset {name} does not exist; upload its movie and make it with POST /dataset/generate"
-            )));
-        }
-        for store in Store::ALL {
-            // A store that is a link to the outside is refused.
-            self.workspace.datasets().resolve(AsRef::<Path>::as_ref(name).join(store.folder()))?;
-        }
-        let dataset = Dataset::open(&folder)?;
+        let dataset = open_dataset(&self.workspace, name)?;
         if dataset.is_3d() != request.is_3d {
             let dims = |is_3d| if is_3d { "3-D" } else { "2-D" };
             return Err(PipelineError::Invalid(format!(
@@ -179,13 +173,7 @@ impl Predictor {
                 dataset.is_3d()
             )));
         }
-        let count = dataset.timepoint_count();
-        if request.timepoint >= count {
-            return Err(PipelineError::NotFound(format!(
-                "the dataset {name} has no timepoint {}; it has {count}, counted from 0",
-                request.timepoint
-            )));
-        }
+        check_timepoint(&dataset, name, request.timepoint)?;
         Ok(dataset)
     }
 
@@ -274,11 +262,7 @@ fn prepare(
     crop: CropBox,
     input_shape: [usize; 3],
 ) -> Result<Array3<f32>, PipelineError> {
-    let mut image = dataset.read_frame(request.timepoint, crop.origin, crop.size)?;
-    if request.use_median && request.is_3d {
-        median_correction(image.view_mut());
-    }
-    normalize(image.view_mut());
+    let image = normalized_frame(dataset, request.timepoint, crop.origin, crop.size, request.use_median)?;
     if image.shape() == input_shape {
         return Ok(image);
     }

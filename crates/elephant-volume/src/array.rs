@@ -153,12 +153,8 @@ impl ArrayStore {
     }
 
     /// A way to replace whole chunks.
-    ///
-    /// # Errors
-    /// When the array holds another type than `T`.
-    pub fn chunk_writer<T: Element>(&self) -> Result<ChunkWriter<'_, T>, VolumeError> {
-        self.check_access::<T>(&vec![0; self.shape().len()], &vec![0; self.shape().len()])?;
-        Ok(ChunkWriter::new(self, Buffers::new(&self.metadata)))
+    pub fn chunk_writer<T: Element>(&self) -> ChunkWriter<'_, T> {
+        ChunkWriter::new(self, Buffers::new(&self.metadata))
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -170,12 +166,18 @@ impl ArrayStore {
         self.metadata.fill
     }
 
+    pub(crate) fn check_type<T: Element>(&self) -> Result<(), VolumeError> {
+        if T::TYPE == self.data_type() {
+            return Ok(());
+        }
+        let reason = format!("it holds {:?}, not {:?}", self.data_type(), T::TYPE);
+        Err(VolumeError::Access { store: self.name.clone(), reason })
+    }
+
     /// Whether a box lies in the array and its elements are `T`.
     fn check_access<T: Element>(&self, start: &[usize], shape: &[usize]) -> Result<(), VolumeError> {
         let refuse = |reason| Err(VolumeError::Access { store: self.name.clone(), reason });
-        if T::TYPE != self.data_type() {
-            return refuse(format!("it holds {:?}, not {:?}", self.data_type(), T::TYPE));
-        }
+        self.check_type::<T>()?;
         let axes = self.shape().len();
         let inside = start.len() == axes
             && shape.len() == axes

@@ -29,11 +29,15 @@ impl<'a, T: Element> ChunkWriter<'a, T> {
     /// Replaces the chunk at this place in the grid of chunks by [`elements`](Self::elements).
     ///
     /// # Errors
-    /// When the place is outside the grid or the disk is full; the old chunk stays then.
+    /// When the place is outside the grid, the array holds another type than `T`, or the disk is full; the old chunk
+    /// stays then.
     pub fn replace(&mut self, chunk: &[usize]) -> Result<(), VolumeError> {
+        self.array.check_type::<T>()?;
         let fill = T::from_f64(self.array.fill());
-        let fill = bytemuck::bytes_of(&fill);
-        if self.buffers.elements.iter().all(|element| bytemuck::bytes_of(element) == fill) {
+        let elements: &[u8] = bytemuck::cast_slice(&self.buffers.elements);
+        // Every element is as the one before: a comparison of whole blocks.
+        let size = size_of::<T>();
+        if elements.starts_with(bytemuck::bytes_of(&fill)) && elements[size..] == elements[..elements.len() - size] {
             return self.array.remove_chunk(chunk);
         }
         self.array.check_chunk(chunk)?;

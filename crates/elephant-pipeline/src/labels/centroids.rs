@@ -1,0 +1,62 @@
+//! Where labels are: attributes of the label store, one for each labelled timepoint (contract section 6.7).
+
+use std::collections::BTreeMap;
+
+use elephant_volume::{Dataset, Store};
+use serde_json::{Value, json};
+
+use crate::PipelineError;
+
+/// The name of a timepoint's attribute is this and the timepoint.
+const PREFIX: &str = "label.indices.";
+
+/// The name of the attribute with the centroids of timepoint `t`.
+pub(super) fn key(t: usize) -> String {
+    format!("{PREFIX}{t}")
+}
+
+/// The timepoint of an attribute with centroids.
+pub(super) fn timepoint(key: &str) -> Option<usize> {
+    key.strip_prefix(PREFIX)?.parse().ok()
+}
+
+/// Centres (z, y, x) in voxels as the attribute has them: (y, x) in 2-D.
+pub(super) fn to_json(dataset: &Dataset, places: &[[usize; 3]]) -> Value {
+    let first = usize::from(!dataset.is_3d());
+    places.iter().map(|place| json!(place[first..])).collect()
+}
+
+/// Which timepoints have labels, and where: for each the centres (z, y, x) of its spots in whole voxels inside the image,
+/// in the order in which they were drawn; z is 0 in 2-D. The original's own labels are found too.
+///
+/// # Errors
+/// When the attributes of the label store are damaged.
+pub fn label_centroids(dataset: &Dataset) -> Result<BTreeMap<usize, Vec<[usize; 3]>>, PipelineError> {
+    let mut centroids = BTreeMap::new();
+    for (key, value) in dataset.store(Store::SegLabels).attributes()? {
+        let Some(t) = timepoint(&key).filter(|&t| t < dataset.timepoint_count()) else { continue };
+        let places: Option<Vec<_>> =
+            value.as_array().and_then(|places| places.iter().map(|place| place_in(dataset, place)).collect());
+        let Some(places) = places else {
+            let message = format!("the attribute {key} of seg_labels.zarr is no list of places; reset the labels");
+            return Err(PipelineError::Invalid(message));
+        };
+        if !places.is_empty() {
+            centroids.insert(t, places);
+        }
+    }
+    Ok(centroids)
+}
+
+/// A centre moved into the image; the original notes also those that are outside.
+fn place_in(dataset: &Dataset, place: &Value) -> Option<[usize; 3]> {
+    let numbers: Vec<i64> = place.as_array()?.iter().map(Value::as_i64).collect::<Option<_>>()?;
+    let [z, y, x] = match (dataset.is_3d(), numbers.as_slice()) {
+        (true, &[z, y, x]) => [z, y, x],
+        (false, &[y, x]) => [0, y, x],
+        _ => return None,
+    };
+    let inside = |number: i64, edge: usize| usize::try_from(number).unwrap_or(0).min(edge.saturating_sub(1));
+    let [depth, height, width] = dataset.frame_shape();
+    Some([inside(z, depth), inside(y, height), inside(x, width)])
+}

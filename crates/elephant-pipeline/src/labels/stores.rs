@@ -1,0 +1,132 @@
+//! The two stores that hold labels: classes, and the same as colours.
+
+use elephant_image::label_color;
+use elephant_types::TaskContext;
+use elephant_volume::{ArrayStore, ChunkWriter, Dataset, DatasetShape, Store};
+use ndarray::{ArrayViewMut2, s};
+use rayon::prelude::*;
+
+use super::drawing::Drawing;
+use crate::PipelineError;
+
+/// Red, green, blue.
+const CHANNELS: u8 = 3;
+
+/// The label stores of a dataset, whose chunks have the same edges.
+pub(super) struct LabelStores<'a> {
+    pub labels: &'a ArrayStore,
+    pub colors: &'a ArrayStore,
+    shape: DatasetShape,
+    /// Edges of a chunk, (y, x).
+    edges: [usize; 2],
+}
+
+/// Part of a plane that is a chunk of its own.
+#[derive(Clone, Copy)]
+struct Part {
+    z: usize,
+    /// Place in the grid of chunks, (y, x).
+    place: [usize; 2],
+}
+
+impl<'a> LabelStores<'a> {
+    /// The stores of a dataset.
+    ///
+    /// # Errors
+    /// When they are not cut into chunks as the original's are.
+    pub fn of(dataset: &'a Dataset) -> Result<Self, PipelineError> {
+        let (labels, colors) = (dataset.store(Store::SegLabels), dataset.store(Store::SegLabelsVis));
+        let &[.., y, x] = labels.chunks() else { return Err(wrong_chunks(labels)) };
+        let shape = dataset.shape();
+        let ones: &[usize] = if shape.is_3d { &[1, 1] } else { &[1] };
+        for (store, expected) in [(labels, [ones, &[y, x]].concat()), (colors, [ones, &[y, x, 1]].concat())] {
+            if store.chunks() != expected || y == 0 || x == 0 {
+                return Err(wrong_chunks(store));
+            }
+        }
+        Ok(Self { labels, colors, shape, edges: [y, x] })
+    }
+
+    /// Replaces all labels of timepoint `t` by the drawing, or removes them. Only chunks with labels have files.
+    ///
+    /// # Errors
+    /// When the disk is full or the task is cancelled. Some chunks may be replaced then.
+    pub fn replace(&self, t: usize, drawing: Option<&Drawing>, context: &TaskContext) -> Result<(), PipelineError> {
+        let writers = || (self.labels.chunk_writer(), self.colors.chunk_writer());
+        self.parts().into_par_iter().try_for_each_init(writers, |(labels, colors), part| {
+            context.check()?;
+            let (origin, size) = self.area(part);
+            match drawing {
+                Some(drawing) if !drawing.is_blank(part.z, origin, size) => {
+                    self.write(t, part, drawing, labels, colors)
+                }
+                _ => self.erase(t, part),
+            }
+        })
+    }
+
+    /// All parts of a frame.
+    fn parts(&self) -> Vec<Part> {
+        let [planes, height, width] = self.shape.frame;
+        let [rows, columns] = [height.div_ceil(self.edges[0]), width.div_ceil(self.edges[1])];
+        let plane = move |z| (0..rows).flat_map(move |y| (0..columns).map(move |x| Part { z, place: [y, x] }));
+        (0..planes).flat_map(plane).collect()
+    }
+
+    /// Where a part begins in its plane and its size inside the image, (y, x).
+    fn area(&self, part: Part) -> ([usize; 2], [usize; 2]) {
+        let [_, height, width] = self.shape.frame;
+        let origin = [part.place[0] * self.edges[0], part.place[1] * self.edges[1]];
+        (origin, [self.edges[0].min(height - origin[0]), self.edges[1].min(width - origin[1])])
+    }
+
+    /// The chunk of a part among the labels; the channel follows among the colours.
+    fn chunk(&self, t: usize, part: Part) -> Vec<usize> {
+        let [y, x] = part.place;
+        if self.shape.is_3d { vec![t, part.z, y, x] } else { vec![t, y, x] }
+    }
+
+    fn write(
+        &self,
+        t: usize,
+        part: Part,
+        drawing: &Drawing,
+        labels: &mut ChunkWriter<'_, u8>,
+        colors: &mut ChunkWriter<'_, u8>,
+    ) -> Result<(), PipelineError> {
+        let (origin, [height, width]) = self.area(part);
+        labels.elements().fill(0);
+        let mut plane =
+            ArrayViewMut2::from_shape(self.edges, labels.elements()).expect("a chunk's buffer has the chunk's size");
+        drawing.draw(part.z, origin, plane.slice_mut(s![..height, ..width]));
+        let mut chunk = self.chunk(t, part);
+        labels.replace(&chunk)?;
+        chunk.push(0);
+        for channel in 0..CHANNELS {
+            for (color, &label) in colors.elements().iter_mut().zip(labels.elements().iter()) {
+                *color = label_color(label, channel);
+            }
+            if let Some(last) = chunk.last_mut() {
+                *last = channel.into();
+            }
+            colors.replace(&chunk)?;
+        }
+        Ok(())
+    }
+
+    fn erase(&self, t: usize, part: Part) -> Result<(), PipelineError> {
+        let chunk = self.chunk(t, part);
+        self.labels.remove_chunk(&chunk)?;
+        for channel in 0..CHANNELS {
+            self.colors.remove_chunk(&[chunk.as_slice(), &[channel.into()]].concat())?;
+        }
+        Ok(())
+    }
+}
+
+fn wrong_chunks(store: &ArrayStore) -> PipelineError {
+    let (name, chunks) = (store.name(), store.chunks());
+    PipelineError::Invalid(format!(
+        "{name} has chunks of {chunks:?} elements, which labels are not written to; generate the dataset again"
+    ))
+}
