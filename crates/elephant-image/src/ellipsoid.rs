@@ -169,8 +169,8 @@ impl Raster {
 
     fn is_empty(&self) -> bool {
         let mut is_empty = true;
-        for z in self.bounds[0].clone() {
-            for y in self.bounds[1].clone() {
+        for z in from_middle(&self.bounds[0]) {
+            for y in from_middle(&self.bounds[1]) {
                 self.runs(z, y, |_| is_empty = false);
                 if !is_empty {
                     return false;
@@ -185,8 +185,8 @@ impl Raster {
         let Some(last) = wanted.checked_sub(1) else { return Some(1.0) };
         // The smallest distances so far, in ascending order.
         let mut nearest = vec![f64::INFINITY; wanted];
-        'search: for z in self.bounds[0].clone() {
-            for y in self.bounds[1].clone() {
+        'search: for z in from_middle(&self.bounds[0]) {
+            for y in from_middle(&self.bounds[1]) {
                 let row = self.row(z, y);
                 for x in 0..self.bounds[2].len() {
                     let distance = row.distance(x);
@@ -196,6 +196,7 @@ impl Raster {
                         nearest[place] = distance;
                     }
                 }
+                // Mostly after a few rows.
                 if nearest[last] < 1.0 {
                     break 'search;
                 }
@@ -214,6 +215,12 @@ impl Raster {
         let dy = (y - self.bounds[1].start) as f64 - self.offset[1];
         Row { raster: self, base: self.along_axes.map(|[per_z, per_y, _]| dz * per_z + dy * per_y) }
     }
+}
+
+/// The numbers of a range from its middle upwards, then those below.
+fn from_middle(range: &Range<usize>) -> impl Iterator<Item = usize> + use<> {
+    let middle = range.start.midpoint(range.end);
+    (middle..range.end).chain((range.start..middle).rev())
 }
 
 /// One row of a raster.

@@ -137,7 +137,8 @@ fn check_volume(name: &str, folder: &Path, labels: &Array3<u8>, expected: &Value
     }
     assert_eq!(sha256(labels.as_slice().unwrap()), label["sha256"].as_str().unwrap(), "{name}");
     if let Some(expected) = vis["sha256"].as_str() {
-        let colors: Vec<u8> = labels.iter().flat_map(|&label| label_color(label)).collect();
+        let colors: Vec<u8> =
+            labels.iter().flat_map(|&label| [0, 1, 2].map(|channel| label_color(label, channel))).collect();
         assert_eq!(sha256(&colors), expected, "{name}");
     }
 }
