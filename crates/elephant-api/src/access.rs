@@ -37,12 +37,27 @@ impl Access {
     }
 }
 
+/// Whether a browser's page of another host, which is not let in, opens a WebSocket: the rules of CORS do not hold there.
+fn is_foreign_socket(access: &Access, request: &Request) -> bool {
+    let header = |name| request.headers().get(name);
+    let (Some(_), Some(origin)) = (header(header::UPGRADE), header(header::ORIGIN)) else { return false };
+    let is_own = |origin: &str| {
+        let host = origin.split_once("://").map(|(_, host)| host);
+        host.is_some() && host == header(header::HOST).and_then(|host| host.to_str().ok())
+    };
+    !access.origins.contains(origin) && !origin.to_str().is_ok_and(is_own)
+}
+
 /// Takes as long for a wrong first byte as for a wrong last one.
 fn equal_in_constant_time(left: &[u8], right: &[u8]) -> bool {
     left.len() == right.len() && left.iter().zip(right).fold(0, |differences, (a, b)| differences | (a ^ b)) == 0
 }
 
-pub(crate) async fn require_token(State(access): State<Access>, request: Request, next: Next) -> Response {
+pub(crate) async fn check_access(State(access): State<Access>, request: Request, next: Next) -> Response {
+    if is_foreign_socket(&access, &request) {
+        let message = "web pages of this origin may not call the server; let them in with --cors-origin";
+        return Problem::new(StatusCode::FORBIDDEN, message).into_response();
+    }
     if access.allows(&request) {
         return next.run(request).await;
     }

@@ -71,7 +71,7 @@ pub fn router(services: Services, access: Access, metrics: MetricsHandle) -> Rou
         .fallback(problem::no_such_route)
         .method_not_allowed_fallback(problem::no_such_method)
         .layer(DefaultBodyLimit::max(MAX_TEXT_BYTES))
-        .layer(middleware::from_fn_with_state(access, access::require_token))
+        .layer(middleware::from_fn_with_state(access, access::check_access))
         .layer(cors.allow_headers([header::CONTENT_TYPE, header::AUTHORIZATION]).allow_methods(tower_http::cors::Any))
         .layer(CompressionLayer::new().compress_when(compression))
         .layer(middleware::from_fn(ops::count_request))

@@ -116,6 +116,15 @@ impl TestServer {
         reply(response.unwrap_or_else(|error| panic!("GET {path}: {error}")))
     }
 
+    /// `DELETE path`.
+    ///
+    /// # Panics
+    /// When no reply comes.
+    pub fn delete(&self, path: &str) -> Reply {
+        let response = self.agent.delete(format!("{}{path}", self.url)).call();
+        reply(response.unwrap_or_else(|error| panic!("DELETE {path}: {error}")))
+    }
+
     /// `POST path` with any body.
     ///
     /// # Panics

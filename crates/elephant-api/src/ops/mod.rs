@@ -1,7 +1,8 @@
-//! What an administrator needs: health, metrics, progress events, documentation.
+//! What an administrator needs: health, metrics, jobs and their progress, documentation.
 
 mod events;
 mod health;
+mod jobs;
 mod metrics;
 
 use axum::{Router, response::Redirect, routing::get};
@@ -14,7 +15,13 @@ pub use metrics::MetricsHandle;
 pub(crate) use metrics::{count_request, metrics_route};
 
 pub(crate) fn routes() -> OpenApiRouter<Services> {
-    OpenApiRouter::new().routes(routes!(health::live)).routes(routes!(health::ready)).routes(routes!(events::stream))
+    OpenApiRouter::new()
+        .routes(routes!(health::live))
+        .routes(routes!(health::ready))
+        .routes(routes!(events::stream))
+        .routes(routes!(events::socket))
+        .routes(routes!(jobs::list))
+        .routes(routes!(jobs::get, jobs::cancel))
 }
 
 /// The OpenAPI document and its browser; the root leads there, as the original's does.
