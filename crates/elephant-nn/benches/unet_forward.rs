@@ -2,25 +2,17 @@
 //!
 //! `cargo bench -p elephant-nn`; set `ELEPHANT_PEER_PYTHON` to a Python with NumPy and torch 2.11.
 
-use std::{
-    env,
-    error::Error,
-    fs,
-    io::{BufRead, BufReader, Write},
-    path::{Path, PathBuf},
-    process::{Child, ChildStdout, Command, Stdio},
-    sync::Arc,
-    thread,
-    time::Instant,
-};
+mod common;
+
+use std::{fs, sync::Arc, thread, time::Instant};
+
+use common::{AnyResult, Peer, nuclei, peak_mib};
 
 use elephant_nn::{DeviceChoice, DeviceHandle, DeviceOptions, Model, Precision};
 use elephant_types::{KeepAxials, NetworkKind, Numerics, ProbabilityOutput, SegmentationRequest, TaskContext};
 use ndarray::{Array3, Array4};
-use serde_json::{Value, json};
+use serde_json::json;
 use tch::{Device, Kind, Tensor};
-
-type AnyResult<T> = Result<T, Box<dyn Error>>;
 
 /// Multiplications and additions for each voxel at full resolution where every pooling keeps z, without the norms:
 /// as PyTorch does them, and with the upsampling folded into the decoder's convolutions.
@@ -62,7 +54,7 @@ fn main() -> AnyResult<()> {
         |precision| DeviceHandle::start(DeviceOptions { device: DeviceChoice::Cpu, threads: Some(threads), precision });
     let bench = Bench { model, single: device(Precision::F32)?, half: device(Precision::Bf16)?, threads, folder };
     println!("unet: {threads} threads, bf16 is computed in {:?}", bench.half.info()?.precision);
-    let mut peer = Peer::start(&model_path)?;
+    let mut peer = Peer::start("unet_forward.py", &model_path)?;
     for figure in &FIGURES {
         bench.measure(figure, peer.as_mut())?;
     }
@@ -179,17 +171,6 @@ fn largest_difference(a: &Array4<f32>, b: &Array4<f32>) -> f32 {
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
-/// Bright balls over noise.
-fn nuclei([depth, height, width]: [usize; 3]) -> Array3<f32> {
-    Array3::from_shape_fn((depth, height, width), |(z, y, x)| {
-        let index = ((z * height + y) * width + x) as u64;
-        let noise = (index.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f32 / (1 << 24) as f32;
-        let distance = |at: usize, period: usize| (at % period) as f32 - period as f32 / 2.0;
-        let square = 16.0 * distance(z, 8).powi(2) + distance(y, 32).powi(2) + distance(x, 32).powi(2);
-        0.2 * noise + 0.7 * (-square / 72.0).exp()
-    })
-}
-
 /// How fast this machine convolves at best: many channels, few voxels, everything in the caches.
 fn peaks(threads: usize) {
     const CHANNELS: i64 = 256;
@@ -208,49 +189,5 @@ fn peaks(threads: usize) {
         let best = (0..20).map(|_| run()).fold(f64::INFINITY, f64::min);
         let flop = (2 * 27 * CHANNELS * CHANNELS * z * y * x) as f64;
         println!("convolution of 256 channels, the bound for the others, {name}: {:.0} GFLOP/s", flop / best / 1e9);
-    }
-}
-
-/// The most memory that this process has held.
-fn peak_mib() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or_default() / 1024
-}
-
-/// The Python peer, which predicts once for each line it gets.
-struct Peer {
-    process: Child,
-    answers: BufReader<ChildStdout>,
-    peak_mib: f64,
-}
-
-impl Peer {
-    fn start(model: &Path) -> AnyResult<Option<Self>> {
-        let Ok(python) = env::var("ELEPHANT_PEER_PYTHON") else { return Ok(None) };
-        let script: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../benches/peers/unet_forward.py");
-        let mut process =
-            Command::new(python).arg(script).arg(model).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let answers = BufReader::new(process.stdout.take().ok_or("the peer has no output")?);
-        Ok(Some(Self { process, answers, peak_mib: 0.0 }))
-    }
-
-    /// Seconds that the prediction took.
-    fn run(&mut self, task: &Value) -> AnyResult<f64> {
-        let input = self.process.stdin.as_mut().ok_or("the peer has no input")?;
-        writeln!(input, "{task}")?;
-        input.flush()?;
-        let mut line = String::new();
-        self.answers.read_line(&mut line)?;
-        let answer: Value = serde_json::from_str(&line).map_err(|_| "the peer failed")?;
-        self.peak_mib = answer["peak_mib"].as_f64().ok_or("no peak_mib")?;
-        Ok(answer["seconds"].as_f64().ok_or("no seconds")?)
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        drop(self.process.stdin.take());
-        let _ = self.process.wait();
     }
 }

@@ -209,9 +209,13 @@ impl Trace {
     }
 }
 
-/// The gradients of the sum of `result · gradient`.
+/// The gradients of the sum of `result · gradient`, both of which must lie in memory in the same order.
 pub(super) fn differentiate(result: &Tensor, gradient: &Tensor, leaves: &[&Tensor]) -> Result<Vec<Tensor>, NnError> {
-    let product = tch::with_grad(|| result.f_mul(gradient))?;
+    // As one axis in the order of memory: a dot product writes nothing on the way forth.
+    let mut order: Vec<i64> = (0..result.dim() as i64).collect();
+    order.sort_by_key(|&axis| std::cmp::Reverse(gradient.stride()[axis as usize]));
+    let flat = |t: &Tensor| t.f_permute(&order)?.f_reshape([-1]);
+    let product = tch::with_grad(|| flat(result)?.f_dot(&flat(gradient)?))?;
     Ok(Tensor::f_run_backward(&[product], leaves, false, false)?)
 }
 

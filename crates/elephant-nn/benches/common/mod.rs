@@ -1,0 +1,71 @@
+//! What the benchmarks of the network share: an image, memory, and the peer in Python.
+
+use std::{
+    env,
+    error::Error,
+    fs,
+    io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, Stdio},
+};
+
+use ndarray::Array3;
+use serde_json::Value;
+
+pub type AnyResult<T> = Result<T, Box<dyn Error>>;
+
+/// Bright balls over noise.
+pub fn nuclei([depth, height, width]: [usize; 3]) -> Array3<f32> {
+    Array3::from_shape_fn((depth, height, width), |(z, y, x)| {
+        let index = ((z * height + y) * width + x) as u64;
+        let noise = (index.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f32 / (1 << 24) as f32;
+        let distance = |at: usize, period: usize| (at % period) as f32 - period as f32 / 2.0;
+        let square = 16.0 * distance(z, 8).powi(2) + distance(y, 32).powi(2) + distance(x, 32).powi(2);
+        0.2 * noise + 0.7 * (-square / 72.0).exp()
+    })
+}
+
+/// The most memory that this process has held.
+pub fn peak_mib() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or_default() / 1024
+}
+
+/// A Python peer, which does one task for each line it gets.
+pub struct Peer {
+    process: Child,
+    answers: BufReader<ChildStdout>,
+    pub peak_mib: f64,
+}
+
+impl Peer {
+    /// `script` is in `benches/peers`. `None` without a Python to run it.
+    pub fn start(script: &str, model: &Path) -> AnyResult<Option<Self>> {
+        let Ok(python) = env::var("ELEPHANT_PEER_PYTHON") else { return Ok(None) };
+        let script: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../benches/peers").join(script);
+        let mut process =
+            Command::new(python).arg(script).arg(model).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let answers = BufReader::new(process.stdout.take().ok_or("the peer has no output")?);
+        Ok(Some(Self { process, answers, peak_mib: 0.0 }))
+    }
+
+    /// Seconds that the task took.
+    pub fn run(&mut self, task: &Value) -> AnyResult<f64> {
+        let input = self.process.stdin.as_mut().ok_or("the peer has no input")?;
+        writeln!(input, "{task}")?;
+        input.flush()?;
+        let mut line = String::new();
+        self.answers.read_line(&mut line)?;
+        let answer: Value = serde_json::from_str(&line).map_err(|_| "the peer failed")?;
+        self.peak_mib = answer["peak_mib"].as_f64().ok_or("no peak_mib")?;
+        Ok(answer["seconds"].as_f64().ok_or("no seconds")?)
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        drop(self.process.stdin.take());
+        let _ = self.process.wait();
+    }
+}
