@@ -11,7 +11,9 @@ use elephant_api::Services;
 use elephant_checkpoint::Checkpoint;
 use elephant_jobs::Jobs;
 use elephant_nn::{DeviceChoice, DeviceHandle, DeviceOptions, Model, NnError, Precision};
-use elephant_pipeline::{Models, PortError, Predictor, SegmentationModel, Uploads, VersatileLocations, Workspace};
+use elephant_pipeline::{
+    Labels, Models, PortError, Predictor, SegmentationModel, Uploads, VersatileLocations, Workspace,
+};
 use elephant_types::{Coded, ErrorCode, NetworkKind, SegmentationRequest, TaskContext};
 use ndarray::Array4;
 use tokio_util::sync::CancellationToken;
@@ -30,8 +32,9 @@ pub fn services(args: &ServeArgs, workspace: &Workspace, closing: CancellationTo
     let download = Arc::new(HttpsDownload::new(args.model_hosts.clone()));
     let models = Arc::new(Models::new(workspace, network.clone(), download, versatile));
     let predictor = Predictor::new(workspace, models.clone(), network, args.numerics.into());
+    let labels = Labels::new(workspace, args.numerics.into());
     let uploads = Uploads::open(workspace)?;
-    Ok((Services::new(workspace.clone(), jobs.clone(), uploads, models, predictor, closing), jobs))
+    Ok((Services::new(workspace.clone(), jobs.clone(), uploads, models, predictor, labels, closing), jobs))
 }
 
 /// The U-Net on its device.

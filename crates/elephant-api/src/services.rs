@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use elephant_jobs::Jobs;
-use elephant_pipeline::{Models, Predictor, Uploads, Workspace};
+use elephant_pipeline::{Labels, Models, Predictor, Uploads, Workspace};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::job::PREDICTIONS_AT_ONCE;
+use crate::{job::PREDICTIONS_AT_ONCE, json::LargeBodies};
 
 /// The use cases and the jobs, shared by all handlers.
 #[derive(Clone)]
@@ -18,6 +18,8 @@ pub struct Services {
     pub(crate) models: Arc<Models>,
     pub(crate) predictor: Arc<Predictor>,
     pub(crate) predictions: Arc<Semaphore>,
+    pub(crate) labels: Labels,
+    pub(crate) large_bodies: LargeBodies,
     pub(crate) closing: CancellationToken,
 }
 
@@ -29,9 +31,20 @@ impl Services {
         uploads: Uploads,
         models: Arc<Models>,
         predictor: Predictor,
+        labels: Labels,
         closing: CancellationToken,
     ) -> Self {
         let predictions = Arc::new(Semaphore::new(PREDICTIONS_AT_ONCE));
-        Self { workspace, jobs, uploads, models, predictor: Arc::new(predictor), predictions, closing }
+        Self {
+            workspace,
+            jobs,
+            uploads,
+            models,
+            predictor: Arc::new(predictor),
+            predictions,
+            labels,
+            large_bodies: LargeBodies::default(),
+            closing,
+        }
     }
 }

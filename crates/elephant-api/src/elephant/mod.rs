@@ -7,7 +7,10 @@ mod model;
 mod params;
 mod predict;
 mod process;
+mod spots;
+mod update;
 mod upload;
+mod vector;
 
 use axum::{
     Router,
@@ -27,6 +30,7 @@ pub(crate) fn routes() -> OpenApiRouter<Services> {
         .routes(routes!(dataset::check))
         .routes(routes!(dataset::generate))
         .routes(routes!(predict::predict))
+        .routes(routes!(update::update))
         .merge(streamed_routes())
         .routes(routes!(model::download))
 }
@@ -50,5 +54,6 @@ pub(crate) fn old_routes() -> Router<Services> {
         .route("/state", get(process::get).post(process::set))
         .route("/params/", get(params::get).post(params::set))
         .route("/predict/seg", post(predict::predict))
+        .route("/update/seg", post(update::update))
         .route("/model/download", post(model::download))
 }

@@ -3,10 +3,11 @@
 use axum::{Json as Reply, extract::State};
 use elephant_jobs::JobKind;
 use elephant_pipeline::{CropBox, PredictRequest};
-use elephant_types::{DatasetName, KeepAxials, ModelName, Spot, VoxelSize};
+use elephant_types::{DatasetName, KeepAxials, ModelName, Spot};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::vector::{Xyz, voxel_size, zyx_sizes};
 use crate::{
     Services,
     job::{Caller, run},
@@ -14,9 +15,6 @@ use crate::{
     number::Integer,
     problem::Problem,
 };
-
-/// Three numbers, or two for 2-D data, in x, y, z order.
-type Xyz<T> = Vec<T>;
 
 #[derive(Deserialize, ToSchema)]
 #[serde(default)]
@@ -177,28 +175,6 @@ impl TryFrom<PredictBody> for PredictRequest {
         };
         request.validate().map_err(Problem::from)?;
         Ok(request)
-    }
-}
-
-fn voxel_size(scales: Option<&[f64]>) -> Result<VoxelSize, Problem> {
-    let zyx = match scales {
-        None => [1.0; 3],
-        Some(&[x, y, z]) => [z, y, x],
-        Some(&[x, y]) => [1.0, y, x],
-        Some(_) => return Err(Problem::bad_request("scales must have 3 numbers (x, y, z)")),
-    };
-    VoxelSize::new(zyx).map_err(|error| Problem::bad_request(format!("scales: {error}")))
-}
-
-fn zyx_sizes(field: &str, xyz: &[Integer]) -> Result<[usize; 3], Problem> {
-    let size = |value: Integer| {
-        let size = value.to_usize();
-        size.ok_or_else(|| Problem::bad_request(format!("{field}: every number must be 0 or more")))
-    };
-    match *xyz {
-        [x, y, z] => Ok([size(z)?, size(y)?, size(x)?]),
-        [x, y] => Ok([1, size(y)?, size(x)?]),
-        _ => Err(Problem::bad_request(format!("{field} must have 3 numbers (x, y, z)"))),
     }
 }
 
