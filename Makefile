@@ -2,11 +2,12 @@
 #
 #   ELEPHANT_WORKSPACE, ELEPHANT_BIND   what `make serve` serves, and where
 #   ELEPHANT_CACHE                      where libtorch, CMake and the benchmarks' Python are kept for all clones
+#   ELEPHANT_SERVICES_PORT              first of the four ports of `make services` (28600)
 #   ELEPHANT_PEER_PYTHON                a Python to compare with in `make bench` (or `make peers` once)
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build serve test bench peers
+.PHONY: help setup build serve test bench peers services services-stop
 MAKEFLAGS += --no-print-directory
 
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
@@ -22,7 +23,7 @@ CUDA :=
 
 help: ## list these commands
 	@echo 'elephant-server: the server behind interactive 3-D cell tracking. With Rust installed, start with:  make serve'
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 setup: ## get what is missing: system packages, libtorch, CMake (CUDA=1: the CUDA libraries too, CUDA=0: back)
 	@ELEPHANT_CACHE='$(ELEPHANT_CACHE)' CUDA='$(CUDA)' scripts/setup.sh
@@ -35,11 +36,18 @@ serve: build ## set up, build, prepare a demo dataset in an empty workspace, and
 	@echo 'serve: $(ELEPHANT_WORKSPACE) on http://$(ELEPHANT_BIND)'
 	@exec '$(TARGET)/release/elephant-server' serve --workspace '$(ELEPHANT_WORKSPACE)' --bind '$(ELEPHANT_BIND)' --demo
 
-test: setup ## set up, and run all tests
+test: setup ## set up, start Redis and RabbitMQ (make services), and run all tests
 	@echo 'test: building$(if $(wildcard $(TARGET)/debug/deps),, (the first time takes about ten minutes))'
 	@cargo test --quiet --workspace --no-run
 	@echo 'test: running'
-	@cargo test --quiet --workspace --no-fail-fast
+	@addresses=$$(ELEPHANT_CACHE='$(ELEPHANT_CACHE)' scripts/services.sh start) && eval "$$addresses" && \
+		cargo test --quiet --workspace --no-fail-fast
+
+services: ## start Redis and RabbitMQ for the tests, on ports of their own, and print their addresses
+	@ELEPHANT_CACHE='$(ELEPHANT_CACHE)' scripts/services.sh start
+
+services-stop: ## stop them
+	@ELEPHANT_CACHE='$(ELEPHANT_CACHE)' scripts/services.sh stop
 
 bench: setup ## run every benchmark, beside Python's where `make peers` was run
 	@echo 'bench: building and running; peer: $(or $(ELEPHANT_PEER_PYTHON),none (make peers))'
