@@ -2,7 +2,8 @@
 //!
 //! Before the network: [`median_correction`], [`normalize`], [`resize_trilinear`]. After it: [`find_spots`] thresholds the
 //! probability of "cell centre", finds connected components and describes each by an ellipsoid. The other way round,
-//! [`Ellipsoid`] tells which voxels belong to a spot, and [`LabelFrame`] draws what a person says about spots.
+//! [`Ellipsoid`] tells which voxels belong to a spot, and [`LabelFrame`] draws what a person says about spots;
+//! [`Augmentation`] cuts out and varies what the network is trained with.
 //!
 //! Everything here works on arrays in memory, (z, y, x) in C order; a 2-D image has z = 1. No files, no network model, no
 //! state. Results do not depend on the number of threads.
@@ -11,6 +12,7 @@
 #![allow(clippy::needless_pass_by_value, reason = "array views are handles, passed by value as slices are")]
 
 mod components;
+mod crop;
 mod eigen;
 mod ellipsoid;
 mod error;
@@ -23,6 +25,7 @@ mod shape;
 mod spots;
 
 pub use components::{Component, connected_components};
+pub use crop::{Augmentation, Crop};
 pub use ellipsoid::{Ellipsoid, Raster};
 pub use error::ImageError;
 pub use labels::{BACKGROUND, LabelFrame, UndrawableSpot, label_color};
