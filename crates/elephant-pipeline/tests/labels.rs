@@ -22,14 +22,14 @@ const SHAPE: DatasetShape = DatasetShape { timepoints: 12, frame: [8, 40, 50], i
 struct Fixture {
     labels: Labels,
     dataset: Dataset,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 fn fixture(shape: DatasetShape) -> Fixture {
     let folder = tempfile::tempdir().unwrap();
     let workspace = Workspace::open(folder.path()).unwrap();
     let dataset = Dataset::create(&workspace.dataset(&"fly".parse().unwrap()).unwrap(), shape, DataType::U8).unwrap();
-    Fixture { labels: Labels::new(&workspace, Numerics::Corrected), dataset, _folder: folder }
+    Fixture { labels: Labels::new(&workspace, Numerics::Corrected), dataset, folder: folder }
 }
 
 fn spot(t: usize, zyx: [f64; 3], tag: SpotTag) -> TaggedSpot {
@@ -68,8 +68,9 @@ impl Fixture {
         self.labels.centroids(&"fly".parse().unwrap()).unwrap().into_keys().collect()
     }
 
+    /// Chunks that have a file.
     fn files(&self, store: Store) -> usize {
-        let workspace = self._folder.path().join("datasets/fly").join(store.folder());
+        let workspace = self.folder.path().join("datasets/fly").join(store.folder());
         workspace
             .read_dir()
             .unwrap()
@@ -177,7 +178,7 @@ fn what_cannot_be_drawn_changes_nothing() {
         invalid(UpdateLabels { background_threshold, ..request(vec![good.clone()]) }, "auto_bg_thresh");
     }
     invalid(UpdateLabels { dataset: "nothing".parse().unwrap(), ..request(vec![good]) }, "POST /dataset/generate");
-    assert!(!fixture._folder.path().join("datasets/nothing").exists());
+    assert!(!fixture.folder.path().join("datasets/nothing").exists());
 }
 
 #[test]
@@ -200,7 +201,7 @@ fn stores_of_the_wrong_kind_are_named() {
     ];
     for (name, damage, word) in damages {
         let fixture = fixture(SHAPE);
-        damage(&fixture._folder.path().join("datasets/fly"));
+        damage(&fixture.folder.path().join("datasets/fly"));
         let error = fixture.update(vec![spot(1, [4.0, 20.0, 20.0], SpotTag::TruePositive)]).unwrap_err();
         let message = error.to_string();
         assert!(
