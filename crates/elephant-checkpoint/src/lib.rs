@@ -1,4 +1,4 @@
-//! PyTorch checkpoint files (`.pth`) without executing them.
+//! What a training leaves: PyTorch checkpoint files (`.pth`), read without executing them, and TensorBoard event files.
 //!
 //! A `.pth` file is a pickle, and unpickling runs whatever the file says (CVE-2025-32434 and its like). This crate reads
 //! the small part of the format that holds named tensors: it lists what the pickle *would* build and then looks for
@@ -12,8 +12,10 @@
 
 mod archive;
 mod error;
+mod events;
 mod interpret;
 mod legacy;
+mod optimizer;
 mod pickle;
 mod tensor;
 mod views;
@@ -28,6 +30,8 @@ use std::{
 use elephant_fs::FsError;
 
 pub use error::CheckpointError;
+pub use events::{EventWriter, last_step};
+pub use optimizer::{Fingerprint, OptimizerState};
 pub use tensor::{Dtype, StateDict, Tensor};
 
 /// The longest file that is read, 2 GiB: some eighty 3-D U-Nets.

@@ -1,0 +1,106 @@
+//! What an optimiser remembers of a model, kept in a file beside the model's.
+
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use crate::{Checkpoint, CheckpointError, Dtype, StateDict, Tensor};
+
+/// Identifies a model by its content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Fingerprint(pub [u8; 32]);
+
+impl Checkpoint {
+    /// Equal for equal parameters, whatever the file that they came from looks like.
+    pub fn fingerprint(&self) -> Fingerprint {
+        let mut hash = Sha256::new();
+        for (name, tensor) in self.members.iter().flat_map(StateDict::iter) {
+            hash.update((name.len() as u64).to_le_bytes());
+            hash.update(name);
+            hash.update([tensor.dtype() as u8]);
+            hash.update((tensor.bytes().len() as u64).to_le_bytes());
+            hash.update(tensor.bytes());
+        }
+        Fingerprint(hash.finalize().into())
+    }
+}
+
+/// The memory of Adam. It goes with the parameters that the optimiser left, and with no others.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OptimizerState {
+    /// Steps made.
+    pub step: u64,
+    /// For each member of the ensemble, the running mean of every parameter's gradient, by the parameter's name.
+    pub first_moments: Vec<StateDict>,
+    /// The running mean of the squares.
+    pub second_moments: Vec<StateDict>,
+}
+
+/// Names in the first member of the file: the number of steps, and the model's fingerprint.
+const STEP: &str = "step";
+const MODEL: &str = "model";
+
+impl OptimizerState {
+    /// Writes the state of an optimiser that left the parameters with this fingerprint, replacing `path` whole. The file
+    /// is a checkpoint: the head, then two members for each of the model's.
+    ///
+    /// # Errors
+    /// When the file cannot be written; an old file is then untouched.
+    pub fn write(&self, model: Fingerprint, path: &Path) -> Result<(), CheckpointError> {
+        let head = [
+            (STEP.to_owned(), Tensor::new(Dtype::I64, vec![1], self.step.to_le_bytes().to_vec())?),
+            (MODEL.to_owned(), Tensor::new(Dtype::U8, vec![32], model.0.to_vec())?),
+        ];
+        let moments = self.first_moments.iter().zip(&self.second_moments).flat_map(|(first, second)| [first, second]);
+        let members = std::iter::once(head.into_iter().collect()).chain(moments.cloned()).collect();
+        Checkpoint { members }.write(path)
+    }
+
+    /// The state in a file, when it goes with these parameters: the same names and shapes, left by that optimiser.
+    /// Otherwise `None`.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is no checkpoint.
+    pub fn read(model: &Checkpoint, path: &Path) -> Result<Option<Self>, CheckpointError> {
+        let file = Checkpoint::read(path)?;
+        let Some((head, moments)) = file.members.split_first() else { return Ok(None) };
+        let is_models = head.get(MODEL).is_some_and(|tensor| tensor.bytes() == model.fingerprint().0);
+        let step = head.get(STEP).and_then(|tensor| tensor.bytes().try_into().ok().map(u64::from_le_bytes));
+        let (Some(step), true) = (step, is_models && moments.len() == 2 * model.members.len()) else { return Ok(None) };
+        let fits = moments.chunks_exact(2).zip(&model.members).all(|(moments, parameters)| {
+            parameters.iter().all(|(name, parameter)| {
+                moments.iter().all(|dict| dict.get(name).is_some_and(|tensor| tensor.shape() == parameter.shape()))
+            })
+        });
+        let take = |which: usize| moments.iter().skip(which).step_by(2).cloned().collect();
+        Ok(fits.then(|| Self { step, first_moments: take(0), second_moments: take(1) }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_read_for_its_model_only() {
+        let dict = |value: f32| -> StateDict {
+            [("a".to_owned(), Tensor::from_f32(vec![2], &[value, 2.0]).unwrap())].into_iter().collect()
+        };
+        let model = Checkpoint { members: vec![dict(1.0), dict(3.0)] };
+        let state = OptimizerState {
+            step: 1 << 40,
+            first_moments: vec![dict(4.0), dict(5.0)],
+            second_moments: vec![dict(6.0), dict(7.0)],
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.adam");
+        state.write(model.fingerprint(), &path).unwrap();
+        assert_eq!(OptimizerState::read(&model, &path).unwrap(), Some(state));
+        let other = Checkpoint { members: vec![dict(1.0), dict(3.5)] };
+        assert_eq!(OptimizerState::read(&other, &path).unwrap(), None);
+        model.write(&path).unwrap();
+        assert_eq!(OptimizerState::read(&model, &path).unwrap(), None, "a model is no state");
+        std::fs::write(&path, b"PK\x03\x04").unwrap();
+        OptimizerState::read(&model, &path).unwrap_err();
+    }
+}
