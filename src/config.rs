@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use elephant_amqp::{AddressError, BrokerAddress};
 use elephant_types::Numerics;
 
 /// The server behind interactive 3-D cell tracking with Mastodon and ELEPHANT.
@@ -110,9 +111,68 @@ pub struct ServeArgs {
     #[arg(long, env = "ELEPHANT_REDIS_PORT", value_name = "PORT", default_value_t = 6379)]
     pub redis_port: u16,
 
+    #[command(flatten)]
+    pub broker: BrokerArgs,
+
     /// How to write the log
     #[arg(long, env = "ELEPHANT_LOG_FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
+}
+
+/// The broker that the ELEPHANT client reads progress and log from; without it the client works, its lamp stays red.
+#[derive(Debug, Args)]
+pub struct BrokerArgs {
+    /// RabbitMQ for the client's progress dialogs and server log: `amqp://USER:PASSWORD@HOST:PORT/VHOST`
+    ///
+    /// A vhost `/` is written %2f. The client expects the user `user` with the password `user` unless its settings say
+    /// otherwise. A broker that is away, slow or restarted costs no request and no job anything; `/health/readyz` tells
+    /// how it is. Without a broker, everyone can follow `/events` and `/ws/events`.
+    #[arg(long, env = "ELEPHANT_AMQP_URL", hide_env_values = true, value_name = "URL")]
+    pub amqp_url: Option<String>,
+
+    /// Host of that broker, as the original server takes it; the next four belong to it
+    #[arg(long, env = "RABBITMQ_HOST", value_name = "HOST", conflicts_with = "amqp_url")]
+    pub rabbitmq_host: Option<String>,
+
+    /// Port of the broker
+    #[arg(long, env = "RABBITMQ_NODE_PORT", value_name = "PORT", default_value_t = 5672)]
+    pub rabbitmq_port: u16,
+
+    /// Virtual host on the broker
+    #[arg(long, env = "RABBITMQ_VIRTUAL_HOST", value_name = "NAME", default_value = "/")]
+    pub rabbitmq_vhost: String,
+
+    /// User of the broker
+    #[arg(long, env = "RABBITMQ_USER", value_name = "NAME", default_value = "user")]
+    pub rabbitmq_user: String,
+
+    /// That user's password
+    #[arg(
+        long,
+        env = "RABBITMQ_PASSWORD",
+        hide_env_values = true,
+        value_name = "WORD",
+        default_value = "user",
+        hide_default_value = true
+    )]
+    pub rabbitmq_password: String,
+}
+
+impl BrokerArgs {
+    /// The broker, if one is named.
+    ///
+    /// # Errors
+    /// When `--amqp-url` is none.
+    pub fn address(&self) -> Result<Option<BrokerAddress>, AddressError> {
+        if let Some(url) = self.amqp_url.as_deref().filter(|url| !url.is_empty()) {
+            return BrokerAddress::parse(url).map(Some);
+        }
+        let host = self.rabbitmq_host.as_deref().filter(|host| !host.is_empty());
+        Ok(host.map(|host| {
+            let (user, password) = (&self.rabbitmq_user, &self.rabbitmq_password);
+            BrokerAddress::new(host, self.rabbitmq_port, &self.rabbitmq_vhost, user, password)
+        }))
+    }
 }
 
 impl ServeArgs {

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, Result};
+use elephant_amqp::Publisher;
 use elephant_api::{Access, MetricsHandle};
 use elephant_jobs::Jobs;
 use elephant_pipeline::Workspace;
@@ -16,7 +17,8 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves until SIGINT or SIGTERM.
 pub fn serve(args: &ServeArgs) -> Result<()> {
-    telemetry::init(args.log_format);
+    let broker = args.broker.address().context("cannot use --amqp-url")?.map(Publisher::new);
+    telemetry::init(args.log_format, broker.as_ref());
     if let Some(threads) = args.threads {
         rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global().context("cannot start threads")?;
     }
@@ -27,6 +29,10 @@ pub fn serve(args: &ServeArgs) -> Result<()> {
     let metrics = MetricsHandle::install().context("cannot collect metrics")?;
     let closing = CancellationToken::new();
     let (services, jobs) = wiring::services(args, &workspace, closing.clone())?;
+    let services = match broker.as_ref().map(Publisher::status) {
+        Some(status) => services.with_broker(move || status.now().to_string()),
+        None => services,
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
     runtime.block_on(async {
         let listener = listen(args.bind).await?;
@@ -35,19 +41,24 @@ pub fn serve(args: &ServeArgs) -> Result<()> {
         if let Some(demo) = demo {
             println!("{}", demo.instructions(address));
         }
+        let publisher = broker.map(|broker| broker.start(&jobs));
         let router = elephant_api::router(services, access, metrics);
         let server = axum::serve(listener, router).with_graceful_shutdown(stop_signal(jobs, closing.clone()));
         let forced = async {
             closing.cancelled().await;
             tokio::time::sleep(SHUTDOWN_TIMEOUT).await;
         };
-        tokio::select! {
+        let result = tokio::select! {
             result = async { server.await } => result.context("the server failed"),
             () = forced => {
                 tracing::warn!("requests are still running; leaving them");
                 Ok(())
             }
+        };
+        if let Some(publisher) = publisher {
+            publisher.close().await;
         }
+        result
     })?;
     // Jobs whose clients have left are still tidying up.
     runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);

@@ -1,17 +1,24 @@
-//! The log, on standard error.
+//! The log, on standard error and, where there is a broker, in its queue `log`.
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
+use elephant_amqp::Publisher;
+use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::config::LogFormat;
 
-/// Begins to log. `RUST_LOG` chooses what; by default everything from `info` up.
-pub fn init(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match format {
-        LogFormat::Text => builder.with_target(false).with_ansi(std::io::stderr().is_terminal()).init(),
-        LogFormat::Json => builder.json().init(),
-    }
+/// What is logged unless `RUST_LOG` says otherwise. The client of the broker repeats each failed attempt, which is told
+/// once elsewhere.
+const DEFAULT_FILTER: &str = "info,lapin=off";
+
+/// Begins to log. `RUST_LOG` chooses what standard error gets; `broker` gets this program's own records from `info` up.
+pub fn init(format: LogFormat, broker: Option<&Publisher>) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
+    let format_layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let format_layer = match format {
+        LogFormat::Text => format_layer.with_target(false).with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => format_layer.json().boxed(),
+    };
+    let broker_layer = broker.map(Publisher::log_layer);
+    tracing_subscriber::registry().with(format_layer.with_filter(filter)).with(broker_layer).init();
 }

@@ -75,5 +75,6 @@ pub fn router(services: Services, access: Access, metrics: MetricsHandle) -> Rou
         .layer(cors.allow_headers([header::CONTENT_TYPE, header::AUTHORIZATION]).allow_methods(tower_http::cors::Any))
         .layer(CompressionLayer::new().compress_when(compression))
         .layer(middleware::from_fn(ops::count_request))
+        .layer(middleware::from_fn(ops::log_request))
         .layer(TraceLayer::new_for_http())
 }

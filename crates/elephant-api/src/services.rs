@@ -1,6 +1,6 @@
 //! What the handlers need.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use elephant_jobs::Jobs;
 use elephant_pipeline::{Labels, Models, Predictor, Uploads, Workspace};
@@ -21,6 +21,17 @@ pub struct Services {
     pub(crate) labels: Labels,
     pub(crate) large_bodies: LargeBodies,
     pub(crate) closing: CancellationToken,
+    pub(crate) broker: Broker,
+}
+
+/// Tells how the message broker is.
+#[derive(Clone)]
+pub(crate) struct Broker(Arc<dyn Fn() -> String + Send + Sync>);
+
+impl fmt::Display for Broker {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&(self.0)())
+    }
 }
 
 impl Services {
@@ -45,6 +56,13 @@ impl Services {
             labels,
             large_bodies: LargeBodies::default(),
             closing,
+            broker: Broker(Arc::new(|| "off".into())),
         }
+    }
+
+    /// Lets health checks show what `state` says of the message broker.
+    #[must_use]
+    pub fn with_broker(self, state: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        Self { broker: Broker(Arc::new(state)), ..self }
     }
 }

@@ -3,12 +3,14 @@
 
 #![allow(clippy::disallowed_methods)]
 
+mod broker;
 mod npy;
 mod redis;
 mod server;
 
 use std::path::{Path, PathBuf};
 
+pub use broker::Broker;
 pub use npy::read_npy;
 pub use redis::RedisServer;
 pub use server::{Reply, TestServer};

@@ -3,6 +3,7 @@
 mod events;
 mod health;
 mod jobs;
+mod log;
 mod metrics;
 
 use axum::{Router, response::Redirect, routing::get};
@@ -11,6 +12,7 @@ use utoipa_swagger_ui::SwaggerUi;
 
 use crate::Services;
 
+pub(crate) use log::log_request;
 pub use metrics::MetricsHandle;
 pub(crate) use metrics::{count_request, metrics_route};
 

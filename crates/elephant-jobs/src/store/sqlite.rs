@@ -1,7 +1,7 @@
 //! The embedded state: one SQLite file in the workspace, written ahead, so that it survives kill -9.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -31,10 +31,7 @@ const MIGRATIONS: [&str; 2] = [
 
 /// An SQLite database.
 #[derive(Debug)]
-pub struct SqliteStore {
-    path: PathBuf,
-    connection: Mutex<Connection>,
-}
+pub struct SqliteStore(Mutex<Connection>);
 
 impl SqliteStore {
     /// Opens the database at `path`, making it when it is missing and bringing it to the newest form.
@@ -47,12 +44,12 @@ impl SqliteStore {
             .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA busy_timeout = 5000;")
             .map_err(JobsError::database("set up the journal"))?;
         migrate(&mut connection)?;
-        Ok(Self { path: path.to_owned(), connection: Mutex::new(connection) })
+        Ok(Self(Mutex::new(connection)))
     }
 
     /// A panic between two statements leaves no transaction open, so a poisoned lock is still good.
     fn connection(&self) -> MutexGuard<'_, Connection> {
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set(&self, operation: &'static str, settings: &[(&str, &dyn ToSql)]) -> Result<(), JobsError> {
@@ -100,7 +97,7 @@ fn migrate(connection: &mut Connection) -> Result<(), JobsError> {
 
 impl StateStore for SqliteStore {
     fn description(&self) -> String {
-        format!("SQLite file {}", self.path.display())
+        "SQLite".into()
     }
 
     fn check(&self) -> Result<(), JobsError> {

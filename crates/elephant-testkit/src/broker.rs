@@ -1,0 +1,127 @@
+//! RabbitMQ for tests: a virtual host of their own on the one that `make services` starts, or a broker of their own that
+//! may be killed and started again.
+
+use std::{
+    net::TcpListener,
+    path::PathBuf,
+    process::{Command, Output, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use tempfile::TempDir;
+
+/// The address that `make test` sets; tests are skipped without it.
+const ADDRESS: &str = "ELEPHANT_TEST_AMQP_URL";
+
+/// A broker of a test's own; stopped when dropped.
+pub struct Broker {
+    folder: TempDir,
+    port: u16,
+}
+
+impl Broker {
+    /// The address of a new virtual host on the broker for all tests; `None`, said on standard error, without one.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub fn new_vhost() -> Option<String> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let address = shared_address()?;
+        let (broker, _) = address.rsplit_once('/').expect("the address has a virtual host");
+        let name = format!("test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        check(&script().args(["vhost", &name]).output().expect("bash is everywhere"));
+        Some(format!("{broker}/{name}"))
+    }
+
+    /// Starts one; `None`, said on standard error, where `make test` has not set the tests up.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn start() -> Option<Self> {
+        shared_address()?;
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let broker = Self { folder, port: four_free_ports() };
+        broker.restart();
+        Some(broker)
+    }
+
+    /// Its address.
+    pub fn url(&self) -> String {
+        format!("amqp://user:user@127.0.0.1:{}/%2f", self.port + 1)
+    }
+
+    fn script(&self) -> Command {
+        let mut script = script();
+        script.env("ELEPHANT_SERVICES", self.folder.path()).env("ELEPHANT_SERVICES_PORT", self.port.to_string());
+        script
+    }
+
+    fn signal(&self, signal: &str) {
+        let number = std::fs::read_to_string(self.folder.path().join("rabbitmq.pid")).expect("it was started");
+        // The whole group: the broker has helpers.
+        let sent = Command::new("kill").args([signal, "--", &format!("-{}", number.trim())]).status();
+        assert!(sent.expect("kill is everywhere").success());
+    }
+
+    /// `kill -9`; everything in it is lost.
+    pub fn kill(&self) {
+        self.signal("-KILL");
+    }
+
+    /// Lets it hang: connections stay open, and no reply arrives.
+    pub fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Ends [`pause`](Self::pause).
+    pub fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    /// Starts it again after [`kill`](Self::kill), on the same port.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn restart(&self) {
+        check(&self.script().arg("start").output().expect("bash is everywhere"));
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.signal("-CONT");
+        // Whatever is left of it goes with the machine.
+        let _ = self.script().arg("stop").output();
+    }
+}
+
+fn shared_address() -> Option<String> {
+    let address = std::env::var(ADDRESS).ok();
+    if address.is_none() {
+        eprintln!("skipped: {ADDRESS} is not set; `make test` starts RabbitMQ and sets it");
+    }
+    address
+}
+
+fn script() -> Command {
+    let path: PathBuf = crate::project_root().join("scripts/services.sh");
+    let mut command = Command::new("bash");
+    command.arg(path).stdin(Stdio::null());
+    command
+}
+
+fn check(output: &Output) {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The first of four ports in a row that nobody listens on now.
+fn four_free_ports() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let step = std::process::id().wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed).wrapping_mul(701));
+        let first = 20_000 + (step % 2000) as u16 * 4;
+        if (first..first + 4).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+            return first;
+        }
+    }
+}
