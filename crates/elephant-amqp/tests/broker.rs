@@ -14,7 +14,7 @@ use lapin::{
 };
 
 /// How long anything here may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 struct Server {
     jobs: Jobs,
