@@ -8,13 +8,17 @@ use std::{
 
 use anyhow::Result;
 use elephant_api::Services;
-use elephant_checkpoint::Checkpoint;
+use elephant_checkpoint::{Checkpoint, OptimizerState};
 use elephant_jobs::Jobs;
-use elephant_nn::{DeviceChoice, DeviceHandle, DeviceOptions, Model, NnError, Precision};
+use elephant_nn::{DeviceChoice, DeviceHandle, DeviceOptions, Model, NnError, Precision, Training};
 use elephant_pipeline::{
-    Labels, Models, PortError, Predictor, SegmentationModel, Uploads, VersatileLocations, Workspace,
+    Labels, ModelInTraining, Models, PortError, Predictor, SegmentationModel, TrainableModel, Trainer, Uploads,
+    VersatileLocations, Workspace,
 };
-use elephant_types::{Coded, ErrorCode, NetworkKind, SegmentationRequest, TaskContext};
+use elephant_types::{
+    CancelToken, Coded, ErrorCode, LossValues, NetworkKind, SegmentationRequest, TaskContext, TrainingBatch,
+    TrainingOptions,
+};
 use ndarray::Array4;
 use tokio_util::sync::CancellationToken;
 
@@ -27,14 +31,15 @@ use crate::{
 /// Joins everything that `serve` needs.
 pub fn services(args: &ServeArgs, workspace: &Workspace, closing: CancellationToken) -> Result<(Services, Jobs)> {
     let jobs = state::open(args, workspace)?;
-    let network: Arc<dyn SegmentationModel> = Arc::new(Network::start(args)?);
+    let network = Arc::new(Network::start(args)?);
     let versatile = VersatileLocations { volumetric: args.versatile_3d.clone(), planar: args.versatile_2d.clone() };
     let download = Arc::new(HttpsDownload::new(args.model_hosts.clone()));
     let models = Arc::new(Models::new(workspace, network.clone(), download, versatile));
-    let predictor = Predictor::new(workspace, models.clone(), network, args.numerics.into());
+    let predictor = Predictor::new(workspace, models.clone(), network.clone(), args.numerics.into());
     let labels = Labels::new(workspace, args.numerics.into());
+    let trainer = Trainer::new(workspace, models.clone(), network, labels.clone(), args.numerics.into());
     let uploads = Uploads::open(workspace)?;
-    Ok((Services::new(workspace.clone(), jobs.clone(), uploads, models, predictor, labels, closing), jobs))
+    Ok((Services::new(workspace.clone(), jobs.clone(), uploads, models, predictor, labels, trainer, closing), jobs))
 }
 
 /// The U-Net on its device.
@@ -122,6 +127,34 @@ impl SegmentationModel for Network {
 
     fn initialise(&self, kind: NetworkKind, seed: u64) -> Result<Checkpoint, PortError> {
         Model::random(kind, seed).map(|model| model.checkpoint().clone()).map_err(|error| port_error(&error))
+    }
+}
+
+impl TrainableModel for Network {
+    fn begin(
+        &self,
+        model: Checkpoint,
+        options: TrainingOptions,
+        state: Option<OptimizerState>,
+        cancel: &CancelToken,
+    ) -> Result<Box<dyn ModelInTraining>, PortError> {
+        let model = Arc::new(Model::new(model).map_err(|error| port_error(&error))?);
+        let training = self.device.train(model, options, state, cancel).map_err(|error| port_error(&error))?;
+        Ok(Box::new(NetworkInTraining(training)))
+    }
+}
+
+/// The U-Net, while it is trained.
+struct NetworkInTraining(Training);
+
+impl ModelInTraining for NetworkInTraining {
+    fn step(&self, batch: TrainingBatch, learning_rate: f64, cancel: &CancelToken) -> Result<LossValues, PortError> {
+        self.0.step(batch, learning_rate, cancel).map_err(|error| port_error(&error))
+    }
+
+    fn snapshot(&self) -> Result<(Checkpoint, OptimizerState), PortError> {
+        let (model, state) = self.0.snapshot().map_err(|error| port_error(&error))?;
+        Ok((model.checkpoint().clone(), state))
     }
 }
 

@@ -38,7 +38,7 @@ pub(crate) async fn run<T: Send + 'static>(
     work: impl FnOnce(&TaskContext) -> Result<T, PipelineError> + Send + 'static,
 ) -> Result<Option<T>, Problem> {
     let (jobs, subject) = (services.jobs.clone(), subject.to_owned());
-    let job = blocking(move || jobs.begin(kind, &subject).map_err(refused)).await?;
+    let job = blocking(move || jobs.begin(kind, &subject).map_err(|error| refused(kind, error))).await?;
     let _guard = (caller == Caller::Needed).then(|| CancelOnDrop(job.context().cancel_token().clone()));
     let cancelled = job.cancelled();
     let _place = match queue {
@@ -53,9 +53,10 @@ pub(crate) async fn run<T: Send + 'static>(
 }
 
 /// A job that another one excludes has the original's status and text, as its client shows them.
-fn refused(error: JobsError) -> Problem {
+fn refused(kind: JobKind, error: JobsError) -> Problem {
     match error {
-        JobsError::Busy(_) => Problem::internal("Process is running. Model cannot be reset."),
+        JobsError::Busy(_) if kind == JobKind::Reset => Problem::internal("Process is running. Model cannot be reset."),
+        JobsError::Busy(_) => Problem::internal("Process is running"),
         error => error.into(),
     }
 }

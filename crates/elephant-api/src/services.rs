@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use elephant_jobs::Jobs;
-use elephant_pipeline::{Labels, Models, Predictor, Uploads, Workspace};
+use elephant_pipeline::{Labels, Models, Predictor, Trainer, Uploads, Workspace};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +19,7 @@ pub struct Services {
     pub(crate) predictor: Arc<Predictor>,
     pub(crate) predictions: Arc<Semaphore>,
     pub(crate) labels: Labels,
+    pub(crate) trainer: Arc<Trainer>,
     pub(crate) large_bodies: LargeBodies,
     pub(crate) closing: CancellationToken,
     pub(crate) broker: Broker,
@@ -35,6 +36,7 @@ impl fmt::Display for Broker {
 }
 
 impl Services {
+    #[expect(clippy::too_many_arguments, reason = "one for each use case")]
     /// Joins the use cases. Endless replies end when `closing` is cancelled.
     pub fn new(
         workspace: Workspace,
@@ -43,6 +45,7 @@ impl Services {
         models: Arc<Models>,
         predictor: Predictor,
         labels: Labels,
+        trainer: Trainer,
         closing: CancellationToken,
     ) -> Self {
         let predictions = Arc::new(Semaphore::new(PREDICTIONS_AT_ONCE));
@@ -54,6 +57,7 @@ impl Services {
             predictor: Arc::new(predictor),
             predictions,
             labels,
+            trainer: Arc::new(trainer),
             large_bodies: LargeBodies::default(),
             closing,
             broker: Broker(Arc::new(|| "off".into())),

@@ -266,8 +266,8 @@ impl Mean {
 
 #[cfg(test)]
 mod tests {
-    use ndarray::s;
     use fastrand::Rng;
+    use ndarray::s;
     use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, proptest};
 
     use super::*;

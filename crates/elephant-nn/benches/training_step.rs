@@ -8,10 +8,8 @@ mod common;
 use std::{fs, sync::Arc, thread, time::Instant};
 
 use common::{AnyResult, Peer, nuclei, peak_mib};
-use elephant_nn::{
-    DeviceChoice, DeviceHandle, DeviceOptions, Model, Objective, Precision, Training, TrainingBatch, TrainingOptions,
-};
-use elephant_types::{CancelToken, KeepAxials, NetworkKind, Numerics};
+use elephant_nn::{DeviceChoice, DeviceHandle, DeviceOptions, Model, Precision, Training};
+use elephant_types::{CancelToken, KeepAxials, NetworkKind, Numerics, Objective, TrainingBatch, TrainingOptions};
 use ndarray::Axis;
 use serde_json::json;
 

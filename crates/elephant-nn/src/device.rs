@@ -13,13 +13,16 @@ use std::{
     time::Duration,
 };
 
-use elephant_types::{CancelToken, KeepAxials, NetworkKind, Numerics, SegmentationRequest, TaskContext};
+use elephant_checkpoint::{Fingerprint, OptimizerState};
+use elephant_types::{
+    CancelToken, LossValues, NetworkKind, SegmentationRequest, TaskContext, TrainingBatch, TrainingOptions,
+};
 use ndarray::Array4;
 use tch::Device;
 use tracing::Span;
 
 use crate::{
-    Fingerprint, LossValues, Model, NnError, Objective, OptimizerState, TrainingBatch, cuda, memory,
+    Model, NnError, cuda, memory,
     ops::{self, Arithmetic},
     segment, threads,
     train::Trainer,
@@ -197,17 +200,6 @@ impl DeviceHandle {
     fn gone(&self) -> NnError {
         self.info().err().unwrap_or(NnError::Stopped)
     }
-}
-
-/// How a model is to be trained.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TrainingOptions {
-    /// Pooling along z.
-    pub keep_axials: KeepAxials,
-    /// What is minimised.
-    pub objective: Objective,
-    /// Whose arithmetic to use.
-    pub numerics: Numerics,
 }
 
 /// A model that is being trained on the device, until it is dropped. Predictions find their turn between two steps.

@@ -22,7 +22,6 @@ mod tiling;
 mod train;
 mod unet;
 
-pub use device::{DeviceChoice, DeviceHandle, DeviceInfo, DeviceOptions, Precision, Training, TrainingOptions};
+pub use device::{DeviceChoice, DeviceHandle, DeviceInfo, DeviceOptions, Precision, Training};
 pub use error::NnError;
-pub use model::{Fingerprint, Model};
-pub use train::{LossValues, Objective, OptimizerState, TrainingBatch};
+pub use model::Model;

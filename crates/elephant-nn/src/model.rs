@@ -2,15 +2,10 @@
 
 use std::path::Path;
 
-use elephant_checkpoint::{Checkpoint, StateDict};
+use elephant_checkpoint::{Checkpoint, Fingerprint, StateDict};
 use elephant_types::NetworkKind;
-use sha2::{Digest, Sha256};
 
 use crate::{NnError, architecture};
-
-/// Identifies a model by its content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Fingerprint([u8; 32]);
 
 /// The weights of a detection network, or of an ensemble of them.
 #[derive(Clone, Debug)]
@@ -32,7 +27,7 @@ impl Model {
         if kinds.iter().any(|other| *other != kind) {
             return Err(wrong("it mixes 2-D and 3-D networks"));
         }
-        let fingerprint = fingerprint(&checkpoint);
+        let fingerprint = checkpoint.fingerprint();
         Ok(Self { checkpoint, kind, fingerprint })
     }
 
@@ -70,18 +65,4 @@ impl Model {
     pub(crate) fn members(&self) -> &[StateDict] {
         &self.checkpoint.members
     }
-}
-
-fn fingerprint(checkpoint: &Checkpoint) -> Fingerprint {
-    let mut hash = Sha256::new();
-    for member in &checkpoint.members {
-        for (name, tensor) in member.iter() {
-            hash.update((name.len() as u64).to_le_bytes());
-            hash.update(name);
-            hash.update([tensor.dtype() as u8]);
-            hash.update((tensor.bytes().len() as u64).to_le_bytes());
-            hash.update(tensor.bytes());
-        }
-    }
-    Fingerprint(hash.finalize().into())
 }

@@ -3,10 +3,11 @@
 use std::sync::{Arc, LazyLock};
 
 use elephant_checkpoint::{Checkpoint, StateDict, Tensor};
-use elephant_nn::{DeviceChoice, DeviceHandle, DeviceOptions, Model, Objective, TrainingBatch, TrainingOptions};
+use elephant_nn::{DeviceChoice, DeviceHandle, DeviceOptions, Model};
 use elephant_testkit::{golden, read_json, read_npy};
 use elephant_types::{
-    CancelToken, KeepAxials, NetworkKind, Numerics, ProbabilityOutput, SegmentationRequest, TaskContext,
+    CancelToken, KeepAxials, NetworkKind, Numerics, Objective, ProbabilityOutput, SegmentationRequest, TaskContext,
+    TrainingBatch, TrainingOptions,
 };
 use ndarray::{Array3, Array4, Ix4, s};
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! The use cases: generate a dataset, receive a movie, keep models, predict spots, draw labels.
+//! The use cases: generate a dataset, receive a movie, keep models, predict spots, draw labels, train.
 //!
 //! Data goes one way, from the movie to the spots. What the use cases need from outside (the network, the download) is
 //! stated as small traits in this crate and joined to it in the server's `wiring`. Nothing here knows of HTTP.
@@ -14,6 +14,8 @@ mod memory;
 mod models;
 mod ports;
 mod predict;
+mod scalars;
+mod train;
 mod upload;
 mod workspace;
 
@@ -22,7 +24,8 @@ pub use error::PipelineError;
 pub use generate::{GenerateOptions, Summary, generate_dataset};
 pub use labels::{Labels, UpdateLabels, label_centroids};
 pub use models::{ModelSource, Models, VersatileLocations};
-pub use ports::{ModelDownload, PortError, SegmentationModel};
+pub use ports::{ModelDownload, ModelInTraining, PortError, SegmentationModel, TrainableModel};
 pub use predict::{CropBox, PredictRequest, Predictor};
+pub use train::{CropOptions, Lessons, LiveTrainings, PriorTraining, TrainRequest, Trainer, TrainingControl};
 pub use upload::Uploads;
 pub use workspace::Workspace;

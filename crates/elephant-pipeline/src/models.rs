@@ -17,7 +17,7 @@ use elephant_types::{CancelToken, Coded, ErrorCode, ModelName, NetworkKind, Task
 
 use tempfile::NamedTempFile;
 
-use crate::{ModelDownload, PipelineError, PortError, SegmentationModel, Workspace};
+use crate::{ModelDownload, PipelineError, PortError, PriorTraining, SegmentationModel, Workspace};
 
 /// No network of this project comes near; a larger download is not a model.
 const MAX_MODEL_BYTES: u64 = 1 << 30;
@@ -33,6 +33,8 @@ pub enum ModelSource {
         members: usize,
         /// Of the first member; the next ones count up.
         seed: u64,
+        /// What they learn from images first; see [`Trainer::reset`](crate::Trainer::reset).
+        prior: Option<PriorTraining>,
     },
     /// The network that the ELEPHANT project trained on many kinds of images.
     Versatile,
@@ -115,11 +117,23 @@ impl Models {
         source: &ModelSource,
         context: &TaskContext,
     ) -> Result<(), PipelineError> {
+        self.replace_after(name, kind, source, context, Ok)
+    }
+
+    /// [`replace`](Self::replace) with what `prepare` makes of the source.
+    pub(crate) fn replace_after(
+        &self,
+        name: &ModelName,
+        kind: NetworkKind,
+        source: &ModelSource,
+        context: &TaskContext,
+        prepare: impl FnOnce(Checkpoint) -> Result<Checkpoint, PipelineError>,
+    ) -> Result<(), PipelineError> {
         let target = self.workspace.model(name)?;
         if target.is_dir() {
             return Err(PipelineError::Invalid(format!("{name} is a folder of models; use another name")));
         }
-        let checkpoint = self.obtain(kind, source, context)?;
+        let checkpoint = prepare(self.obtain(kind, source, context)?)?;
         context.check()?;
         self.network.verify(&checkpoint, kind)?;
         Ok(checkpoint.write(&target)?)
@@ -132,7 +146,7 @@ impl Models {
         context: &TaskContext,
     ) -> Result<Checkpoint, PipelineError> {
         let location = match source {
-            ModelSource::Random { members, seed } => {
+            ModelSource::Random { members, seed, .. } => {
                 let seeds = (0..*members as u64).map(|member| seed.wrapping_add(member));
                 let networks = seeds.map(|seed| self.network.initialise(kind, seed));
                 let networks = networks.collect::<Result<Vec<_>, _>>()?;

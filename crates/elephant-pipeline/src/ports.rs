@@ -2,8 +2,11 @@
 
 use std::{io::Read, path::Path};
 
-use elephant_checkpoint::Checkpoint;
-use elephant_types::{Coded, ErrorCode, NetworkKind, SegmentationRequest, TaskContext};
+use elephant_checkpoint::{Checkpoint, OptimizerState};
+use elephant_types::{
+    CancelToken, Coded, ErrorCode, LossValues, NetworkKind, SegmentationRequest, TaskContext, TrainingBatch,
+    TrainingOptions,
+};
 use ndarray::Array4;
 
 /// A failure behind a port.
@@ -52,6 +55,36 @@ pub trait SegmentationModel: Send + Sync {
     /// # Errors
     /// When the device fails.
     fn initialise(&self, kind: NetworkKind, seed: u64) -> Result<Checkpoint, PortError>;
+}
+
+/// A network that can be trained.
+pub trait TrainableModel: Send + Sync {
+    /// Puts a model on the device to be trained. `state` is what an optimiser remembers of it.
+    ///
+    /// # Errors
+    /// When the checkpoint is no such network, the device fails, or the task is cancelled.
+    fn begin(
+        &self,
+        model: Checkpoint,
+        options: TrainingOptions,
+        state: Option<OptimizerState>,
+        cancel: &CancelToken,
+    ) -> Result<Box<dyn ModelInTraining>, PortError>;
+}
+
+/// A model on the device. Predictions find their turn between two steps.
+pub trait ModelInTraining {
+    /// One step of the optimiser, and the loss before it. Cancelled or failed, it has changed nothing.
+    ///
+    /// # Errors
+    /// When the batch cannot be learnt from, the loss is not finite, the device fails, or the task is cancelled.
+    fn step(&self, batch: TrainingBatch, learning_rate: f64, cancel: &CancelToken) -> Result<LossValues, PortError>;
+
+    /// The parameters and what the optimiser remembers, after the last step that was completed.
+    ///
+    /// # Errors
+    /// When a parameter is not finite or the device fails.
+    fn snapshot(&self) -> Result<(Checkpoint, OptimizerState), PortError>;
 }
 
 /// Fetches model files from the network.

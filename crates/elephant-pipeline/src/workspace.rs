@@ -13,6 +13,7 @@ pub struct Workspace {
     root: Root,
     datasets: Root,
     models: Root,
+    logs: Root,
 }
 
 impl Workspace {
@@ -22,13 +23,12 @@ impl Workspace {
     /// When a folder cannot be made.
     pub fn open(path: &Path) -> Result<Self, FsError> {
         let root = Root::open(path)?;
-        for folder in ["logs", "memmaps"] {
-            Root::open(&root.path().join(folder))?;
-        }
+        Root::open(&root.path().join("memmaps"))?;
+        let logs = Root::open(&root.path().join("logs"))?;
         let datasets = Root::open(&root.path().join("datasets"))?;
         let models = Root::open(&root.path().join("models"))?;
         remove_abandoned(datasets.path())?;
-        Ok(Self { root, datasets, models })
+        Ok(Self { root, datasets, models, logs })
     }
 
     /// The workspace's own path.
@@ -82,6 +82,14 @@ impl Workspace {
         let movies = names.into_iter().filter(|name| is_h5(name) && !name.starts_with('.'));
         let first = movies.min_by_key(|name| (*name != main, is_partition(name), name.clone()));
         first.map(|name| self.datasets.resolve(AsRef::<Path>::as_ref(dataset).join(name))).transpose()
+    }
+
+    /// A folder of logs, which need not exist.
+    ///
+    /// # Errors
+    /// When a link on the way leads out of the logs.
+    pub fn log_folder(&self, name: &FileName) -> Result<PathBuf, FsError> {
+        self.logs.resolve(name)
     }
 
     /// A model's file, which need not exist.

@@ -13,6 +13,7 @@ mod name;
 mod segmentation;
 mod spot;
 mod task;
+mod training;
 mod voxel_size;
 
 pub use annotation::{SpotTag, TaggedSpot, UnknownTag};
@@ -21,4 +22,5 @@ pub use name::{DatasetName, FileName, InvalidName, ModelName};
 pub use segmentation::{KeepAxials, NetworkKind, Numerics, ProbabilityOutput, SegmentationRequest};
 pub use spot::Spot;
 pub use task::{CancelToken, Cancelled, Progress, TaskContext, TaskEvent, TrainingStep};
+pub use training::{LossValues, Objective, TrainingBatch, TrainingOptions};
 pub use voxel_size::{InvalidVoxelSize, VoxelSize};

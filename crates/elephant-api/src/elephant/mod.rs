@@ -8,6 +8,7 @@ mod params;
 mod predict;
 mod process;
 mod spots;
+mod train;
 mod update;
 mod upload;
 mod vector;
@@ -31,6 +32,7 @@ pub(crate) fn routes() -> OpenApiRouter<Services> {
         .routes(routes!(dataset::generate))
         .routes(routes!(predict::predict))
         .routes(routes!(update::update))
+        .routes(routes!(train::train))
         .merge(streamed_routes())
         .routes(routes!(model::download))
 }
@@ -55,5 +57,6 @@ pub(crate) fn old_routes() -> Router<Services> {
         .route("/params/", get(params::get).post(params::set))
         .route("/predict/seg", post(predict::predict))
         .route("/update/seg", post(update::update))
+        .route("/train/seg", post(train::train))
         .route("/model/download", post(model::download))
 }

@@ -9,13 +9,14 @@ use axum::{
 };
 use elephant_fs::FsError;
 use elephant_jobs::JobKind;
-use elephant_pipeline::ModelSource;
-use elephant_types::{ModelName, NetworkKind};
+use elephant_pipeline::{ModelSource, PriorTraining};
+use elephant_types::{DatasetName, ModelName, NetworkKind};
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 use tokio_util::io::ReaderStream;
 use utoipa::ToSchema;
 
+use super::train::CropBody;
 use crate::{
     Services,
     job::{Caller, run},
@@ -34,20 +35,35 @@ pub(crate) struct ResetBody {
     /// Below the workspace's `models`.
     #[schema(value_type = String, example = "detection.pth")]
     model_name: Option<ModelName>,
-    is_3d: bool,
-    /// null: random parameters; "Versatile": the pretrained network; an https URL: that file.
+    /// null: random parameters, which then learn from the images of the dataset, if one is named; "Versatile": the pretrained network; an https URL: that file.
     url: Option<String>,
     /// Networks in the ensemble, with random parameters.
     #[schema(value_type = u32)]
     nmodels: Integer,
-    /// Of the random parameters.
+    /// Of the random parameters and crops.
     #[schema(value_type = u64)]
     seed: Integer,
+    /// Below the workspace's `datasets`; what random parameters learn from first.
+    #[schema(value_type = Option<String>)]
+    dataset_name: Option<DatasetName>,
+    /// Crops in each of the three epochs of that.
+    #[schema(value_type = u32)]
+    n_crops: Integer,
+    #[serde(flatten)]
+    crops: CropBody,
 }
 
 impl Default for ResetBody {
     fn default() -> Self {
-        Self { model_name: None, is_3d: true, url: None, nmodels: Integer(1), seed: Integer(0) }
+        Self {
+            model_name: None,
+            url: None,
+            nmodels: Integer(1),
+            seed: Integer(0),
+            dataset_name: None,
+            n_crops: Integer(5),
+            crops: CropBody::default(),
+        }
     }
 }
 
@@ -57,15 +73,25 @@ impl ResetBody {
     }
 
     fn kind(&self) -> NetworkKind {
-        if self.is_3d { NetworkKind::Volumetric } else { NetworkKind::Planar }
+        if self.crops.is_3d { NetworkKind::Volumetric } else { NetworkKind::Planar }
     }
 
-    fn source(&self) -> Result<ModelSource, Problem> {
+    /// What a network with random parameters learns from the images, if anything.
+    fn prior(&mut self) -> Result<Option<PriorTraining>, Problem> {
+        let Some(dataset) = self.dataset_name.take() else { return Ok(None) };
+        let crop_count = u32::try_from(self.n_crops.0).ok().filter(|count| *count > 0);
+        let crop_count = crop_count.ok_or_else(|| Problem::bad_request("n_crops should be a positive number"))?;
+        let crops = std::mem::take(&mut self.crops).try_into()?;
+        Ok(Some(PriorTraining { dataset, crops, crop_count, seed: self.seed.0.cast_unsigned() }))
+    }
+
+    fn source(&mut self) -> Result<ModelSource, Problem> {
         match self.url.as_deref() {
             Some("Versatile") => Ok(ModelSource::Versatile),
             Some(url) => Ok(ModelSource::Url(url.to_owned())),
             None if (1..=MAX_MEMBERS).contains(&self.nmodels.0) => {
-                Ok(ModelSource::Random { members: self.nmodels.0 as usize, seed: self.seed.0 as u64 })
+                let (members, seed) = (self.nmodels.0 as usize, self.seed.0.cast_unsigned());
+                Ok(ModelSource::Random { members, seed, prior: self.prior()? })
             }
             None => Err(Problem::bad_request(format!("nmodels must be 1 to {MAX_MEMBERS}"))),
         }
@@ -90,7 +116,7 @@ pub(crate) struct ResetReply {
     )
 )]
 pub(crate) async fn reset(State(services): State<Services>, request: Request) -> Result<Reply<ResetReply>, Problem> {
-    let (body, file) = if media_type(&request) == "multipart/form-data" {
+    let (mut body, file) = if media_type(&request) == "multipart/form-data" {
         read_multipart(&services, request).await?
     } else {
         (Json::<ResetBody>::from_request(request, &()).await?.0, None)
@@ -100,11 +126,11 @@ pub(crate) async fn reset(State(services): State<Services>, request: Request) ->
         Some(file) => ModelSource::File(file.path().to_owned()),
         None => body.source()?,
     };
-    let models = services.models.clone();
+    let trainer = services.trainer.clone();
     let subject = name.clone();
     let work = move |context: &_| {
         let _uploaded = file;
-        models.replace(&name, kind, &source, context)
+        trainer.reset(&name, kind, &source, context)
     };
     let done = run(&services, JobKind::Reset, subject.as_str(), None, Caller::MayLeave, work).await?;
     Ok(Reply(ResetReply { completed: done.is_some() }))

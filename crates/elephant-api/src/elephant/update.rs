@@ -88,7 +88,14 @@ pub(crate) async fn update(
         is_live: body.is_livemode,
     };
     request.validate().map_err(Problem::from)?;
-    let work = move |context: &_| labels.update(&request, context);
+    let (is_live, trainer) = (request.is_live, services.trainer.clone());
+    let work = move |context: &_| {
+        let drawn = labels.update(&request, context)?;
+        if let (true, Some(&t)) = (is_live, drawn.last()) {
+            trainer.live().updated(&request.dataset, t);
+        }
+        Ok(drawn)
+    };
     let drawn = run(&services, JobKind::Update, subject.as_str(), None, Caller::MayLeave, work).await?;
     Ok(Reply(UpdateReply { completed: drawn.is_some() }))
 }

@@ -1,33 +1,10 @@
 //! What training minimises (contract section 6.9).
 
+use elephant_types::{LossValues, Objective};
 use ndarray::{ArrayD, ArrayViewD, Axis};
 use tch::{Device, Kind, Tensor};
 
 use crate::{NnError, ops};
-
-/// Values of a loss: the sum that is minimised, and its parts by the names of the original's TensorBoard tags.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LossValues {
-    /// What is minimised.
-    pub total: f64,
-    /// What it is made of.
-    pub parts: Vec<(&'static str, f64)>,
-}
-
-/// What a detection network is trained for.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Objective {
-    /// The labels of a person's corrections.
-    Labels {
-        /// Of background, border and centre.
-        class_weights: [f64; 3],
-        /// Of a voxel with a "false" tag (labels 4 to 6), relative to one with a "true" tag.
-        false_weight: f64,
-    },
-    /// The image itself: centre and foreground are to be as bright as the image. What a network learns before it has
-    /// labels.
-    Intensities,
-}
 
 /// Smallest denominator of the Dice coefficient.
 const DICE_EPSILON: f64 = 1e-6;

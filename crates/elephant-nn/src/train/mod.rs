@@ -13,6 +13,4 @@ mod oracle;
 mod pool;
 mod trainer;
 
-pub use loss::{LossValues, Objective};
 pub(crate) use trainer::Trainer;
-pub use trainer::{OptimizerState, TrainingBatch};

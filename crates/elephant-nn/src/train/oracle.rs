@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use elephant_testkit::{read_json, read_npy, shared};
-use elephant_types::{CancelToken, KeepAxials, Numerics};
+use elephant_types::{CancelToken, KeepAxials, Numerics, Objective, TrainingBatch, TrainingOptions};
 use ndarray::{ArrayD, Axis};
 use serde_json::Value;
 use tch::{Device, Tensor};
 
-use super::{Objective, Trainer, TrainingBatch, loss};
-use crate::{Model, TrainingOptions};
+use super::{Trainer, loss};
+use crate::Model;
 
 fn tensor(array: &ArrayD<f32>) -> Tensor {
     let size: Vec<i64> = array.shape().iter().map(|&size| size as i64).collect();

@@ -1,36 +1,16 @@
 //! A model in training, on its device.
 
-use elephant_checkpoint::{Checkpoint, StateDict};
-use elephant_types::{CancelToken, NetworkKind};
-use ndarray::{Array4, ArrayD};
+use elephant_checkpoint::{Checkpoint, OptimizerState, StateDict};
+use elephant_types::{CancelToken, LossValues, NetworkKind, Objective, TrainingBatch, TrainingOptions};
+use ndarray::ArrayD;
 use tch::{Device, Kind, Tensor};
 
-use super::{LossValues, Objective, adam::Adam, layer, loss, network};
+use super::{adam::Adam, layer, loss, network};
 use crate::{
-    Model, NnError, TrainingOptions, architecture,
+    Model, NnError, architecture,
     ops::{self, Arithmetic},
     unet,
 };
-
-/// Crops for one step.
-#[derive(Clone, Debug)]
-pub struct TrainingBatch {
-    /// Intensities scaled to 0..=1, (n, z, y, x).
-    pub images: Array4<f32>,
-    /// Values of the label store, (n, z, y, x); 0 where nothing is known. Not read by [`Objective::Intensities`].
-    pub labels: Array4<u8>,
-}
-
-/// What an optimiser remembers, as long as the model's parameters are those it left.
-#[derive(Clone, Debug, PartialEq)]
-pub struct OptimizerState {
-    /// Steps made.
-    pub step: u64,
-    /// For each member of the ensemble, the running mean of every parameter's gradient, by the parameter's name.
-    pub first_moments: Vec<StateDict>,
-    /// The running mean of the squares.
-    pub second_moments: Vec<StateDict>,
-}
 
 /// A model in training. Every member of an ensemble sees the same crops.
 #[derive(Debug)]

@@ -1,0 +1,271 @@
+//! `/seg/train`: training with labels (contract section 1.10).
+
+use axum::{Json as Reply, extract::State};
+use elephant_jobs::{JobKind, Jobs, LiveParameters};
+use elephant_pipeline::{CropOptions, Lessons, TrainRequest, TrainingControl, UpdateLabels};
+use elephant_types::{DatasetName, FileName, KeepAxials, ModelName, Objective};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{
+    spots::{Spot, SpotBody, tagged_spots},
+    vector::{Xyz, voxel_size, zyx_sizes},
+};
+use crate::{
+    Services,
+    job::{Caller, run},
+    json::LargeJson,
+    number::Integer,
+    problem::Problem,
+};
+
+/// Which crops a network is trained with: fields of `/seg/train` and `/seg/reset`.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[serde(default)]
+pub(crate) struct CropBody {
+    pub(super) is_3d: bool,
+    /// Poolings that keep z, from the first.
+    #[schema(value_type = i64)]
+    n_keep_axials: Integer,
+    /// Voxel size (x, y, z).
+    scales: Option<Xyz<f64>>,
+    /// Size (x, y, z) in voxels that frames are resized to first.
+    #[schema(value_type = Option<Vec<u64>>)]
+    input_size: Option<Xyz<Integer>>,
+    /// Size (x, y, z) of a training crop in voxels.
+    #[schema(value_type = Vec<u64>)]
+    crop_size: Xyz<Integer>,
+    /// Largest change of a crop's scale, as a fraction.
+    aug_scale_factor_base: f64,
+    /// Largest rotation in the plane of x and y, in degrees.
+    aug_rotation_angle: f64,
+    /// Smallest factor on the contrast of labelled cells, 0 to 1; 0 leaves it.
+    aug_contrast: f64,
+}
+
+impl Default for CropBody {
+    fn default() -> Self {
+        Self {
+            is_3d: true,
+            n_keep_axials: Integer(4),
+            scales: None,
+            input_size: None,
+            crop_size: [384, 384, 16].map(Integer).into(),
+            aug_scale_factor_base: 0.0,
+            aug_rotation_angle: 0.0,
+            aug_contrast: 0.0,
+        }
+    }
+}
+
+impl TryFrom<CropBody> for CropOptions {
+    type Error = Problem;
+
+    fn try_from(body: CropBody) -> Result<Self, Problem> {
+        let input_size = body.input_size.map(|size| zyx_sizes("input_size", &size)).transpose()?;
+        Ok(Self {
+            is_3d: body.is_3d,
+            keep_axials: KeepAxials::first(body.n_keep_axials.0),
+            voxel_size: voxel_size(body.scales.as_deref())?,
+            input_size,
+            crop_size: zyx_sizes("crop_size", &body.crop_size)?,
+            scale_factor: body.aug_scale_factor_base,
+            rotation_degrees: body.aug_rotation_angle,
+            contrast: body.aug_contrast,
+        })
+    }
+}
+
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct TrainBody {
+    /// Below the workspace's `datasets`.
+    #[schema(value_type = String, example = "elephant-demo")]
+    dataset_name: Option<DatasetName>,
+    /// Below the workspace's `models`; the pretrained network is the start of one that does not exist.
+    #[serde(default)]
+    #[schema(value_type = String, example = "detection.pth")]
+    model_name: Option<ModelName>,
+    /// Tagged spots; the labels of their timepoints are drawn anew and learnt from. Not used in live mode.
+    #[serde(default)]
+    #[schema(value_type = Vec<SpotBody>)]
+    spots: Vec<Spot>,
+    /// Wait for `/seg/update` and learn from each timepoint that it labels, until stopped.
+    #[serde(default)]
+    is_livemode: bool,
+    #[serde(flatten)]
+    crops: CropBody,
+    /// Learning rate of Adam; `/params` changes it while the training runs.
+    #[serde(default = "default_rate")]
+    lr: f64,
+    /// Crops in one step.
+    #[serde(default = "one")]
+    #[schema(value_type = u32)]
+    batch_size: Integer,
+    /// Crops of each timepoint in an epoch; `/params` changes it while the training runs.
+    #[serde(default = "default_crops")]
+    #[schema(value_type = u32)]
+    n_crops: Integer,
+    /// How often all crops are gone through.
+    #[serde(default = "default_epochs")]
+    #[schema(value_type = u32)]
+    n_epochs: Integer,
+    /// Of background, border and centre.
+    #[serde(default = "default_class_weights")]
+    class_weights: [f64; 3],
+    /// Of voxels with a "false" tag, relative to others.
+    #[serde(default = "default_false_weight")]
+    false_weight: f64,
+    /// Voxels with an intensity below this are background; intensities go from 0 to 1 in each frame. 0 for none.
+    #[serde(default)]
+    auto_bg_thresh: f64,
+    /// Size of the class "centre" as a fraction of the cell.
+    #[serde(default = "default_center_ratio")]
+    c_ratio: f64,
+    /// Scalars are logged every so many steps.
+    #[serde(default = "one")]
+    #[schema(value_type = u64)]
+    log_interval: Integer,
+    /// Folder for TensorBoard, below the workspace's `logs`.
+    #[serde(default)]
+    #[schema(value_type = String, example = "detection_log")]
+    log_dir: Option<FileName>,
+    /// Of the crops' randomness; taken from the clock when it is absent.
+    #[serde(default)]
+    #[schema(value_type = Option<u64>)]
+    seed: Option<Integer>,
+}
+
+fn default_rate() -> f64 {
+    1e-3
+}
+
+fn one() -> Integer {
+    Integer(1)
+}
+
+fn default_crops() -> Integer {
+    Integer(5)
+}
+
+fn default_epochs() -> Integer {
+    Integer(10)
+}
+
+fn default_class_weights() -> [f64; 3] {
+    [1.0, 10.0, 10.0]
+}
+
+fn default_false_weight() -> f64 {
+    10.0
+}
+
+fn default_center_ratio() -> f64 {
+    0.4
+}
+
+#[derive(Serialize, ToSchema)]
+pub(crate) struct TrainReply {
+    /// False when the training was aborted; a live training always is.
+    completed: bool,
+}
+
+/// Train a model with labels
+///
+/// Answers when the training has ended; until then see `/events` or `/api/v1/jobs`. The model is saved after each epoch
+/// and when the training is stopped with `POST /state/process {"state": 0}`. Predictions run between two steps.
+#[utoipa::path(
+    post, path = "/seg/train", tag = "seg", request_body = TrainBody,
+    responses(
+        (status = 200, body = TrainReply),
+        (status = 400, description = "A field is wrong, there is nothing to train with, or the loss diverged"),
+        (status = 404, description = "The dataset, a timepoint or the model is not there"),
+        (status = 500, description = "Another training or a reset is running, or the training failed"),
+    )
+)]
+pub(crate) async fn train(
+    State(services): State<Services>,
+    LargeJson { value: body, .. }: LargeJson<TrainBody>,
+) -> Result<Reply<TrainReply>, Problem> {
+    let request = TrainRequest::try_from(body)?;
+    request.validate()?;
+    let subject = request.model.clone();
+    let trainer = services.trainer.clone();
+    let jobs = services.jobs.clone();
+    let work = move |context: &_| {
+        tracing::info!(seed = request.seed, dataset = %request.dataset, model = %request.model, "training");
+        let control = Control { parameters: jobs.live_parameters(), jobs };
+        let trained = trainer.train(&request, &control, context);
+        control.follows(None);
+        trained
+    };
+    let done = run(&services, JobKind::Train, subject.as_str(), None, Caller::MayLeave, work).await?;
+    Ok(Reply(TrainReply { completed: done.is_some() }))
+}
+
+/// What `/params` sets, and where other programs see which timepoint is followed.
+struct Control {
+    parameters: LiveParameters,
+    jobs: Jobs,
+}
+
+impl TrainingControl for Control {
+    fn changes(&self) -> (Option<f64>, Option<u32>) {
+        let changes = self.parameters.changes();
+        (changes.learning_rate, changes.crop_count)
+    }
+
+    fn follows(&self, timepoint: Option<usize>) {
+        if let Err(error) = self.jobs.store().set_live_timepoint(timepoint.map(|t| t as u64)) {
+            tracing::warn!(%error, "the timepoint that is followed is not recorded");
+        }
+    }
+}
+
+impl TryFrom<TrainBody> for TrainRequest {
+    type Error = Problem;
+
+    fn try_from(body: TrainBody) -> Result<Self, Problem> {
+        let dataset = body.dataset_name.ok_or_else(|| Problem::bad_request("dataset_name key is missing"))?;
+        let name = |text: &str| Problem::internal(format!("{text} is no name"));
+        let positive = |field: &str, number: Integer| {
+            u32::try_from(number.0)
+                .ok()
+                .filter(|number| *number > 0)
+                .ok_or_else(|| Problem::bad_request(format!("{field} should be a positive number")))
+        };
+        let crops = CropOptions::try_from(body.crops)?;
+        let lessons = if body.is_livemode {
+            Lessons::Live
+        } else {
+            let labels = UpdateLabels {
+                dataset: dataset.clone(),
+                spots: tagged_spots(body.spots),
+                voxel_size: crops.voxel_size,
+                center_ratio: body.c_ratio,
+                background_threshold: body.auto_bg_thresh,
+                is_live: false,
+            };
+            Lessons::Spots { labels, epochs: positive("n_epochs", body.n_epochs)? }
+        };
+        Ok(Self {
+            dataset,
+            model: body.model_name.map_or_else(|| "detection.pth".parse().map_err(|_| name("detection.pth")), Ok)?,
+            lessons,
+            crops,
+            objective: Objective::Labels { class_weights: body.class_weights, false_weight: body.false_weight },
+            learning_rate: body.lr,
+            // The client's 0 means one crop at a time.
+            batch_size: body.batch_size.to_usize().unwrap_or(0).max(1),
+            crops_per_timepoint: positive("n_crops", body.n_crops)?,
+            log_interval: u64::try_from(body.log_interval.0).unwrap_or(0),
+            log_folder: body.log_dir.map_or_else(|| "detection_log".parse().map_err(|_| name("detection_log")), Ok)?,
+            seed: body.seed.map_or_else(seed_from_clock, |seed| seed.0.cast_unsigned()),
+        })
+    }
+}
+
+/// A seed that no earlier training had.
+pub(super) fn seed_from_clock() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |now| now.as_nanos() as u64)
+}

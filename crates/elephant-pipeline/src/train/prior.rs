@@ -1,0 +1,79 @@
+//! What a network learns before it has labels: that cells are bright (contract sections 1.11 and 6.10).
+
+use elephant_checkpoint::Checkpoint;
+use elephant_types::{
+    DatasetName, ModelName, NetworkKind, Objective, TaskContext, TaskEvent, TrainingOptions, TrainingStep,
+};
+
+use super::{CropOptions, Trainer, check_dimensions, crops::Crops};
+use crate::{ModelSource, PipelineError, frames::open_dataset};
+
+/// The learning rates, one for each epoch.
+const LEARNING_RATES: [f64; 3] = [1e-2, 1e-3, 1e-4];
+/// How much crops are scaled.
+const SCALE_FACTOR: f64 = 0.2;
+
+/// A training without labels.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PriorTraining {
+    /// Where the images are.
+    pub dataset: DatasetName,
+    /// What crops are made of; they are scaled and flipped, but not otherwise varied.
+    pub crops: CropOptions,
+    /// Crops in one of the three epochs.
+    pub crop_count: u32,
+    /// Where all randomness comes from.
+    pub seed: u64,
+}
+
+impl Trainer {
+    /// Replaces a model as [`Models::replace`](crate::Models::replace) does; one of random parameters first learns from
+    /// images what its source says.
+    ///
+    /// # Errors
+    /// As for [`Models::replace`](crate::Models::replace) and [`train`](Self::train); the old model is then untouched.
+    pub fn reset(
+        &self,
+        name: &ModelName,
+        kind: NetworkKind,
+        source: &ModelSource,
+        context: &TaskContext,
+    ) -> Result<(), PipelineError> {
+        self.models.replace_after(name, kind, source, context, |checkpoint| match source {
+            ModelSource::Random { prior: Some(prior), .. } => self.train_prior(checkpoint, prior, context),
+            _ => Ok(checkpoint),
+        })
+    }
+
+    /// Trains a network with images alone, in three short epochs with falling learning rates.
+    fn train_prior(
+        &self,
+        checkpoint: Checkpoint,
+        request: &PriorTraining,
+        context: &TaskContext,
+    ) -> Result<Checkpoint, PipelineError> {
+        let options =
+            CropOptions { scale_factor: SCALE_FACTOR, rotation_degrees: 0.0, contrast: 0.0, ..request.crops.clone() };
+        options.validate()?;
+        let dataset = open_dataset(&self.workspace, &request.dataset)?;
+        check_dimensions(&dataset, &options)?;
+        let training = TrainingOptions {
+            keep_axials: options.keep_axials,
+            objective: Objective::Intensities,
+            numerics: self.numerics,
+        };
+        let model = self.trainable.begin(checkpoint, training, None, context.cancel_token())?;
+        let mut crops = Crops::new(&dataset, &options, request.seed);
+        let total = LEARNING_RATES.len() as u64 * u64::from(request.crop_count);
+        let mut done = 0;
+        for rate in LEARNING_RATES {
+            for t in crops.anywhere(request.crop_count) {
+                let loss = model.step(crops.unlabelled(&[t])?, rate, context.cancel_token())?;
+                done += 1;
+                let step = TrainingStep { done, total: Some(total), loss: loss.total, parts: loss.parts };
+                context.tell(TaskEvent::TrainingStep(step));
+            }
+        }
+        Ok(model.snapshot()?.0)
+    }
+}

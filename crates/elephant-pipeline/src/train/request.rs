@@ -1,0 +1,155 @@
+//! What a training is asked for.
+
+use elephant_image::Augmentation;
+use elephant_types::{DatasetName, FileName, KeepAxials, ModelName, NetworkKind, Objective, VoxelSize};
+
+use crate::{PipelineError, UpdateLabels};
+
+/// Crops for one step at most; a step's memory grows with them.
+const MAX_BATCH_SIZE: usize = 256;
+/// Crops of a timepoint in one epoch at most.
+const MAX_CROPS: u32 = 1_000_000;
+
+/// Which labels to learn from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Lessons {
+    /// Those that are drawn first, from these spots; then the labels of their timepoints, for a number of epochs.
+    Spots {
+        /// What to draw.
+        labels: UpdateLabels,
+        /// How often each timepoint's crops are gone through.
+        epochs: u32,
+    },
+    /// Those of the timepoint that was updated last, whenever one is updated, until the training is stopped.
+    Live,
+}
+
+/// One training of the detection network.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainRequest {
+    /// Where images and labels are.
+    pub dataset: DatasetName,
+    /// The model that is trained; the pretrained one is taken where it does not exist.
+    pub model: ModelName,
+    /// Which labels to learn from.
+    pub lessons: Lessons,
+    /// What crops are made of and how they are varied.
+    pub crops: CropOptions,
+    /// Class weights and the weight of "false" tags.
+    pub objective: Objective,
+    /// Of Adam.
+    pub learning_rate: f64,
+    /// Crops in one step.
+    pub batch_size: usize,
+    /// Crops of each timepoint in one epoch.
+    pub crops_per_timepoint: u32,
+    /// Scalars are logged every so many steps.
+    pub log_interval: u64,
+    /// Folder for them, below the workspace's `logs`.
+    pub log_folder: FileName,
+    /// Where all randomness comes from.
+    pub seed: u64,
+}
+
+/// How training crops are cut out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CropOptions {
+    /// Whether the network is 3-D.
+    pub is_3d: bool,
+    /// Pooling along z.
+    pub keep_axials: KeepAxials,
+    /// Of the stored voxels; only the ratios matter.
+    pub voxel_size: VoxelSize,
+    /// The size (z, y, x) in voxels that frames are seen at; `None` for the stored one.
+    pub input_size: Option<[usize; 3]>,
+    /// Size (z, y, x) of a crop in voxels of that; clipped to the frame.
+    pub crop_size: [usize; 3],
+    /// How much crops are scaled: 0.2 for edges from 0.8 to 1.2 of the crop's, less along axes with long voxels.
+    pub scale_factor: f64,
+    /// Largest rotation in the plane of y and x, in degrees either way.
+    pub rotation_degrees: f64,
+    /// Smallest factor on the contrast, 0 to 1; 0 leaves it as it is.
+    pub contrast: f64,
+}
+
+impl TrainRequest {
+    /// Whether the request makes sense, as far as can be told without the dataset.
+    ///
+    /// # Errors
+    /// [`PipelineError::Invalid`] naming the field, with the original's text where it has one.
+    pub fn validate(&self) -> Result<(), PipelineError> {
+        self.crops.validate()?;
+        check((1..=MAX_CROPS).contains(&self.crops_per_timepoint), || "n_crops should be a positive number".into())?;
+        check(self.learning_rate.is_finite() && self.learning_rate > 0.0, || {
+            format!("lr should be a positive number but got {}", self.learning_rate)
+        })?;
+        check((1..=MAX_BATCH_SIZE).contains(&self.batch_size), || {
+            format!("batch_size should be 1 to {MAX_BATCH_SIZE} but got {}", self.batch_size)
+        })?;
+        if let Objective::Labels { class_weights, false_weight } = &self.objective {
+            let is_weight = |weight: &f64| weight.is_finite() && *weight >= 0.0;
+            let is_sound = class_weights.iter().all(is_weight) && class_weights.iter().any(|weight| *weight > 0.0);
+            check(is_sound, || "class_weights should be 3 numbers that are 0 or more, and not all 0".into())?;
+            check(is_weight(false_weight), || format!("false_weight should be 0 or more but got {false_weight}"))?;
+        }
+        match &self.lessons {
+            Lessons::Spots { labels, epochs } => {
+                check(!labels.spots.is_empty(), || "nothing to train".into())?;
+                check(*epochs > 0, || "n_epochs should be a positive number".into())?;
+                labels.validate()
+            }
+            Lessons::Live => Ok(()),
+        }
+    }
+}
+
+impl CropOptions {
+    /// Whether the options make sense.
+    ///
+    /// # Errors
+    /// [`PipelineError::Invalid`] naming the field.
+    pub fn validate(&self) -> Result<(), PipelineError> {
+        check((0.0..1.0).contains(&self.scale_factor), || {
+            format!("aug_scale_factor_base should be 0 or more and below 1 but got {}", self.scale_factor)
+        })?;
+        check((0.0..=180.0).contains(&self.rotation_degrees), || {
+            format!("aug_rotation_angle should be 0 to 180 degrees but got {}", self.rotation_degrees)
+        })?;
+        // The original's text.
+        check((0.0..=1.0).contains(&self.contrast), || {
+            format!("Exception: contrast should be in [0, 1] but got {}", self.contrast)
+        })?;
+        let sizes = [("crop_size", Some(self.crop_size)), ("input_size", self.input_size)];
+        for (field, size) in sizes {
+            check(size.is_none_or(|size| !size.contains(&0)), || format!("{field}: every number must be 1 or more"))?;
+        }
+        Ok(())
+    }
+
+    /// Which kind of network learns from such crops.
+    pub fn kind(&self) -> NetworkKind {
+        if self.is_3d { NetworkKind::Volumetric } else { NetworkKind::Planar }
+    }
+
+    /// For frames of the stored size (z, y, x), the size that they are seen at, and how crops are varied.
+    pub(super) fn augmentation(&self, frame: [usize; 3]) -> ([usize; 3], Augmentation) {
+        let rescaled = self.input_size.map_or(frame, |size| if self.is_3d { size } else { [1, size[1], size[2]] });
+        let voxel = self.voxel_size.zyx();
+        // Sizes of the voxels that are seen.
+        let seen: [f64; 3] = std::array::from_fn(|axis| voxel[axis] * frame[axis] as f64 / rescaled[axis] as f64);
+        let axes = if self.is_3d { 0..3 } else { 1..3 };
+        let shortest = axes.clone().map(|axis| seen[axis]).fold(f64::INFINITY, f64::min);
+        let factor = |axis: usize| if axes.contains(&axis) { self.scale_factor * shortest / seen[axis] } else { 0.0 };
+        let augmentation = Augmentation {
+            crop_size: self.crop_size,
+            scale_factors: std::array::from_fn(factor),
+            rotation_degrees: self.rotation_degrees,
+            contrast: self.contrast,
+        };
+        (rescaled, augmentation)
+    }
+}
+
+fn check(is_valid: bool, rule: impl FnOnce() -> String) -> Result<(), PipelineError> {
+    if is_valid { Ok(()) } else { Err(PipelineError::Invalid(rule())) }
+}

@@ -1,0 +1,133 @@
+//! Writing a model in training, beside the steps.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    thread::{Scope, ScopedJoinHandle},
+    time::SystemTime,
+};
+
+use elephant_checkpoint::{Checkpoint, OptimizerState};
+use elephant_types::{TaskContext, TaskEvent};
+
+use crate::{PipelineError, PortError};
+
+/// A model's parameters and what the optimiser remembers of them.
+pub(super) type Snapshot = (Checkpoint, OptimizerState);
+
+/// Where a model and its optimiser's memory are.
+#[derive(Clone, Debug)]
+pub(super) struct ModelFiles {
+    pub(super) model: PathBuf,
+    optimizer: PathBuf,
+}
+
+impl ModelFiles {
+    pub(super) fn of(model: PathBuf) -> Self {
+        let name = model.file_name().unwrap_or_default().to_string_lossy();
+        let optimizer = model.with_file_name(format!(".{name}.adam"));
+        Self { model, optimizer }
+    }
+
+    /// What the optimiser remembers of these parameters; nothing where it never saw them or its file is damaged.
+    pub(super) fn optimizer_state(&self, checkpoint: &Checkpoint) -> Option<OptimizerState> {
+        if !self.optimizer.is_file() {
+            return None;
+        }
+        OptimizerState::read(checkpoint, &self.optimizer).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the optimiser begins anew");
+            None
+        })
+    }
+}
+
+/// Tells one version of a file from the next: models are replaced by renaming, which changes the inode.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Version {
+    inode: u64,
+    modified: Option<SystemTime>,
+}
+
+impl Version {
+    /// `None` where there is no file.
+    fn of(path: &Path) -> Option<Self> {
+        use std::os::unix::fs::MetadataExt;
+        let metadata = path.metadata().ok()?;
+        Some(Self { inode: metadata.ino(), modified: metadata.modified().ok() })
+    }
+}
+
+/// A thread that writes snapshots. One may wait; more are not taken, as the next one holds all that they do.
+pub(super) struct Saver<'scope> {
+    snapshots: SyncSender<Snapshot>,
+    thread: ScopedJoinHandle<'scope, Result<(), PipelineError>>,
+}
+
+impl<'scope> Saver<'scope> {
+    /// Must be made when the files hold what the training begins with.
+    pub(super) fn start(
+        scope: &'scope Scope<'scope, '_>,
+        files: &'scope ModelFiles,
+        context: &'scope TaskContext,
+    ) -> Self {
+        let (snapshots, received) = sync_channel(1);
+        let version = Version::of(&files.model);
+        Self { snapshots, thread: scope.spawn(move || save_all(&received, files, version, context)) }
+    }
+
+    /// Whether writing has failed, so that there is no use in going on; [`finish`](Self::finish) tells why.
+    pub(super) fn has_failed(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Writes the snapshot soon, unless another one is waiting.
+    pub(super) fn offer(&self, snapshot: Snapshot) {
+        match self.snapshots.try_send(snapshot) {
+            Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
+        }
+    }
+
+    /// Writes the last snapshot, and waits until all are written.
+    pub(super) fn finish(self, last: Option<Snapshot>) -> Result<(), PipelineError> {
+        if let Some(last) = last {
+            // An error means that the thread has failed, and says so below.
+            let _ = self.snapshots.send(last);
+        }
+        drop(self.snapshots);
+        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+fn save_all(
+    snapshots: &Receiver<Snapshot>,
+    files: &ModelFiles,
+    mut version: Option<Version>,
+    context: &TaskContext,
+) -> Result<(), PipelineError> {
+    for (checkpoint, state) in snapshots {
+        let found = Version::of(&files.model);
+        if found.is_some() && found != version {
+            return Err(keep_aside(&checkpoint, &files.model));
+        }
+        // First the memory: without its model it is not taken, so that a kill in between costs nothing but it.
+        state.write(checkpoint.fingerprint(), &files.optimizer)?;
+        checkpoint.write(&files.model)?;
+        version = Version::of(&files.model);
+        context.tell(TaskEvent::ModelUpdated);
+    }
+    Ok(())
+}
+
+/// Somebody else's model is not overwritten; what was learnt is not lost either.
+fn keep_aside(checkpoint: &Checkpoint, model: &Path) -> PipelineError {
+    let name = model.file_name().unwrap_or_default().to_string_lossy();
+    let aside = format!("trained-{name}");
+    match checkpoint.write(&model.with_file_name(&aside)) {
+        Ok(()) => PortError::new(
+            elephant_types::ErrorCode::Conflict,
+            format!("somebody replaced the model {name} during its training; what was learnt is kept as {aside}"),
+        )
+        .into(),
+        Err(error) => error.into(),
+    }
+}
