@@ -103,8 +103,8 @@ pub struct ServeArgs {
     #[arg(long, env = "ELEPHANT_REDIS_URL", hide_env_values = true, value_name = "URL")]
     pub redis_url: Option<String>,
 
-    /// Host of that Redis, as the original server takes it; short for --redis-url redis://HOST:PORT/0
-    #[arg(long, env = "ELEPHANT_REDIS_HOST", value_name = "HOST", conflicts_with = "redis_url")]
+    /// Host of that Redis, as the original server takes it, where no --redis-url is given
+    #[arg(long, env = "ELEPHANT_REDIS_HOST", value_name = "HOST")]
     pub redis_host: Option<String>,
 
     /// Port of the Redis at --redis-host
@@ -130,8 +130,8 @@ pub struct BrokerArgs {
     #[arg(long, env = "ELEPHANT_AMQP_URL", hide_env_values = true, value_name = "URL")]
     pub amqp_url: Option<String>,
 
-    /// Host of that broker, as the original server takes it; the next four belong to it
-    #[arg(long, env = "RABBITMQ_HOST", value_name = "HOST", conflicts_with = "amqp_url")]
+    /// Host of that broker, as the original server takes it, where no --amqp-url is given; the next four belong to it
+    #[arg(long, env = "RABBITMQ_HOST", value_name = "HOST")]
     pub rabbitmq_host: Option<String>,
 
     /// Port of the broker
@@ -178,8 +178,9 @@ impl BrokerArgs {
 impl ServeArgs {
     /// The Redis to keep the state in, if not in the workspace.
     pub fn redis_url(&self) -> Option<String> {
-        let by_host = || self.redis_host.as_ref().map(|host| format!("redis://{host}:{}/0", self.redis_port));
-        self.redis_url.clone().or_else(by_host).filter(|url| !url.is_empty())
+        let host = self.redis_host.as_ref().filter(|host| !host.is_empty());
+        let by_host = || host.map(|host| format!("redis://{host}:{}/0", self.redis_port));
+        self.redis_url.clone().filter(|url| !url.is_empty()).or_else(by_host)
     }
 }
 
@@ -247,10 +248,39 @@ pub enum LogFormat {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
-        super::Cli::command().debug_assert();
+        Cli::command().debug_assert();
+    }
+
+    fn serve(arguments: &[&str]) -> ServeArgs {
+        match Cli::parse_from(["elephant-server", "serve"].iter().chain(arguments)).command {
+            Command::Serve(args) => *args,
+            Command::Demo(_) => unreachable!("asked for serve"),
+        }
+    }
+
+    #[test]
+    fn services_are_named_by_address_or_as_the_original_does() {
+        let redis = |arguments: &[&str]| serve(arguments).redis_url();
+        assert_eq!(redis(&["--redis-host", "state"]).as_deref(), Some("redis://state:6379/0"));
+        assert_eq!(redis(&["--redis-host", "state", "--redis-port", "1"]).as_deref(), Some("redis://state:1/0"));
+        let both = ["--redis-host", "state", "--redis-url", "redis://other"];
+        assert_eq!(redis(&both).as_deref(), Some("redis://other"), "the address counts");
+        assert_eq!(redis(&["--redis-host", "", "--redis-url", ""]), None);
+        let broker = |arguments: &[&str]| {
+            serve(arguments).broker.address().map(|address| address.map(|address| address.to_string()))
+        };
+        let parts = ["--rabbitmq-host", "broker", "--rabbitmq-port", "1", "--rabbitmq-vhost", "lab"];
+        assert_eq!(broker(&parts).unwrap().as_deref(), Some("broker:1, vhost lab"));
+        assert_eq!(broker(&["--rabbitmq-host", "broker"]).unwrap().as_deref(), Some("broker:5672, vhost /"));
+        let both = ["--rabbitmq-host", "broker", "--amqp-url", "amqp://other/lab"];
+        assert_eq!(broker(&both).unwrap().as_deref(), Some("other:5672, vhost lab"));
+        assert_eq!(broker(&["--rabbitmq-host", "", "--amqp-url", ""]).unwrap(), None);
+        assert!(broker(&["--amqp-url", "other"]).is_err());
     }
 }
