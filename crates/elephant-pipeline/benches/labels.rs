@@ -65,14 +65,14 @@ impl Bench {
         let (mut ours, mut theirs) = (f64::INFINITY, f64::INFINITY);
         for t in 0..ROUNDS {
             let request = request(t);
-            ours = ours.min(seconds(|| self.update(&self.labels, t, &request)));
+            ours = ours.min(seconds(|| update(&self.labels, t, &request)));
             if let Some(python) = &self.peer {
                 theirs = theirs.min(self.run_peer(python, ROUNDS + t, &request));
             }
         }
         if let Some(python) = &self.peer {
             let request = request(0);
-            self.update(&self.original, 2 * ROUNDS, &request);
+            update(&self.original, 2 * ROUNDS, &request);
             self.run_peer(python, 2 * ROUNDS, &request);
         }
         let files = chunk_files(&self.dataset);
@@ -85,18 +85,6 @@ impl Bench {
         }
         let ratio = ours / writing;
         println!("{name}: {} new files in one thread {writing:.1} ms, ours / that {ratio:.2}", files.len());
-    }
-
-    fn update(&self, labels: &Labels, t: usize, request: &Request) {
-        let request = UpdateLabels {
-            dataset: "bench".parse().expect("a valid name"),
-            spots: request.spots.iter().map(|spot| TaggedSpot { t, ..spot.clone() }).collect(),
-            voxel_size: VoxelSize::new(VOXEL_UM).expect("a valid size"),
-            center_ratio: CENTER_RATIO,
-            background_threshold: request.background,
-            is_live: false,
-        };
-        labels.update(&request, &TaskContext::detached()).expect("the labels are drawn");
     }
 
     /// The seconds of an update by the peer. In the last frame it must not change a voxel.
@@ -113,6 +101,18 @@ impl Bench {
         assert!(t < 2 * ROUNDS || changed == "0", "voxels are different");
         seconds.parse().expect("the peer prints seconds")
     }
+}
+
+fn update(labels: &Labels, t: usize, request: &Request) {
+    let request = UpdateLabels {
+        dataset: "bench".parse().expect("a valid name"),
+        spots: request.spots.iter().map(|spot| TaggedSpot { t, ..spot.clone() }).collect(),
+        voxel_size: VoxelSize::new(VOXEL_UM).expect("a valid size"),
+        center_ratio: CENTER_RATIO,
+        background_threshold: request.background,
+        is_live: false,
+    };
+    labels.update(&request, &TaskContext::detached()).expect("the labels are drawn");
 }
 
 /// The same spot, found where there is no cell.
@@ -147,7 +147,7 @@ fn spots(shift: usize) -> Vec<TaggedSpot> {
             t: 0,
             center_um: [place(37, 101) * depth, place(53, 103) * height, place(71, 107) * width],
             covariance_um2: [[variance(0), 1.0, 0.5], [1.0, variance(1), -1.0], [0.5, -1.0, variance(2)]],
-            tag: if index % 4 == 0 { SpotTag::FalseNegative } else { SpotTag::TruePositive },
+            tag: if index.is_multiple_of(4) { SpotTag::FalseNegative } else { SpotTag::TruePositive },
             label: index.to_string().into(),
         }
     };

@@ -11,7 +11,7 @@ use ndarray::{ArrayViewD, ArrayViewMutD};
 use rayon::prelude::*;
 
 use crate::{
-    ChunkWriter, DataType, Element, VolumeError,
+    ChunkEncoder, DataType, Element, VolumeError,
     blosc::{self, HEADER_BYTES},
     metadata::{Compressor, Metadata, Refused},
     tiles::{convert_into, tiles},
@@ -153,8 +153,8 @@ impl ArrayStore {
     }
 
     /// A way to replace whole chunks.
-    pub fn chunk_writer<T: Element>(&self) -> ChunkWriter<'_, T> {
-        ChunkWriter::new(self, Buffers::new(&self.metadata))
+    pub fn chunk_encoder<T: Element>(&self) -> ChunkEncoder<'_, T> {
+        ChunkEncoder::new(self, Buffers::new(&self.metadata))
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -226,23 +226,35 @@ impl ArrayStore {
     }
 
     /// Replaces a chunk by what is in the buffers.
-    pub(crate) fn store<T: Element>(&self, chunk: &[usize], buffers: &mut Buffers<T>) -> Result<(), VolumeError> {
-        let key = self.key(chunk);
-        let path = self.folder.join(&key);
-        let plain: &[u8] = bytemuck::cast_slice(&buffers.elements);
+    fn store<T: Element>(&self, chunk: &[usize], buffers: &mut Buffers<T>) -> Result<(), VolumeError> {
+        let path = self.path_for_writing(chunk)?;
+        Ok(replace_unflushed(&path, self.encode(chunk, buffers)?)?)
+    }
+
+    /// The file of a chunk, in a folder that exists.
+    pub(crate) fn path_for_writing(&self, chunk: &[usize]) -> Result<PathBuf, VolumeError> {
+        let path = self.folder.join(self.key(chunk));
         if self.metadata.separator == '/'
             && let Some(parent) = path.parent()
         {
             fs::create_dir_all(parent).map_err(FsError::io("create", parent))?;
         }
-        let Compressor::Blosc { method, level, shuffle } = &self.metadata.compressor else {
-            return Ok(replace_unflushed(&path, plain)?);
-        };
-        if !blosc::compress(plain, self.data_type().size(), method, *level, *shuffle, &mut buffers.stored) {
-            let reason = format!("Blosc cannot compress its chunk {key}");
-            return Err(VolumeError::Access { store: self.name.clone(), reason });
+        Ok(path)
+    }
+
+    /// What the chunk's file holds when the buffers' elements are the chunk's.
+    pub(crate) fn encode<'a, T: Element>(
+        &self,
+        chunk: &[usize],
+        buffers: &'a mut Buffers<T>,
+    ) -> Result<&'a [u8], VolumeError> {
+        let plain: &[u8] = bytemuck::cast_slice(&buffers.elements);
+        let Compressor::Blosc { method, level, shuffle } = &self.metadata.compressor else { return Ok(plain) };
+        if blosc::compress(plain, self.data_type().size(), method, *level, *shuffle, &mut buffers.stored) {
+            return Ok(&buffers.stored);
         }
-        Ok(replace_unflushed(&path, &buffers.stored)?)
+        let reason = format!("Blosc cannot compress its chunk {}", self.key(chunk));
+        Err(VolumeError::Access { store: self.name.clone(), reason })
     }
 }
 

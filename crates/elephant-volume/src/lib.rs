@@ -15,7 +15,7 @@ compile_error!("chunks are little endian and are read without conversion");
 mod array;
 mod attributes;
 mod blosc;
-mod chunk_writer;
+mod chunk_encoder;
 mod data_type;
 mod dataset;
 mod error;
@@ -23,7 +23,7 @@ mod metadata;
 mod tiles;
 
 pub use array::ArrayStore;
-pub use chunk_writer::ChunkWriter;
+pub use chunk_encoder::{ChunkChange, ChunkEncoder};
 pub use data_type::{DataType, Element};
 pub use dataset::{CHUNK_EDGE, Dataset, DatasetShape, Store};
 pub use error::VolumeError;

@@ -32,12 +32,12 @@ fn files(folder: &Path) -> Vec<String> {
 fn a_blank_chunk_has_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let array = array(folder.path());
-    let mut writer = array.chunk_writer::<u8>();
-    for (index, element) in writer.elements().iter_mut().enumerate() {
+    let mut encoder = array.chunk_encoder::<u8>();
+    for (index, element) in encoder.elements().iter_mut().enumerate() {
         *element = index as u8 + 1;
     }
-    writer.replace(&[1, 1]).unwrap();
-    writer.replace(&[2, 0]).unwrap();
+    encoder.encode(&[1, 1]).unwrap().write().unwrap();
+    encoder.encode(&[2, 0]).unwrap().write().unwrap();
     assert_eq!(files(folder.path()), [".zarray", "1.1", "2.0"]);
     let all = read(&array);
     // Parts of the chunks stick out of the array.
@@ -45,14 +45,35 @@ fn a_blank_chunk_has_no_file() {
     assert_eq!(all.slice(s![4..5, 0..4]), ndarray::arr2(&[[1, 2, 3, 4]]));
     assert_eq!(all.slice(s![0..2, ..]).sum(), 0);
 
-    writer.elements().fill(0);
-    writer.replace(&[1, 1]).unwrap();
-    writer.replace(&[0, 0]).unwrap();
+    encoder.elements().fill(0);
+    encoder.encode(&[1, 1]).unwrap().write().unwrap();
+    encoder.encode(&[0, 0]).unwrap().write().unwrap();
     assert_eq!(files(folder.path()), [".zarray", "2.0"]);
     for outside in [&[3, 0][..], &[0, 2], &[0], &[0, 0, 0], &[usize::MAX, 0]] {
-        assert_eq!(writer.replace(outside).unwrap_err().code(), ErrorCode::InvalidArgument);
+        assert_eq!(encoder.encode(outside).unwrap_err().code(), ErrorCode::InvalidArgument);
     }
-    assert!(array.chunk_writer::<u16>().replace(&[0, 0]).is_err());
+    assert!(array.chunk_encoder::<u16>().encode(&[0, 0]).is_err());
+}
+
+#[test]
+fn a_chunk_that_is_as_before_is_left_alone() {
+    use std::os::unix::fs::MetadataExt;
+    let folder = tempfile::tempdir().unwrap();
+    let array = array(folder.path());
+    let path = folder.path().join("a.zarr/0.1");
+    let mut encoder = array.chunk_encoder::<u8>();
+    let mut inode_after = |element: u8| {
+        encoder.elements().fill(element);
+        encoder.elements()[3] = 1;
+        encoder.encode(&[0, 1]).unwrap().write().unwrap();
+        assert_eq!(read(&array)[[0, 4]], element);
+        path.metadata().unwrap().ino()
+    };
+    let first = inode_after(5);
+    assert_eq!(inode_after(5), first);
+    assert_ne!(inode_after(6), first);
+    fs::write(&path, "damaged").unwrap();
+    inode_after(6);
 }
 
 #[test]

@@ -2,15 +2,17 @@
 
 use elephant_image::label_color;
 use elephant_types::TaskContext;
-use elephant_volume::{ArrayStore, ChunkWriter, Dataset, DatasetShape, Store};
+use elephant_volume::{ArrayStore, ChunkChange, ChunkEncoder, Dataset, DatasetShape, Store};
 use ndarray::{ArrayViewMut2, s};
 use rayon::prelude::*;
 
 use super::drawing::Drawing;
 use crate::PipelineError;
 
-/// Red, green, blue.
-const CHANNELS: u8 = 3;
+/// Labels, red, green, blue.
+const CHUNKS_PER_PART: usize = 4;
+/// How much is drawn before it is written, in bytes before compression.
+const MAX_ENCODED_BYTES: usize = 128 << 20;
 
 /// The label stores of a dataset, whose chunks have the same edges.
 pub(super) struct LabelStores<'a> {
@@ -52,17 +54,25 @@ impl<'a> LabelStores<'a> {
     /// # Errors
     /// When the disk is full or the task is cancelled. Some chunks may be replaced then.
     pub fn replace(&self, t: usize, drawing: Option<&Drawing>, context: &TaskContext) -> Result<(), PipelineError> {
-        let writers = || (self.labels.chunk_writer(), self.colors.chunk_writer());
-        self.parts().into_par_iter().try_for_each_init(writers, |(labels, colors), part| {
-            context.check()?;
-            let (origin, size) = self.area(part);
-            match drawing {
-                Some(drawing) if !drawing.is_blank(part.z, origin, size) => {
-                    self.write(t, part, drawing, labels, colors)
+        let encoders = || (self.labels.chunk_encoder(), self.colors.chunk_encoder());
+        let bytes_per_part = CHUNKS_PER_PART * self.edges[0] * self.edges[1];
+        for parts in self.parts().chunks((MAX_ENCODED_BYTES / bytes_per_part).max(1)) {
+            let changes = parts.par_iter().map_init(encoders, |(labels, colors), &part| {
+                context.check()?;
+                let (origin, size) = self.area(part);
+                match drawing {
+                    Some(drawing) if !drawing.is_blank(part.z, origin, size) => {
+                        self.draw(t, part, drawing, labels, colors)
+                    }
+                    _ => self.erase(t, part),
                 }
-                _ => self.erase(t, part),
+            });
+            let changes: Vec<_> = changes.collect::<Result<_, PipelineError>>()?;
+            for change in changes.into_iter().flatten() {
+                change.write()?;
             }
-        })
+        }
+        Ok(())
     }
 
     /// All parts of a frame.
@@ -86,41 +96,39 @@ impl<'a> LabelStores<'a> {
         if self.shape.is_3d { vec![t, part.z, y, x] } else { vec![t, y, x] }
     }
 
-    fn write(
+    /// The part's labels and its three colours.
+    fn draw(
         &self,
         t: usize,
         part: Part,
         drawing: &Drawing,
-        labels: &mut ChunkWriter<'_, u8>,
-        colors: &mut ChunkWriter<'_, u8>,
-    ) -> Result<(), PipelineError> {
+        labels: &mut ChunkEncoder<'_, u8>,
+        colors: &mut ChunkEncoder<'_, u8>,
+    ) -> Result<[ChunkChange; CHUNKS_PER_PART], PipelineError> {
         let (origin, [height, width]) = self.area(part);
         labels.elements().fill(0);
         let mut plane =
             ArrayViewMut2::from_shape(self.edges, labels.elements()).expect("a chunk's buffer has the chunk's size");
         drawing.draw(part.z, origin, plane.slice_mut(s![..height, ..width]));
         let mut chunk = self.chunk(t, part);
-        labels.replace(&chunk)?;
+        let labelled = labels.encode(&chunk)?;
         chunk.push(0);
-        for channel in 0..CHANNELS {
+        let mut colored = |channel: u8| {
             for (color, &label) in colors.elements().iter_mut().zip(labels.elements().iter()) {
                 *color = label_color(label, channel);
             }
             if let Some(last) = chunk.last_mut() {
                 *last = channel.into();
             }
-            colors.replace(&chunk)?;
-        }
-        Ok(())
+            colors.encode(&chunk)
+        };
+        Ok([labelled, colored(0)?, colored(1)?, colored(2)?])
     }
 
-    fn erase(&self, t: usize, part: Part) -> Result<(), PipelineError> {
+    fn erase(&self, t: usize, part: Part) -> Result<[ChunkChange; CHUNKS_PER_PART], PipelineError> {
         let chunk = self.chunk(t, part);
-        self.labels.remove_chunk(&chunk)?;
-        for channel in 0..CHANNELS {
-            self.colors.remove_chunk(&[chunk.as_slice(), &[channel.into()]].concat())?;
-        }
-        Ok(())
+        let color = |channel: usize| self.colors.blank_chunk(&[chunk.as_slice(), &[channel]].concat());
+        Ok([self.labels.blank_chunk(&chunk)?, color(0)?, color(1)?, color(2)?])
     }
 }
 
