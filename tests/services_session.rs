@@ -6,62 +6,12 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{BINARY, demo_dataset};
+use common::{BINARY, client::Client, demo_dataset};
 use elephant_testkit::{Broker, RedisServer, TestServer};
-use futures_util::StreamExt;
-use lapin::{
-    Channel, Connection, ConnectionProperties, Consumer,
-    options::{BasicConsumeOptions, QueueDeclareOptions},
-    types::FieldTable,
-};
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// How long anything here may take on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(1);
-
-/// The client's own connection (contract section 2.1).
-struct Client {
-    runtime: tokio::runtime::Runtime,
-    _connection: Connection,
-    channel: Channel,
-}
-
-impl Client {
-    fn connect(url: &str) -> Self {
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        let (connection, channel) = runtime.block_on(async {
-            let connection = Connection::connect(url, ConnectionProperties::default()).await.unwrap();
-            let channel = connection.create_channel().await.unwrap();
-            (connection, channel)
-        });
-        Self { runtime, _connection: connection, channel }
-    }
-
-    fn consume(&self, queue: &str) -> Consumer {
-        self.runtime.block_on(async {
-            let (declare, arguments) = (QueueDeclareOptions::default(), FieldTable::default());
-            self.channel.queue_declare(queue.into(), declare, arguments.clone()).await.unwrap();
-            let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
-            self.channel.basic_consume(queue.into(), "".into(), options, arguments).await.unwrap()
-        })
-    }
-
-    fn next(&self, consumer: &mut Consumer) -> String {
-        let delivery = self.runtime.block_on(async { tokio::time::timeout(PATIENCE, consumer.next()).await });
-        String::from_utf8(delivery.expect("a message arrives in time").unwrap().unwrap().data).unwrap()
-    }
-
-    /// Reads the log until `message` comes; each body is what the client can read.
-    fn await_log(&self, log: &mut Consumer, message: &str) {
-        loop {
-            let body: Value = serde_json::from_str(&self.next(log)).unwrap();
-            assert!(["INFO", "WARNING", "ERROR"].contains(&body["level"].as_str().unwrap()), "{body}");
-            if body["message"].as_str().unwrap() == message {
-                return;
-            }
-        }
-    }
-}
 
 fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();

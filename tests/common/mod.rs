@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test uses its part")]
 
+pub mod client;
+
 use elephant_synth::{EmbryoOptions, Preset, write_movie};
 use elephant_testkit::TestServer;
 use elephant_types::TaskContext;

@@ -91,6 +91,7 @@ impl Recorder {
                 "interrupted when the server was killed"
             );
         }
+        self.store.set_live_timepoint(None)?;
         self.store.set_activity(self.running.activity())?;
         recovered.0 = true;
         Ok(())

@@ -101,7 +101,9 @@ fn a_killed_servers_jobs_are_found() {
     let embedded = Embedded::new();
     let first = embedded.jobs();
     std::mem::forget(first.begin(JobKind::Predict, "fly").unwrap());
+    first.store().set_live_timepoint(Some(3)).unwrap();
     let second = embedded.jobs();
+    assert_eq!(second.store().live_timepoint().unwrap(), None);
     assert_eq!(statuses(&second), ["interrupted"]);
     assert_eq!(second.store().process_state().unwrap(), ProcessState::Idle);
 }
