@@ -4,7 +4,14 @@
 
 mod common;
 
-use std::{fs, path::Path, thread};
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    net::TcpStream,
+    path::Path,
+    thread,
+    time::Duration,
+};
 
 use common::{BINARY, demo_dataset};
 use elephant_testkit::{TestServer, golden, read_json, shared};
@@ -216,6 +223,48 @@ fn all_spots_of_a_dataset_at_once() {
     wrong.push(spot(0, "?"));
     let (status, message) = fixture.update(&json!({"spots": wrong}));
     assert!(status == 400 && message.contains("spots[30000].tag"), "{message}");
+}
+
+/// Begins a request that announces this many bytes, and does not send them.
+fn announce(server: &TestServer, bytes: u64) -> TcpStream {
+    let mut stream = TcpStream::connect(server.address()).unwrap();
+    let head = format!(
+        "POST /seg/update HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {bytes}\r\n\r\n{{",
+        server.address()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    stream
+}
+
+fn status_line(stream: TcpStream) -> String {
+    let mut line = String::new();
+    // Empty when nothing comes in time.
+    let _ = BufReader::new(stream).read_line(&mut line);
+    line
+}
+
+#[test]
+fn large_bodies_share_their_room() {
+    let fixture = fixture();
+    let server = &fixture.server;
+    let too_large = status_line(announce(server, 300 << 20));
+    assert!(too_large.starts_with("HTTP/1.1 413") && too_large.contains("256 MiB"), "{too_large}");
+    // Which of the first two the server sees first is its affair.
+    let mut held = vec![announce(server, 200 << 20)];
+    let refused = loop {
+        let next = announce(server, 200 << 20);
+        next.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        match status_line(next.try_clone().unwrap()) {
+            line if line.is_empty() => held.push(next),
+            line => break line,
+        }
+        assert!(held.len() < 5, "one is refused");
+    };
+    assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("busy"), "{refused}");
+    assert_eq!(fixture.update(&json!({})).0, 200, "ordinary requests go on");
+    drop(held);
+    let spots = vec![spot(0, "tn"); 20_000];
+    while fixture.update(&json!({"spots": spots})).0 != 200 {}
 }
 
 #[test]

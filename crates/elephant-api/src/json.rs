@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{MAX_TEXT_BYTES, Services, job::blocking, problem::Problem};
 
-/// The largest JSON body: almost a million tagged spots.
+/// The largest JSON body: almost a million of the client's spots.
 const MAX_LARGE_BYTES: u64 = 256 << 20;
 /// In what memory for large bodies is counted, in bytes.
 const UNIT_BYTES: u64 = 1 << 20;

@@ -29,7 +29,7 @@ fn fixture(shape: DatasetShape) -> Fixture {
     let folder = tempfile::tempdir().unwrap();
     let workspace = Workspace::open(folder.path()).unwrap();
     let dataset = Dataset::create(&workspace.dataset(&"fly".parse().unwrap()).unwrap(), shape, DataType::U8).unwrap();
-    Fixture { labels: Labels::new(&workspace, Numerics::Corrected), dataset, folder: folder }
+    Fixture { labels: Labels::new(&workspace, Numerics::Corrected), dataset, folder }
 }
 
 fn spot(t: usize, zyx: [f64; 3], tag: SpotTag) -> TaggedSpot {

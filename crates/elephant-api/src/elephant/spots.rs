@@ -1,17 +1,23 @@
 //! The list of tagged spots that updates of labels and trainings bring (contract section 1.9).
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 use elephant_types::{SpotTag, TaggedSpot};
-use serde::{Deserialize, Deserializer, de::Error};
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, SeqAccess, Visitor},
+};
 use utoipa::ToSchema;
 
 use crate::number::Integer;
 
+/// Most spots of a request, which take about half a gigabyte while their labels are drawn; the client's take 300 bytes of
+/// text each.
+const MAX_SPOTS: usize = 1_000_000;
 /// Longest name of a spot that is kept, for messages.
 const MAX_LABEL_CHARS: usize = 60;
 
-/// A tagged spot in a request; in a list it becomes a [`TaggedSpot`] at once.
+/// A tagged spot in a request; it becomes a [`TaggedSpot`] at once.
 #[derive(Deserialize, ToSchema)]
 pub(crate) struct SpotBody {
     /// Timepoint, from 0.
@@ -42,10 +48,41 @@ impl<'de> Deserialize<'de> for Tag {
     }
 }
 
-/// A [`TaggedSpot`] read from a [`SpotBody`].
+/// The field `spots`: a list of [`SpotBody`].
+#[derive(Default)]
+pub(crate) struct Spots(pub(crate) Vec<TaggedSpot>);
+
+impl<'de> Deserialize<'de> for Spots {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(SpotsVisitor)
+    }
+}
+
+struct SpotsVisitor;
+
+impl<'de> Visitor<'de> for SpotsVisitor {
+    type Value = Spots;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a list of spots")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Spots, A::Error> {
+        let mut spots = Vec::new();
+        while let Some(Spot(spot)) = list.next_element()? {
+            if spots.len() == MAX_SPOTS {
+                return Err(A::Error::custom(format!("there are more than {MAX_SPOTS}; send fewer spots at once")));
+            }
+            spots.push(spot);
+        }
+        Ok(Spots(spots))
+    }
+}
+
+/// One element of the list.
 #[derive(Deserialize)]
 #[serde(try_from = "SpotBody")]
-pub(crate) struct Spot(pub(crate) TaggedSpot);
+struct Spot(TaggedSpot);
 
 impl TryFrom<SpotBody> for Spot {
     type Error = &'static str;
@@ -68,23 +105,18 @@ impl TryFrom<SpotBody> for Spot {
     }
 }
 
-/// The field `spots`.
-pub(crate) fn tagged_spots(spots: Vec<Spot>) -> Vec<TaggedSpot> {
-    spots.into_iter().map(|Spot(spot)| spot).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[derive(Deserialize)]
     struct Body {
-        spots: Vec<Spot>,
+        spots: Spots,
     }
 
     fn parse(spot: &str) -> Result<TaggedSpot, String> {
         let body = crate::json::parse::<Body>(format!("{{\"spots\":[{spot}]}}").as_bytes());
-        body.map(|body| tagged_spots(body.spots).remove(0)).map_err(|problem| problem.message().to_owned())
+        body.map(|body| body.spots.0.into_iter().next().unwrap()).map_err(|problem| problem.message().to_owned())
     }
 
     #[test]
@@ -126,5 +158,7 @@ mod tests {
             assert!(message.contains(word), "{to}: {message}");
         }
         assert!(parse(&format!("{{{good}}}")).is_ok());
+        let many = vec![format!("{{{good}}}"); MAX_SPOTS + 1].join(",");
+        assert!(parse(&many).unwrap_err().contains("more than 1000000"));
     }
 }

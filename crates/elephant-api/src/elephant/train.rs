@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    spots::{Spot, SpotBody, tagged_spots},
+    spots::{SpotBody, Spots},
     vector::{Xyz, voxel_size, zyx_sizes},
 };
 use crate::{
@@ -88,7 +88,7 @@ pub(crate) struct TrainBody {
     /// Tagged spots; the labels of their timepoints are drawn anew and learnt from. Not used in live mode.
     #[serde(default)]
     #[schema(value_type = Vec<SpotBody>)]
-    spots: Vec<Spot>,
+    spots: Spots,
     /// Wait for `/seg/update` and learn from each timepoint that it labels, until stopped.
     #[serde(default)]
     is_livemode: bool,
@@ -239,7 +239,7 @@ impl TryFrom<TrainBody> for TrainRequest {
         } else {
             let labels = UpdateLabels {
                 dataset: dataset.clone(),
-                spots: tagged_spots(body.spots),
+                spots: body.spots.0,
                 voxel_size: crops.voxel_size,
                 center_ratio: body.c_ratio,
                 background_threshold: body.auto_bg_thresh,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    spots::{Spot, SpotBody, tagged_spots},
+    spots::{SpotBody, Spots},
     vector::{Xyz, voxel_size},
 };
 use crate::{
@@ -29,7 +29,7 @@ pub(crate) struct UpdateBody {
     /// All tagged spots of a range of timepoints; later ones are drawn over earlier ones.
     #[serde(default)]
     #[schema(value_type = Vec<SpotBody>)]
-    spots: Vec<Spot>,
+    spots: Spots,
     /// Voxel size (x, y, z).
     scales: Option<Xyz<f64>>,
     /// Size of the class "centre" as a fraction of the cell.
@@ -81,7 +81,7 @@ pub(crate) async fn update(
     }
     let request = UpdateLabels {
         dataset,
-        spots: tagged_spots(body.spots),
+        spots: body.spots.0,
         voxel_size: voxel_size(body.scales.as_deref())?,
         center_ratio: body.c_ratio,
         background_threshold: body.auto_bg_thresh,
