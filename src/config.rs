@@ -97,7 +97,7 @@ pub struct ServeArgs {
 
     /// Keep state, parameters and job records in this Redis instead of a file in the workspace
     ///
-    /// For several servers that share a state, or programs that read the original server's keys (`state`, `lr`,
+    /// For other programs to see: it has the original server's keys (`state`, `lr`,
     /// `n_crops`, `timepoint`). `redis://[USER:PASSWORD@]HOST[:PORT][/DB]`. While it is away, running jobs go on, requests
     /// for new ones get status 503, and `/health/readyz` says so.
     #[arg(long, env = "ELEPHANT_REDIS_URL", hide_env_values = true, value_name = "URL")]
