@@ -55,9 +55,9 @@ pub enum NnError {
         /// Which device.
         device: String,
     },
-    /// The computer has too little memory for a prediction of this size.
+    /// The computer has too little memory for a prediction or training step of this size.
     #[error(
-        "the prediction needs about {needed_mib} MiB of memory at once, but {free_mib} MiB are free; choose a smaller patch size or batch size"
+        "about {needed_mib} MiB of memory are needed at once, but {free_mib} MiB are free; choose a smaller patch, crop or batch size"
     )]
     TooLarge {
         /// What it would take.

@@ -1,4 +1,4 @@
-//! The computer's memory: refusing predictions that do not fit, and keeping activations in memory that was used before.
+//! The computer's memory: refusing what does not fit, and keeping activations in memory that was used before.
 //!
 //! A layer of the network needs hundreds of megabytes for a moment. By default glibc maps each such block anew and hands
 //! it back at once, so that every page is zeroed again for every layer, which takes a quarter of a prediction. Here
@@ -12,7 +12,7 @@ use crate::NnError;
 const DEFAULT_MMAP_MAX: c_int = 65_536;
 const LARGEST_TRIM_THRESHOLD: c_int = 64 << 20;
 
-/// Refuses a prediction that needs more bytes at once than this computer has free: Linux would rather end the server than
+/// Refuses a prediction or training step that needs more bytes at once than this computer has free: Linux would rather end the server than
 /// fail an allocation.
 ///
 /// # Errors

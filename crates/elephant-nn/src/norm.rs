@@ -190,6 +190,12 @@ pub(crate) fn values_mut<T: Activation>(x: &mut Tensor) -> Option<SamplesMut<'_,
     Some(SamplesMut { values, sample_length: length / size[0] as usize })
 }
 
+/// What is not a number stays so, unlike with `f32::max`: a network that has diverged must not look sound.
+#[inline]
+pub(crate) fn relu(x: f32) -> f32 {
+    if x < 0.0 { 0.0 } else { x }
+}
+
 /// Mean and variance of `relu(x)` for each channel of (voxels, channels).
 fn moments<T: Activation>(sample: &[T], channels: usize) -> Vec<Moments> {
     let tasks = sample.par_chunks(TASK_VOXELS * channels).map(|task| task_sums(task, channels));
@@ -211,7 +217,7 @@ fn task_sums<T: Activation>(task: &[T], channels: usize) -> Vec<Sums> {
             for voxel in block.chunks_exact(channels) {
                 let lanes = &voxel[at * SUM_LANES..][..SUM_LANES];
                 for i in 0..SUM_LANES {
-                    let value = f64::from(lanes[i].widen().max(0.0));
+                    let value = f64::from(relu(lanes[i].widen()));
                     sum[i] += value;
                     squares[i] += value * value;
                 }
@@ -239,7 +245,7 @@ fn apply<T: Activation>(sample: &mut [T], affine: &[Affine]) {
         for voxel in task.chunks_exact_mut(channels) {
             for (lanes, [mean, scale, bias]) in voxel.chunks_exact_mut(LANES).zip(&affine) {
                 for i in 0..LANES {
-                    lanes[i] = T::narrow((lanes[i].widen().max(0.0) - mean[i]) * scale[i] + bias[i]);
+                    lanes[i] = T::narrow((relu(lanes[i].widen()) - mean[i]) * scale[i] + bias[i]);
                 }
             }
         }

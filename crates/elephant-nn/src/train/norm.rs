@@ -6,7 +6,7 @@ use tch::Tensor;
 
 use crate::{
     NnError,
-    norm::{Affine, CACHED_VOXELS, LANES, Norm, Statistics, TASK_VOXELS, values_mut},
+    norm::{Affine, CACHED_VOXELS, LANES, Norm, Statistics, TASK_VOXELS, relu, values_mut},
 };
 
 /// What the way back needs of the way forth.
@@ -83,7 +83,7 @@ fn apply(from: &[f32], to: &mut [f32], affine: &[Affine]) {
             let lanes = from.chunks_exact(LANES).zip(to.chunks_exact_mut(LANES)).zip(&affine);
             for ((from, to), [mean, scale, bias]) in lanes {
                 for i in 0..LANES {
-                    to[i] = (from[i].max(0.0) - mean[i]) * scale[i] + bias[i];
+                    to[i] = (relu(from[i]) - mean[i]) * scale[i] + bias[i];
                 }
             }
         }
@@ -155,7 +155,7 @@ fn block_sums(input: &[f32], gradient: &[f32], first: usize, channels: usize) ->
     for (input, gradient) in input.chunks_exact(channels).zip(gradient.chunks_exact(channels)) {
         let (input, gradient) = (&input[first..first + LANES], &gradient[first..first + LANES]);
         for i in 0..LANES {
-            let (input, gradient) = (input[i].max(0.0), gradient[i]);
+            let (input, gradient) = (relu(input[i]), gradient[i]);
             let positive = if input > 0.0 { 1.0 } else { 0.0 };
             sums[0][i] += gradient;
             sums[1][i] += gradient * input;

@@ -1,13 +1,13 @@
 //! A model in training, on its device.
 
 use elephant_checkpoint::{Checkpoint, OptimizerState, StateDict};
-use elephant_types::{CancelToken, LossValues, NetworkKind, Objective, TrainingBatch, TrainingOptions};
+use elephant_types::{CancelToken, LossValues, NetworkKind, Numerics, Objective, TrainingBatch, TrainingOptions};
 use ndarray::ArrayD;
 use tch::{Device, Kind, Tensor};
 
 use super::{adam::Adam, layer, loss, network};
 use crate::{
-    Model, NnError, architecture,
+    Model, NnError, architecture, memory,
     ops::{self, Arithmetic},
     unet,
 };
@@ -63,6 +63,9 @@ impl Trainer {
         cancel: &CancelToken,
     ) -> Result<LossValues, NnError> {
         let (images, labels) = self.arrange(batch)?;
+        if self.device == Device::Cpu {
+            memory::require(bytes_per_voxel(self.options.numerics) * batch.images.len() as u64)?;
+        }
         let mut found = Vec::with_capacity(self.members.len());
         for member in &mut self.members {
             found.push(member.differentiate(&images, &labels, self.kind, &self.options, cancel)?);
@@ -123,6 +126,14 @@ impl Trainer {
             Ok((name.clone(), elephant_checkpoint::Tensor::from_f32(shape, &values)?))
         });
         named.collect()
+    }
+}
+
+/// Memory that a step on the CPU holds at once for each voxel of its crops; measured on the 3-D network and rounded up.
+fn bytes_per_voxel(numerics: Numerics) -> u64 {
+    match numerics {
+        Numerics::Original => 2200,
+        Numerics::Corrected => 1700,
     }
 }
 

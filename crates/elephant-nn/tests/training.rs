@@ -1,0 +1,159 @@
+//! A model in training through the device's thread.
+
+use std::sync::{Arc, LazyLock};
+
+use elephant_checkpoint::Fingerprint;
+use elephant_nn::{DeviceChoice, DeviceHandle, DeviceOptions, Model, NnError, Training};
+use elephant_types::{
+    CancelToken, KeepAxials, NetworkKind, Numerics, Objective, ProbabilityOutput, SegmentationRequest, TaskContext,
+    TrainingBatch, TrainingOptions,
+};
+use ndarray::{Array3, Array4, Axis};
+
+static DEVICE: LazyLock<DeviceHandle> = LazyLock::new(|| {
+    DeviceHandle::start(DeviceOptions { device: DeviceChoice::Cpu, ..DeviceOptions::default() }).unwrap()
+});
+
+fn options(objective: Objective) -> TrainingOptions {
+    TrainingOptions { keep_axials: KeepAxials::first(2), objective, numerics: Numerics::Corrected }
+}
+
+fn from_labels() -> TrainingOptions {
+    options(Objective::Labels { class_weights: [1.0, 10.0, 10.0], false_weight: 10.0 })
+}
+
+fn random(kind: NetworkKind) -> Arc<Model> {
+    Arc::new(Model::random(kind, 3).unwrap())
+}
+
+/// A bright ball with its labels; `number` moves it.
+fn batch(count: usize, [depth, height, width]: [usize; 3], number: usize) -> TrainingBatch {
+    let distance = |n: usize, z: usize, y: usize, x: usize| {
+        let square = |at: usize, center: usize| (at as f64 - center as f64).powi(2);
+        let center = 8 + (3 * n + 5 * number) % 7;
+        (4.0 * square(z, depth / 2) + square(y, center) + square(x, center)).sqrt()
+    };
+    let shape = (count, depth, height, width);
+    TrainingBatch {
+        images: Array4::from_shape_fn(shape, |(n, z, y, x)| (-distance(n, z, y, x) / 4.0).exp() as f32),
+        labels: Array4::from_shape_fn(shape, |(n, z, y, x)| match distance(n, z, y, x) {
+            d if d < 3.0 => 3,
+            d if d < 5.0 => 2,
+            d if d < 9.0 => 1,
+            _ => 0,
+        }),
+    }
+}
+
+fn step(training: &Training, batch: TrainingBatch) -> f64 {
+    training.step(batch, 1e-3, &CancelToken::default()).unwrap().total
+}
+
+fn fingerprint(training: &Training) -> Fingerprint {
+    training.snapshot().unwrap().0.fingerprint()
+}
+
+#[test]
+fn the_loss_falls() {
+    let cancel = CancelToken::default();
+    for (kind, shape) in [(NetworkKind::Volumetric, [8, 32, 32]), (NetworkKind::Planar, [1, 33, 40])] {
+        for options in [from_labels(), options(Objective::Intensities)] {
+            let training = DEVICE.train(random(kind), options.clone(), None, &cancel).unwrap();
+            let losses: Vec<f64> = (0..12).map(|number| step(&training, batch(2, shape, number))).collect();
+            assert!(losses[11] < 0.8 * losses[0], "{kind:?} {options:?} {losses:?}");
+        }
+    }
+}
+
+#[test]
+fn a_training_goes_on_exactly_where_it_stopped() {
+    let cancel = CancelToken::default();
+    let shape = [4, 16, 16];
+    let whole = DEVICE.train(random(NetworkKind::Volumetric), from_labels(), None, &cancel).unwrap();
+    let losses: Vec<f64> = (0..4).map(|number| step(&whole, batch(1, shape, number))).collect();
+
+    let first = DEVICE.train(random(NetworkKind::Volumetric), from_labels(), None, &cancel).unwrap();
+    let mut parts: Vec<f64> = (0..2).map(|number| step(&first, batch(1, shape, number))).collect();
+    let (model, state) = first.snapshot().unwrap();
+    assert_eq!(state.step, 2);
+    drop(first);
+    let second = DEVICE.train(Arc::new(model), from_labels(), Some(state), &cancel).unwrap();
+    parts.extend((2..4).map(|number| step(&second, batch(1, shape, number))));
+    assert_eq!(parts, losses);
+    assert_eq!(whole.snapshot().unwrap().1, second.snapshot().unwrap().1);
+    assert_eq!(fingerprint(&whole), fingerprint(&second));
+}
+
+#[test]
+fn a_failed_or_cancelled_step_changes_nothing() {
+    let cancel = CancelToken::default();
+    let training = DEVICE.train(random(NetworkKind::Volumetric), from_labels(), None, &cancel).unwrap();
+    let shape = [4, 16, 16];
+    step(&training, batch(1, shape, 0));
+    let before = fingerprint(&training);
+    let unlabelled = TrainingBatch { labels: Array4::zeros((1, 4, 16, 16)), ..batch(1, shape, 1) };
+    let other_size = TrainingBatch { labels: Array4::zeros((1, 4, 16, 17)), ..batch(1, shape, 1) };
+    let empty = TrainingBatch { images: Array4::zeros((0, 4, 16, 16)), labels: Array4::zeros((0, 4, 16, 16)) };
+    for (wrong, word) in [(unlabelled, "labelled"), (other_size, "size"), (empty, "empty")] {
+        let error = training.step(wrong, 1e-3, &cancel).unwrap_err();
+        assert!(matches!(&error, NnError::InvalidTraining { reason } if reason.contains(word)), "{error}");
+    }
+    let mut undefined = batch(1, shape, 1);
+    undefined.images[[0, 1, 1, 1]] = f32::NAN;
+    assert!(matches!(training.step(undefined, 1e-3, &cancel), Err(NnError::Diverged { step: 2 })));
+    cancel.cancel();
+    assert!(matches!(training.step(batch(1, shape, 1), 1e-3, &cancel), Err(NnError::Cancelled(_))));
+    assert_eq!(fingerprint(&training), before);
+    assert_eq!(training.snapshot().unwrap().1.step, 1);
+}
+
+#[test]
+fn a_step_that_runs_is_cancelled_soon() {
+    let cancel = CancelToken::default();
+    let training = DEVICE.train(random(NetworkKind::Volumetric), from_labels(), None, &cancel).unwrap();
+    let stop = cancel.clone();
+    std::thread::scope(|scope| {
+        // Ten crops at once take seconds.
+        let running = scope.spawn(|| training.step(batch(10, [16, 96, 96], 0), 1e-3, &cancel));
+        stop.cancel();
+        assert!(matches!(running.join().unwrap(), Err(NnError::Cancelled(_))));
+    });
+    assert_eq!(training.snapshot().unwrap().1.step, 0);
+}
+
+#[test]
+fn an_ensemble_learns_with_every_member() {
+    let members = [1, 2].map(|seed| Model::random(NetworkKind::Volumetric, seed).unwrap());
+    let members = members.map(|model| model.checkpoint().members[0].clone());
+    let model = Model::new(elephant_checkpoint::Checkpoint { members: members.clone().into() }).unwrap();
+    let training = DEVICE.train(Arc::new(model), from_labels(), None, &CancelToken::default()).unwrap();
+    step(&training, batch(1, [4, 16, 16], 0));
+    let (trained, state) = training.snapshot().unwrap();
+    assert_eq!(state.first_moments.len(), 2);
+    for (before, after) in members.iter().zip(&trained.checkpoint().members) {
+        assert_ne!(before, after);
+    }
+}
+
+#[test]
+fn predictions_find_their_turn_between_steps_and_see_the_model_they_ask_for() {
+    let cancel = CancelToken::default();
+    let model = random(NetworkKind::Volumetric);
+    let training = DEVICE.train(model.clone(), from_labels(), None, &cancel).unwrap();
+    let image: Array3<f32> = batch(1, [4, 32, 32], 0).images.index_axis_move(Axis(0), 0);
+    let request = SegmentationRequest {
+        image,
+        kind: NetworkKind::Volumetric,
+        keep_axials: KeepAxials::first(2),
+        tile: None,
+        is_pad: false,
+        batch_size: 1,
+        numerics: Numerics::Corrected,
+        output: ProbabilityOutput::AllClasses,
+    };
+    let predict = |model: &Arc<Model>| DEVICE.segment(model.clone(), request.clone(), TaskContext::detached()).unwrap();
+    let before = predict(&model);
+    step(&training, batch(1, [4, 32, 32], 0));
+    assert_eq!(predict(&model), before);
+    assert_ne!(predict(&Arc::new(training.snapshot().unwrap().0)), before);
+}
