@@ -102,12 +102,11 @@ fn labels_are_those_of_the_original() {
     let planar = DatasetShape { timepoints: 8, frame: [1, 96, 96], is_3d: false };
     Dataset::create(&datasets.join("tiny_2d"), planar, DataType::U8).unwrap();
     let images = shared("oracle/dataset/tiny");
-    match &images {
-        Some(images) => copy(images, &datasets.join("tiny")),
-        None => {
-            let shape = DatasetShape { timepoints: 8, frame: [32, 96, 96], is_3d: true };
-            Dataset::create(&datasets.join("tiny"), shape, DataType::U8).unwrap();
-        }
+    if let Some(images) = &images {
+        copy(images, &datasets.join("tiny"));
+    } else {
+        let shape = DatasetShape { timepoints: 8, frame: [32, 96, 96], is_3d: true };
+        Dataset::create(&datasets.join("tiny"), shape, DataType::U8).unwrap();
     }
     let server = TestServer::start(BINARY, folder.path(), &["--numerics", "original"]);
     let cases = shared("oracle/labels/seg_labels.json").unwrap_or_else(|| golden("labels/seg_labels.json"));

@@ -28,7 +28,7 @@ const VOXEL_UM: [f64; 3] = [1.0, 0.5, 0.5];
 const CENTER_RATIO: f64 = 0.4;
 
 fn main() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder");
     let workspace = Workspace::open(folder.path()).expect("a workspace");
     let dataset = workspace.dataset(&"bench".parse().expect("a valid name")).expect("a folder");
     make_dataset(&dataset);
