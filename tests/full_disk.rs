@@ -4,30 +4,35 @@ mod common;
 
 use std::process::{Command, Stdio};
 
-use common::{BINARY, demo_movie};
+use common::{BINARY, demo_dataset, demo_movie, training};
 use elephant_testkit::TestServer;
 use serde_json::json;
 
-/// Starts a command in a mount namespace of its own, where `$1` is a disk of 16 MiB.
-const SMALL_DISK: &str = r#"mount -t tmpfs -o size=16m none "$1" && shift && exec "$@""#;
+/// Starts a command in a mount namespace of its own, where `$1` is a disk of `$2` MiB.
+const SMALL_DISK: &str = r#"mount -t tmpfs -o size="$2"m none "$1" && shift 2 && exec "$@""#;
 
-fn on_small_disk(workspace: &std::path::Path) -> Command {
+fn on_small_disk(workspace: &std::path::Path, mib: u32) -> Command {
     let mut command = Command::new("unshare");
-    command.args(["--mount", "--map-root-user", "sh", "-c", SMALL_DISK, "sh"]).arg(workspace);
+    command.args(["--mount", "--map-root-user", "sh", "-c", SMALL_DISK, "sh"]).arg(workspace).arg(mib.to_string());
     command
+}
+
+/// A server on such a disk, or `None`, said on standard error, where nobody may mount one.
+fn server_on_small_disk(workspace: &std::path::Path, mib: u32) -> Option<TestServer> {
+    let probe = on_small_disk(workspace, mib).arg("true").stderr(Stdio::null()).status();
+    if !probe.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: this machine lets no one mount a disk in a namespace of its own");
+        return None;
+    }
+    let mut command = on_small_disk(workspace, mib);
+    command.arg(BINARY);
+    Some(TestServer::start_by(command, workspace, &[]))
 }
 
 #[test]
 fn what_does_not_fit_is_refused_and_nothing_is_lost() {
     let folder = tempfile::tempdir().unwrap();
-    let probe = on_small_disk(folder.path()).arg("true").stderr(Stdio::null()).status();
-    if !probe.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: this machine lets no one mount a disk in a namespace of its own");
-        return;
-    }
-    let mut command = on_small_disk(folder.path());
-    command.arg(BINARY);
-    let server = TestServer::start_by(command, folder.path(), &[]);
+    let Some(server) = server_on_small_disk(folder.path(), 16) else { return };
     let reset =
         |is_3d: bool| server.post_json("/seg/reset", &json!({"model_name": "m.pth", "is_3d": is_3d, "url": null}));
     let download = || server.post_json("/download/model", &json!({"model_name": "m.pth"}));
@@ -60,4 +65,20 @@ fn what_does_not_fit_is_refused_and_nothing_is_lost() {
     assert_eq!(check()["message"], "ready");
     assert_eq!(download().body, model);
     assert!(server.terminate());
+}
+
+#[test]
+fn a_model_that_cannot_be_saved_ends_its_training() {
+    let folder = tempfile::tempdir().unwrap();
+    // Room for the model of 24 MB once, for a second one of it for a moment, but not for a third.
+    let Some(server) = server_on_small_disk(folder.path(), 40) else { return };
+    let movie = demo_dataset(&server, "fly");
+    let download = || server.post_json("/download/model", &json!({"model_name": "detection.pth"})).body;
+    let model = download();
+    let refused = server.post_json("/seg/train", &training(&movie, 100));
+    assert_eq!(refused.status, 507, "{}", refused.text());
+    assert!(refused.error().contains("No space left"), "{}", refused.error());
+    assert_eq!(download(), model, "the old model stays");
+    assert_eq!(server.get("/state/process").json()["state"], 0);
+    assert_eq!(server.get("/api/v1/jobs?kind=train").json()[0]["status"], "failed");
 }

@@ -2,19 +2,9 @@
 
 mod common;
 
-use common::{BINARY, DemoMovie, client::Client, demo_dataset};
+use common::{BINARY, client::Client, demo_dataset, training};
 use elephant_testkit::{Broker, RedisServer, TestServer};
 use serde_json::{Value, json};
-
-/// A training of one small crop, for so many epochs.
-fn training(movie: &DemoMovie, epochs: u32) -> Value {
-    let [_, z, y, x] = movie.shape;
-    let [dx, dy, dz] = movie.scales;
-    let center = [x as f64 * dx / 2.0, y as f64 * dy / 2.0, z as f64 * dz / 2.0];
-    json!({"dataset_name": "fly", "model_name": "detection.pth", "scales": movie.scales, "n_keep_axials": 2,
-        "crop_size": [32, 32, 8], "n_crops": 1, "n_epochs": epochs, "is_3d": true, "log_dir": "detection_log",
-        "spots": [{"t": 0, "pos": center, "covariance": [9, 0, 0, 0, 9, 0, 0, 0, 9], "tag": "tp"}]})
-}
 
 /// The training that runs, once it has made `steps` steps.
 fn running_training(server: &TestServer, steps: u64) -> Value {

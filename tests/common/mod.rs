@@ -7,7 +7,7 @@ pub mod client;
 use elephant_synth::{EmbryoOptions, Preset, write_movie};
 use elephant_testkit::TestServer;
 use elephant_types::TaskContext;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// The server under test.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_elephant-server");
@@ -50,4 +50,14 @@ pub fn demo_dataset(server: &TestServer, dataset: &str) -> DemoMovie {
     let reset = server.post_json("/seg/reset", &json!({"model_name": "detection.pth", "is_3d": true, "url": null}));
     assert_eq!(reset.status, 200, "{}", reset.text());
     movie
+}
+
+/// A training of one small crop, for so many epochs.
+pub fn training(movie: &DemoMovie, epochs: u32) -> Value {
+    let [_, z, y, x] = movie.shape;
+    let [dx, dy, dz] = movie.scales;
+    let center = [x as f64 * dx / 2.0, y as f64 * dy / 2.0, z as f64 * dz / 2.0];
+    json!({"dataset_name": "fly", "model_name": "detection.pth", "scales": movie.scales, "n_keep_axials": 2,
+        "crop_size": [32, 32, 8], "n_crops": 1, "n_epochs": epochs, "is_3d": true, "log_dir": "detection_log",
+        "spots": [{"t": 0, "pos": center, "covariance": [9, 0, 0, 0, 9, 0, 0, 0, 9], "tag": "tp"}]})
 }

@@ -1,5 +1,7 @@
 //! `/seg/train`: training with labels (contract section 1.10).
 
+use std::time::Instant;
+
 use axum::{Json as Reply, extract::State};
 use elephant_jobs::{JobKind, Jobs, LiveParameters};
 use elephant_pipeline::{CropOptions, Lessons, TrainRequest, TrainingControl, UpdateLabels};
@@ -235,7 +237,7 @@ impl TryFrom<TrainBody> for TrainRequest {
         };
         let crops = CropOptions::try_from(body.crops)?;
         let lessons = if body.is_livemode {
-            Lessons::Live
+            Lessons::Live { since: Instant::now() }
         } else {
             let labels = UpdateLabels {
                 dataset: dataset.clone(),

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use elephant_types::{CancelToken, Cancelled, DatasetName};
@@ -16,15 +16,23 @@ pub struct LiveTrainings(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    followed: Mutex<Option<Followed>>,
+    state: Mutex<State>,
     changed: Condvar,
 }
 
-/// What the running one is waiting for.
+#[derive(Debug, Default)]
+struct State {
+    /// What the running one follows.
+    followed: Option<DatasetName>,
+    /// What was updated last and not yet learnt from.
+    updated: Option<Updated>,
+}
+
 #[derive(Debug)]
-struct Followed {
+struct Updated {
     dataset: DatasetName,
-    updated: Option<usize>,
+    timepoint: usize,
+    at: Instant,
 }
 
 /// A live training's ear; it no longer follows when this is dropped.
@@ -34,28 +42,31 @@ pub(super) struct Follower<'a>(&'a Shared);
 impl LiveTrainings {
     /// Says that labels of timepoint `t` have changed. Nobody needs to listen.
     pub fn updated(&self, dataset: &DatasetName, t: usize) {
-        let mut followed = self.0.followed();
-        if let Some(followed) = followed.as_mut().filter(|followed| followed.dataset == *dataset) {
-            followed.updated = Some(t);
+        let mut state = self.0.state();
+        if state.followed.as_ref().is_none_or(|followed| followed == dataset) {
+            state.updated = Some(Updated { dataset: dataset.clone(), timepoint: t, at: Instant::now() });
             self.0.changed.notify_all();
         }
     }
 
     /// Lets a training that waits for an update stop.
     pub(super) fn close(&self) {
-        *self.0.followed() = None;
+        self.0.state().followed = None;
         self.0.changed.notify_all();
     }
 
-    pub(super) fn follow(&self, dataset: &DatasetName) -> Follower<'_> {
-        *self.0.followed() = Some(Followed { dataset: dataset.clone(), updated: None });
+    /// Follows the updates of a dataset since a moment, which may have passed.
+    pub(super) fn follow(&self, dataset: &DatasetName, since: Instant) -> Follower<'_> {
+        let mut state = self.0.state();
+        state.followed = Some(dataset.clone());
+        state.updated.take_if(|updated| updated.dataset != *dataset || updated.at < since);
         Follower(&self.0)
     }
 }
 
 impl Shared {
-    fn followed(&self) -> MutexGuard<'_, Option<Followed>> {
-        self.followed.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -63,21 +74,24 @@ impl Follower<'_> {
     /// Waits until labels have changed since the last call, and says of which timepoint; of the last one where there
     /// were several. Cancelled, too, when the following was closed.
     pub(super) fn next(&self, cancel: &CancelToken) -> Result<usize, Cancelled> {
-        let mut followed = self.0.followed();
+        let mut state = self.0.state();
         loop {
             cancel.check()?;
-            if let Some(t) = followed.as_mut().ok_or(Cancelled)?.updated.take() {
-                return Ok(t);
+            if state.followed.is_none() {
+                return Err(Cancelled);
             }
-            let waited = self.0.changed.wait_timeout(followed, CANCEL_POLL);
-            followed = waited.unwrap_or_else(PoisonError::into_inner).0;
+            if let Some(updated) = state.updated.take() {
+                return Ok(updated.timepoint);
+            }
+            let waited = self.0.changed.wait_timeout(state, CANCEL_POLL);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
 
 impl Drop for Follower<'_> {
     fn drop(&mut self) {
-        *self.0.followed() = None;
+        self.0.state().followed = None;
     }
 }
 
@@ -90,12 +104,13 @@ mod tests {
         let trainings = LiveTrainings::default();
         let [fly, fish] = ["fly", "fish"].map(|name| name.parse::<DatasetName>().unwrap());
         trainings.updated(&fly, 1);
-        let follower = trainings.follow(&fly);
+        let asked = Instant::now();
+        let cancel = CancelToken::default();
+        let follower = trainings.follow(&fly, asked);
         trainings.updated(&fly, 2);
         trainings.updated(&fish, 3);
         trainings.updated(&fly, 4);
         trainings.updated(&fish, 5);
-        let cancel = CancelToken::default();
         assert_eq!(follower.next(&cancel), Ok(4));
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| follower.next(&cancel));
@@ -104,7 +119,11 @@ mod tests {
         });
         trainings.close();
         assert_eq!(follower.next(&cancel), Err(Cancelled));
-        let follower = trainings.follow(&fly);
+        drop(follower);
+        // After the request, but before it is followed.
+        trainings.updated(&fly, 7);
+        let follower = trainings.follow(&fly, asked);
+        assert_eq!(follower.next(&cancel), Ok(7));
         cancel.cancel();
         assert_eq!(follower.next(&cancel), Err(Cancelled));
     }

@@ -1,5 +1,7 @@
 //! What a training is asked for.
 
+use std::time::Instant;
+
 use elephant_image::Augmentation;
 use elephant_types::{DatasetName, FileName, KeepAxials, ModelName, NetworkKind, Objective, VoxelSize};
 
@@ -21,7 +23,10 @@ pub enum Lessons {
         epochs: u32,
     },
     /// Those of the timepoint that was updated last, whenever one is updated, until the training is stopped.
-    Live,
+    Live {
+        /// When the training was asked for: later updates count, even before it has begun.
+        since: Instant,
+    },
 }
 
 /// One training of the detection network.
@@ -98,7 +103,7 @@ impl TrainRequest {
                 check(*epochs > 0, || "n_epochs should be a positive number".into())?;
                 labels.validate()
             }
-            Lessons::Live => Ok(()),
+            Lessons::Live { .. } => Ok(()),
         }
     }
 }

@@ -109,11 +109,13 @@ fn save_all(
         if found.is_some() && found != version {
             return Err(keep_aside(&checkpoint, &files.model));
         }
-        // First the memory: without its model it is not taken, so that a kill in between costs nothing but it.
-        state.write(checkpoint.fingerprint(), &files.optimizer)?;
         checkpoint.write(&files.model)?;
         version = Version::of(&files.model);
         context.tell(TaskEvent::ModelUpdated);
+        // Of another model's memory no use is made: a kill in between costs nothing but it.
+        if let Err(error) = state.write(checkpoint.fingerprint(), &files.optimizer) {
+            tracing::warn!(%error, "what the optimiser remembers is not saved; the next training begins without it");
+        }
     }
     Ok(())
 }

@@ -33,7 +33,10 @@ pub(super) struct Schedule<'a> {
 
 impl<'a> Schedule<'a> {
     pub(super) fn new(request: &'a TrainRequest, live: &'a LiveTrainings, control: &'a dyn TrainingControl) -> Self {
-        let follower = matches!(request.lessons, Lessons::Live).then(|| live.follow(&request.dataset));
+        let follower = match request.lessons {
+            Lessons::Live { since } => Some(live.follow(&request.dataset, since)),
+            Lessons::Spots { .. } => None,
+        };
         Self { request, control, follower }
     }
 
@@ -59,7 +62,7 @@ impl<'a> Schedule<'a> {
                     }
                 }
             }
-            (Lessons::Live, Some(follower)) => loop {
+            (Lessons::Live { .. }, Some(follower)) => loop {
                 self.control.follows(None);
                 let t = follower.next(cancel)?;
                 self.control.follows(Some(t));
@@ -68,7 +71,7 @@ impl<'a> Schedule<'a> {
                     break;
                 }
             },
-            (Lessons::Live, None) => {}
+            (Lessons::Live { .. }, None) => {}
         }
         Ok(())
     }
