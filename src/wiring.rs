@@ -131,6 +131,10 @@ impl SegmentationModel for Network {
 }
 
 impl TrainableModel for Network {
+    fn device_count(&self) -> Result<usize, PortError> {
+        Ok(self.device.info().map_err(|error| port_error(&error))?.training_devices)
+    }
+
     fn begin(
         &self,
         model: Checkpoint,

@@ -36,6 +36,14 @@ pub(crate) fn choose(choice: DeviceChoice) -> Result<Device, (String, String)> {
     }
 }
 
+/// The devices of a training: all GPUs where `choice` leaves it open, and the `chosen` device alone otherwise.
+pub(crate) fn all(choice: DeviceChoice, chosen: Device) -> Vec<Device> {
+    match (choice, chosen) {
+        (DeviceChoice::Auto, Device::Cuda(_)) => (0..Cuda::device_count() as usize).map(Device::Cuda).collect(),
+        _ => vec![chosen],
+    }
+}
+
 fn load() -> Result<(), String> {
     use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
     #[allow(unsafe_code, reason = "loading a library runs its initialisers; this one is part of libtorch itself")]

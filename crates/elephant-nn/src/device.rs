@@ -25,7 +25,7 @@ use crate::{
     Model, NnError, cuda, memory,
     ops::{self, Arithmetic},
     segment, threads,
-    train::Trainer,
+    train::{Hardware, Trainer},
     unet::{Build, Unet},
 };
 
@@ -84,6 +84,8 @@ pub struct DeviceInfo {
     pub threads: usize,
     /// In which numbers it computes.
     pub precision: Precision,
+    /// How many devices share the crops of a training step.
+    pub training_devices: usize,
 }
 
 /// The device, or which one is not there and why.
@@ -265,10 +267,12 @@ fn run(options: &DeviceOptions, info: &OnceLock<FoundDevice>, commands: &Receive
     let precision = usable(options.precision, device);
     let name = ops::device_name(device);
     tracing::info!(device = name, threads, ?precision, "the device is ready");
-    let _ = info.set(Ok(DeviceInfo { name, gpu, threads, precision }));
+    let hardware = Hardware { devices: cuda::all(options.device, device), precision };
+    let training_devices = hardware.devices.len();
+    let _ = info.set(Ok(DeviceInfo { name, gpu, threads, precision, training_devices }));
 
     let _no_grad = tch::no_grad_guard();
-    let mut worker = Worker { device, precision, models: Vec::new(), trainers: HashMap::new(), last_id: 0 };
+    let mut worker = Worker { device, precision, hardware, models: Vec::new(), trainers: HashMap::new(), last_id: 0 };
     loop {
         let next = commands.recv_timeout(RELEASE_AFTER).or_else(|error| {
             if error == RecvTimeoutError::Timeout {
@@ -307,6 +311,8 @@ fn cpu_multiplies_bf16() -> bool {
 struct Worker {
     device: Device,
     precision: Precision,
+    /// What trainings run on: the device, and the other GPUs where it was not asked for by name.
+    hardware: Hardware,
     /// The networks of the last models used, the latest at the end.
     models: Vec<BuiltModel>,
     /// The models in training.
@@ -336,7 +342,7 @@ impl Worker {
         options: TrainingOptions,
         state: Option<&OptimizerState>,
     ) -> Result<u64, NnError> {
-        let trainer = Trainer::new(model, options, state, self.device)?;
+        let trainer = Trainer::new(model, options, state, &self.hardware)?;
         self.last_id += 1;
         self.trainers.insert(self.last_id, trainer);
         Ok(self.last_id)

@@ -172,7 +172,7 @@ impl Weights<'_> {
     /// A layer of block `index`: the numbers of its convolution and its norm within the block.
     fn layer(&self, index: usize, convolution: usize, norm: usize) -> Result<Layer, NnError> {
         let (block, _, channels) = BLOCKS[index];
-        let (kind, arithmetic) = (self.layer_kind(index), self.build.arithmetic);
+        let (kind, arithmetic) = (layer_kind(index, self.build.precision), self.build.arithmetic);
         let mut weight = self.tensor(&format!("{block}.{convolution}.weight"))?;
         let mut upsampling = None;
         if arithmetic == Arithmetic::Fast && index > LEVELS && convolution == 0 {
@@ -180,7 +180,7 @@ impl Weights<'_> {
             let (skipped, below) = (channels as i64, weight.size()[1] - channels as i64);
             let keep_z = self.build.keep_axials.0[BLOCKS.len() - 1 - index];
             let folded = ops::fold_upsampling(&weight.f_narrow(1, skipped, below)?, keep_z)?;
-            upsampling = Some(ops::arrange(&folded, arithmetic)?.f_to_kind(self.low_kind())?);
+            upsampling = Some(ops::arrange(&folded, arithmetic)?.f_to_kind(low_kind(self.build.precision))?);
             weight = weight.f_narrow(1, 0, skipped)?;
         }
         Ok(Layer {
@@ -195,19 +195,19 @@ impl Weights<'_> {
             )?,
         })
     }
+}
 
-    /// The type of a block's convolutions. The two finest levels stay f32: they take a third of the operations and cause
-    /// most of what bf16 changes in the probabilities.
-    fn layer_kind(&self, index: usize) -> Kind {
-        let level = index.min(BLOCKS.len() - 1 - index);
-        if level < 2 { Kind::Float } else { self.low_kind() }
-    }
+/// The type of a block's convolutions. The two finest levels stay f32: they take a third of the operations and cause
+/// most of what bf16 changes in the probabilities.
+pub(crate) fn layer_kind(index: usize, precision: Precision) -> Kind {
+    let level = index.min(BLOCKS.len() - 1 - index);
+    if level < 2 { Kind::Float } else { low_kind(precision) }
+}
 
-    fn low_kind(&self) -> Kind {
-        match self.build.precision {
-            Precision::F32 => Kind::Float,
-            Precision::Bf16 => Kind::BFloat16,
-        }
+fn low_kind(precision: Precision) -> Kind {
+    match precision {
+        Precision::F32 => Kind::Float,
+        Precision::Bf16 => Kind::BFloat16,
     }
 }
 

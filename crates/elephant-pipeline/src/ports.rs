@@ -59,6 +59,12 @@ pub trait SegmentationModel: Send + Sync {
 
 /// A network that can be trained.
 pub trait TrainableModel: Send + Sync {
+    /// Among how many devices a batch is shared out.
+    ///
+    /// # Errors
+    /// When there is no device.
+    fn device_count(&self) -> Result<usize, PortError>;
+
     /// Puts a model on the device to be trained. `state` is what an optimiser remembers of it.
     ///
     /// # Errors

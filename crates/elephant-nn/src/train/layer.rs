@@ -4,7 +4,7 @@
 //! itself, and the norm is this crate's own; both are faster than what libtorch would record, and nothing runs longer than
 //! one layer without looking whether the training was stopped. Elsewhere libtorch records the layer as a whole.
 
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::norm;
 use crate::{
@@ -21,6 +21,8 @@ pub(super) struct Place {
     /// Whether anyone needs the gradient by the input.
     pub(super) is_first_layer: bool,
     pub(super) arithmetic: Arithmetic,
+    /// What the convolution multiplies in; everything else is in f32.
+    pub(super) kind: Kind,
 }
 
 impl Place {
@@ -111,14 +113,18 @@ pub(super) fn forward(
 
 impl Leaves {
     fn forward(&self, place: Place, keep_z: bool) -> Result<Tensor, NnError> {
-        let convolution = |input: &Tensor| ops::convolution(input, &self.weight, &self.bias, place.arithmetic);
+        let low = |t: &Tensor| t.f_to_kind(place.kind);
+        let (weight, bias) = (low(&self.weight)?, low(&self.bias)?);
+        let convolution = |input: &Tensor| ops::convolution(&low(input)?, &weight, &bias, place.arithmetic);
         let y = match (&self.below, &self.folded) {
             (None, _) => convolution(&self.input)?,
             (Some(below), Some(folded)) => {
-                convolution(&self.input)?.f_add_(&ops::upsampled_convolution(below, folded, keep_z)?)?
+                let upsampled = ops::upsampled_convolution(&low(below)?, &low(folded)?, keep_z)?;
+                convolution(&self.input)?.f_add_(&upsampled)?
             }
             (Some(below), None) => convolution(&Tensor::f_cat(&[&self.input, &ops::upsample(below, keep_z)?], 1)?)?,
         };
+        let y = y.f_to_kind(Kind::Float)?;
         if place.is_own(&self.input) {
             return Ok(y);
         }
@@ -154,13 +160,17 @@ impl Trace {
         let mut found = differentiate(&self.result, &gradient, &weights)?.into_iter();
         self.add_weight_gradients(&mut gradients[self.place.first], found.next(), found.next())?;
 
+        let low = |t: &Tensor| t.detach().f_to_kind(self.place.kind);
         let input = if self.place.is_first_layer {
             None
         } else {
-            Some(convolution_backward(&gradient, weight, Arithmetic::Fast)?)
+            Some(convolution_backward(&low(&gradient)?, &low(weight)?, Arithmetic::Fast)?.f_to_kind(Kind::Float)?)
         };
         let below = match (below, folded) {
-            (Some(_), Some(folded)) => Some(ops::upsampled_convolution_backward(&gradient, folded, self.keep_z)?),
+            (Some(_), Some(folded)) => {
+                let below = ops::upsampled_convolution_backward(&low(&gradient)?, &low(folded)?, self.keep_z)?;
+                Some(below.f_to_kind(Kind::Float)?)
+            }
             _ => None,
         };
         Ok(InputGradients { input, below })
@@ -234,24 +244,22 @@ pub(super) fn convolution_backward(
 
 #[cfg(test)]
 mod tests {
-    use tch::Kind;
-
     use super::*;
 
     /// Result, gradients by input and below, and gradients by the four parameters.
     fn passed(
-        arithmetic: Arithmetic,
+        (arithmetic, kind): (Arithmetic, Kind),
         parameters: &[Tensor],
         input: &Tensor,
         below: Option<(&Tensor, bool)>,
     ) -> Vec<Tensor> {
-        let place = Place { first: 0, is_first_layer: input.size()[1] == 1, arithmetic };
+        let place = Place { first: 0, is_first_layer: input.size()[1] == 1, arithmetic, kind };
         let below = below.map(|(below, keep_z)| (ops::arrange(below, arithmetic).unwrap(), keep_z));
         let below = below.as_ref().map(|(below, keep_z)| (below, *keep_z));
         let (result, trace) = forward(parameters, place, &ops::arrange(input, arithmetic).unwrap(), below).unwrap();
         let mut gradients: Vec<Tensor> = parameters.iter().map(Tensor::zeros_like).collect();
-        // Not the same everywhere, or the norm's gradient is 0.
-        let gradient = result.cumsum(2, Kind::Float).sin();
+        tch::manual_seed(7);
+        let gradient = Tensor::randn(result.size(), (Kind::Float, Device::Cpu));
         let inputs = trace.backward(&gradient, &mut gradients).unwrap();
         [Some(result), inputs.input, inputs.below].into_iter().flatten().chain(gradients).collect()
     }
@@ -273,17 +281,20 @@ mod tests {
             let mut weight = vec![outputs, inputs];
             weight.resize(input.len(), 3);
             let parameters =
-                [normal(&weight) * 0.1, normal(&[outputs]), normal(&[outputs]) * 0.2 + 1.0, normal(&[outputs])];
+                [normal(&weight) * 0.1, normal(&[outputs]) * 0.1, normal(&[outputs]) * 0.2 + 1.0, normal(&[outputs])];
             let x = normal(&input);
             let below = below.map(|below| normal(&below));
             let below = below.as_ref().map(|below| (below, keep_z));
-            let [expected, found] =
-                [Arithmetic::Original, Arithmetic::Fast].map(|arithmetic| passed(arithmetic, &parameters, &x, below));
-            assert_eq!(expected.len(), found.len());
-            for (index, (expected, found)) in expected.iter().zip(&found).enumerate() {
-                assert_eq!(expected.size(), found.size());
-                let difference = (expected - found).norm().double_value(&[]) / expected.norm().double_value(&[]);
-                assert!(difference < 1e-5, "{input:?} number {index}: {difference:e}");
+            let expected = passed((Arithmetic::Original, Kind::Float), &parameters, &x, below);
+            // Rounding to bf16 moves some inputs of the ReLU to its other side, with all of their gradient.
+            for (kind, tolerance) in [(Kind::Float, 1e-5), (Kind::BFloat16, 0.1)] {
+                let found = passed((Arithmetic::Fast, kind), &parameters, &x, below);
+                assert_eq!(expected.len(), found.len());
+                for (index, (expected, found)) in expected.iter().zip(&found).enumerate() {
+                    assert_eq!((expected.size(), found.kind()), (found.size(), Kind::Float));
+                    let difference = (expected - found).norm().double_value(&[]) / expected.norm().double_value(&[]);
+                    assert!(difference < tolerance, "{input:?} number {index} {kind:?}: {difference:e}");
+                }
             }
         }
     }

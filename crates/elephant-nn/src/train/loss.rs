@@ -6,6 +6,8 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{NnError, ops};
 
+/// The name of the Dice loss among the parts.
+pub(super) const DICE: &str = "center_dice_loss";
 /// Smallest denominator of the Dice coefficient.
 const DICE_EPSILON: f64 = 1e-6;
 /// Shares of likelihood, Dice and smoothness.
@@ -22,20 +24,17 @@ pub(super) fn differentiate(
     logarithms: &Tensor,
     labels: &ArrayD<u8>,
     images: &Tensor,
-    last_dice: &mut f64,
+    last_dice: f64,
 ) -> Result<(LossValues, Tensor), NnError> {
     let leaf = logarithms.detach().set_requires_grad(true);
     let (loss, parts) = tch::with_grad(|| match objective {
         Objective::Labels { class_weights, false_weight } => {
-            label_loss(&leaf, labels, *class_weights, *false_weight, *last_dice)
+            label_loss(&leaf, labels, *class_weights, *false_weight, last_dice)
         }
         Objective::Intensities => Ok((intensity_loss(&leaf, images)?, Vec::new())),
     })?;
     let value = |t: &Tensor| t.f_double_value(&[]).map_err(NnError::from);
     let parts = parts.iter().map(|(name, part)| Ok((*name, value(part)?))).collect::<Result<Vec<_>, NnError>>()?;
-    if let Some((_, dice)) = parts.iter().find(|(name, _)| *name == "center_dice_loss") {
-        *last_dice = *dice;
-    }
     let total = value(&loss)?;
     let gradient = Tensor::f_run_backward(&[loss], &[leaf], false, false)?.pop();
     let gradient = gradient.ok_or_else(|| NnError::Torch { message: "the loss has no gradient".into() })?;
@@ -68,7 +67,7 @@ fn label_loss(
         return Err(NnError::InvalidTraining { reason: "there is no labelled voxel in the crops".into() });
     }
     let mean = |sum: Tensor| sum.f_div_scalar(f64::from(count));
-    let parts = [("nll_loss", mean(likelihood)?), ("center_dice_loss", mean(dice)?), ("smooth_loss", mean(smooth)?)];
+    let parts = [("nll_loss", mean(likelihood)?), (DICE, mean(dice)?), ("smooth_loss", mean(smooth)?)];
     let mut loss = Tensor::f_zeros([], (Kind::Float, device))?;
     for ((_, part), share) in parts.iter().zip(SHARES) {
         loss = loss.f_add(&part.f_mul_scalar(share)?)?;

@@ -13,4 +13,4 @@ mod oracle;
 mod pool;
 mod trainer;
 
-pub(crate) use trainer::Trainer;
+pub(crate) use trainer::{Hardware, Trainer};

@@ -8,9 +8,10 @@ use super::{
     pool,
 };
 use crate::{
-    NnError,
+    NnError, Precision,
     architecture::{BLOCKS, LEVELS},
     ops::{self, Arithmetic},
+    unet,
 };
 
 /// Tensors of a block: weight and bias of two convolutions and two norms.
@@ -42,6 +43,7 @@ pub(super) fn forward(
     parameters: &[Tensor],
     keep_axials: KeepAxials,
     arithmetic: Arithmetic,
+    precision: Precision,
     images: &Tensor,
     cancel: &CancelToken,
 ) -> Result<(Tensor, Trace), NnError> {
@@ -53,6 +55,7 @@ pub(super) fn forward(
             first: index * BLOCK_TENSORS + half * 4,
             is_first_layer: index + half == 0,
             arithmetic,
+            kind: unet::layer_kind(index, precision),
         };
         let (middle, trace) = layer::forward(parameters, place(0), input, below)?;
         layers.push(trace);

@@ -8,7 +8,7 @@ use ndarray::{ArrayD, Axis};
 use serde_json::Value;
 use tch::{Device, Tensor};
 
-use super::{Trainer, loss};
+use super::{Hardware, Trainer, loss};
 use crate::Model;
 
 fn tensor(array: &ArrayD<f32>) -> Tensor {
@@ -55,8 +55,7 @@ fn losses_and_gradients_are_the_originals() {
         } else {
             (objective(case), labels(&target), Tensor::from(0.0f32))
         };
-        let (values, gradient) =
-            loss::differentiate(&objective, &tensor(&prediction), &labels, &images, &mut 0.0).unwrap();
+        let (values, gradient) = loss::differentiate(&objective, &tensor(&prediction), &labels, &images, 0.0).unwrap();
         assert_relative(values.total, case["loss"].as_f64().unwrap(), 1e-5, name);
         for ((_, found), key) in values.parts.iter().zip(["nll_loss", "center_loss", "smooth_loss"]) {
             assert_relative(*found, case[key].as_f64().unwrap(), 1e-5, &format!("{name} {key}"));
@@ -77,7 +76,7 @@ fn without_a_centre_the_last_dice_loss_stands_in() {
     let logarithms = Tensor::from_slice(&[0.2f32, 0.3, 0.5].map(f32::ln)).reshape([1, 3, 1, 1, 1]);
     let objective = Objective::Labels { class_weights: [1.0; 3], false_weight: 1.0 };
     let labels = ArrayD::from_elem(vec![1, 1, 1, 1], 1);
-    let (values, _) = loss::differentiate(&objective, &logarithms, &labels, &Tensor::from(0.0f32), &mut 0.625).unwrap();
+    let (values, _) = loss::differentiate(&objective, &logarithms, &labels, &Tensor::from(0.0f32), 0.625).unwrap();
     assert_eq!(values.parts[1], ("center_dice_loss", 0.625));
     assert_relative(values.parts[0].1, -f64::from(0.2f32.ln()), 1e-6, "likelihood");
 }
@@ -93,7 +92,13 @@ fn steps_case(folder: &Path, case: &Value, numerics: Numerics) -> (Trainer, Trai
         images: planar(images).into_dimensionality().unwrap(),
         labels: labels(&planar(file(folder, case, "y").unwrap())).into_dimensionality().unwrap(),
     };
-    (Trainer::new(&model, options, None, Device::Cpu).unwrap(), batch)
+    (Trainer::new(&model, options, None, &Hardware::cpu()).unwrap(), batch)
+}
+
+/// The gradient by all parameters, one after the other.
+fn whole_gradient(trainer: &Trainer, batch: &TrainingBatch) -> Tensor {
+    let gradients = trainer.gradients(batch);
+    Tensor::cat(&gradients.iter().map(|(_, gradient)| gradient.reshape([-1])).collect::<Vec<_>>(), 0)
 }
 
 fn cases() -> Option<(PathBuf, Vec<Value>)> {
@@ -145,12 +150,25 @@ fn the_fast_arithmetic_changes_the_gradient_little() {
     let _no_grad = tch::no_grad_guard();
     for case in cases {
         let [original, fast] = [Numerics::Original, Numerics::Corrected].map(|numerics| {
-            let (mut trainer, batch) = steps_case(&folder, &case, numerics);
-            let gradients = trainer.gradients(&batch);
-            Tensor::cat(&gradients.iter().map(|(_, gradient)| gradient.reshape([-1])).collect::<Vec<_>>(), 0)
+            let (trainer, batch) = steps_case(&folder, &case, numerics);
+            whole_gradient(&trainer, &batch)
         });
         let difference = (&original - fast).norm().double_value(&[]) / original.norm().double_value(&[]);
         assert!(difference < 1e-2, "{}: {difference:e}", case["name"]);
         assert!(difference > 0.0, "both used the same arithmetic");
+    }
+}
+
+#[test]
+fn devices_share_a_batch() {
+    let Some((folder, cases)) = cases() else { return };
+    let _no_grad = tch::no_grad_guard();
+    for case in cases {
+        let (alone, batch) = steps_case(&folder, &case, Numerics::Original);
+        let two = Hardware { devices: vec![Device::Cpu, Device::Cpu], ..Hardware::cpu() };
+        let together = alone.on(&two);
+        let [alone, together] = [alone, together].map(|trainer| whole_gradient(&trainer, &batch));
+        let difference = (&alone - together).norm().double_value(&[]) / alone.norm().double_value(&[]);
+        assert!(difference < 1e-2, "{}: {difference:e}", case["name"]);
     }
 }

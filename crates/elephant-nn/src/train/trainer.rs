@@ -1,23 +1,33 @@
-//! A model in training, on its device.
+//! A model in training, on its device or devices.
+
+use std::thread;
 
 use elephant_checkpoint::{Checkpoint, OptimizerState, StateDict};
 use elephant_types::{CancelToken, LossValues, NetworkKind, Numerics, Objective, TrainingBatch, TrainingOptions};
-use ndarray::ArrayD;
+use ndarray::{ArrayD, Axis};
 use tch::{Device, Kind, Tensor};
 
 use super::{adam::Adam, layer, loss, network};
 use crate::{
-    Model, NnError, architecture, memory,
+    Model, NnError, Precision, architecture, memory,
     ops::{self, Arithmetic},
     unet,
 };
+
+/// What a training runs on.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Hardware {
+    /// The first holds the parameters; a batch is shared out among all.
+    pub(crate) devices: Vec<Device>,
+    pub(crate) precision: Precision,
+}
 
 /// A model in training. Every member of an ensemble sees the same crops.
 #[derive(Debug)]
 pub(crate) struct Trainer {
     kind: NetworkKind,
     options: TrainingOptions,
-    device: Device,
+    hardware: Hardware,
     names: Vec<String>,
     members: Vec<Member>,
 }
@@ -29,14 +39,18 @@ struct Member {
     last_dice: f64,
 }
 
+/// A loss with its gradient by every parameter.
+type Derivative = (LossValues, Vec<Tensor>);
+
 impl Trainer {
     pub(crate) fn new(
         model: &Model,
         options: TrainingOptions,
         state: Option<&OptimizerState>,
-        device: Device,
+        hardware: &Hardware,
     ) -> Result<Self, NnError> {
         let names = architecture::names(model.kind());
+        let device = hardware.device();
         let tensors =
             |dict: &StateDict| names.iter().map(|name| tensor(dict, name, device)).collect::<Result<Vec<_>, _>>();
         let member = |(index, dict): (usize, &StateDict)| {
@@ -51,7 +65,7 @@ impl Trainer {
             Ok(Member { parameters, optimizer, last_dice: 0.0 })
         };
         let members = model.members().iter().enumerate().map(member).collect::<Result<_, NnError>>()?;
-        Ok(Self { kind: model.kind(), options, device, names, members })
+        Ok(Self { kind: model.kind(), options, hardware: hardware.clone(), names, members })
     }
 
     /// One step with every member; the values are the members' mean. When it fails or is cancelled, no parameter has
@@ -62,13 +76,13 @@ impl Trainer {
         learning_rate: f64,
         cancel: &CancelToken,
     ) -> Result<LossValues, NnError> {
-        let (images, labels) = self.arrange(batch)?;
-        if self.device == Device::Cpu {
+        if self.hardware.device() == Device::Cpu {
             memory::require(bytes_per_voxel(self.options.numerics) * batch.images.len() as u64)?;
         }
+        let (images, labels) = self.arrange(batch)?;
         let mut found = Vec::with_capacity(self.members.len());
-        for member in &mut self.members {
-            found.push(member.differentiate(&images, &labels, self.kind, &self.options, cancel)?);
+        for member in &self.members {
+            found.push(self.differentiate(member, &images, &labels, cancel)?);
         }
         cancel.check()?;
         for (member, (values, gradients)) in self.members.iter_mut().zip(&found) {
@@ -76,8 +90,55 @@ impl Trainer {
                 return Err(NnError::Diverged { step: member.optimizer.step + 1 });
             }
             member.optimizer.step(&mut member.parameters, gradients, learning_rate)?;
+            if let Some((_, dice)) = values.parts.iter().find(|(name, _)| *name == loss::DICE) {
+                member.last_dice = *dice;
+            }
         }
         Ok(mean(found.iter().map(|(values, _)| values)))
+    }
+
+    /// The loss and its gradient, each device doing its share of the crops (data parallelism).
+    fn differentiate(
+        &self,
+        member: &Member,
+        images: &Tensor,
+        labels: &ArrayD<u8>,
+        cancel: &CancelToken,
+    ) -> Result<Derivative, NnError> {
+        let pass = Pass {
+            kind: self.kind,
+            options: &self.options,
+            precision: self.hardware.precision,
+            last_dice: member.last_dice,
+            cancel,
+        };
+        let crops = labels.shape().first().map_or(images.size()[0] as usize, |&crops| crops.max(1));
+        let share = crops.div_ceil(self.hardware.devices.len());
+        if share == crops {
+            return pass.differentiate(&member.parameters, images, labels);
+        }
+        let shares = images.f_split(share as i64, 0)?;
+        let found: Vec<Result<Derivative, NnError>> = thread::scope(|scope| {
+            let threads =
+                shares.into_iter().zip(&self.hardware.devices).enumerate().map(|(index, (images, &device))| {
+                    let parameters: Vec<Tensor> = member.parameters.iter().map(Tensor::shallow_clone).collect();
+                    let labels = labels
+                        .slice_axis(Axis(0), (index * share..((index + 1) * share).min(labels.len_of(Axis(0)))).into());
+                    let pass = &pass;
+                    scope.spawn(move || {
+                        let _no_grad = tch::no_grad_guard();
+                        let copies: Vec<Tensor> = parameters
+                            .iter()
+                            .map(|parameter| parameter.f_to_device(device))
+                            .collect::<Result<_, _>>()?;
+                        pass.differentiate(&copies, &images.f_to_device(device)?, &labels.to_owned())
+                    })
+                });
+            let threads: Vec<_> = threads.collect();
+            threads.into_iter().map(|thread| thread.join().unwrap_or(Err(NnError::Panicked))).collect()
+        });
+        let found = found.into_iter().collect::<Result<Vec<_>, _>>()?;
+        average(found, self.hardware.device())
     }
 
     /// Images (n, 1, z, y, x) on the device and labels (n, z, y, x); without z for a planar network, whose planes are
@@ -103,7 +164,7 @@ impl Trainer {
                 (images.f_reshape([size[0] * size[1], 1, size[2], size[3]])?, labels.into_owned().into_dyn())
             }
         };
-        Ok((images.f_to_device(self.device)?, labels))
+        Ok((images.f_to_device(self.hardware.device())?, labels))
     }
 
     /// The parameters and the optimiser's memory as they are now.
@@ -157,45 +218,86 @@ fn mean<'a>(values: impl ExactSizeIterator<Item = &'a LossValues>) -> LossValues
     mean
 }
 
-impl Member {
+/// The mean of the shares' derivatives, each of about as many crops.
+fn average(shares: Vec<Derivative>, device: Device) -> Result<Derivative, NnError> {
+    let count = shares.len() as f64;
+    let values = mean(shares.iter().map(|(values, _)| values));
+    let mut shares = shares.into_iter().map(|(_, gradients)| gradients);
+    let mut sums = shares.next().unwrap_or_default();
+    for gradients in shares {
+        for (sum, gradient) in sums.iter_mut().zip(gradients) {
+            let _ = sum.f_add_(&gradient.f_to_device(device)?)?;
+        }
+    }
+    for sum in &mut sums {
+        let _ = sum.f_div_scalar_(count)?;
+    }
+    Ok((values, sums))
+}
+
+/// What a pass forth and back is made with.
+struct Pass<'a> {
+    kind: NetworkKind,
+    options: &'a TrainingOptions,
+    precision: Precision,
+    last_dice: f64,
+    cancel: &'a CancelToken,
+}
+
+impl Pass<'_> {
     /// The loss and its gradient by every parameter.
     fn differentiate(
-        &mut self,
+        &self,
+        parameters: &[Tensor],
         images: &Tensor,
         labels: &ArrayD<u8>,
-        kind: NetworkKind,
-        options: &TrainingOptions,
-        cancel: &CancelToken,
-    ) -> Result<(LossValues, Vec<Tensor>), NnError> {
-        let TrainingOptions { keep_axials, ref objective, numerics } = *options;
+    ) -> Result<Derivative, NnError> {
+        let TrainingOptions { keep_axials, ref objective, numerics } = *self.options;
         let arithmetic = Arithmetic::of(numerics);
+        let precision = if arithmetic == Arithmetic::Original { Precision::F32 } else { self.precision };
         let size = ops::spatial_size(images);
-        let fitting = unet::fitting_size(&size, kind, keep_axials);
+        let fitting = unet::fitting_size(&size, self.kind, keep_axials);
         let is_resized = size != fitting;
         let resized = if is_resized { ops::resize(images, &fitting)? } else { images.shallow_clone() };
-        let (logits, trace) = network::forward(&self.parameters, keep_axials, arithmetic, &resized, cancel)?;
+        let (logits, trace) = network::forward(parameters, keep_axials, arithmetic, precision, &resized, self.cancel)?;
         let leaf = logits.f_contiguous()?.set_requires_grad(true);
         let logarithms = tch::with_grad(|| -> Result<Tensor, NnError> {
             let logarithms = leaf.f_log_softmax(1, Kind::Float)?;
             if is_resized { ops::resize(&logarithms, &size) } else { Ok(logarithms) }
         })?;
-        let (values, gradient) = loss::differentiate(objective, &logarithms, labels, images, &mut self.last_dice)?;
+        let (values, gradient) = loss::differentiate(objective, &logarithms, labels, images, self.last_dice)?;
         let gradient = layer::differentiate(&logarithms, &gradient, &[&leaf])?.remove(0);
-        let mut gradients = self.parameters.iter().map(Tensor::f_zeros_like).collect::<Result<Vec<_>, _>>()?;
-        trace.backward(&ops::arrange(&gradient, arithmetic)?, &mut gradients, cancel)?;
+        let mut gradients = parameters.iter().map(Tensor::f_zeros_like).collect::<Result<Vec<_>, _>>()?;
+        trace.backward(&ops::arrange(&gradient, arithmetic)?, &mut gradients, self.cancel)?;
         Ok((values, gradients))
+    }
+}
+
+impl Hardware {
+    fn device(&self) -> Device {
+        self.devices.first().copied().unwrap_or(Device::Cpu)
+    }
+}
+
+#[cfg(test)]
+impl Hardware {
+    /// The CPU, in f32.
+    pub(super) fn cpu() -> Self {
+        Self { devices: vec![Device::Cpu], precision: Precision::F32 }
     }
 }
 
 #[cfg(test)]
 impl Trainer {
+    /// The same training elsewhere.
+    pub(super) fn on(&self, hardware: &Hardware) -> Self {
+        Self::new(&self.snapshot().unwrap().0, self.options.clone(), None, hardware).unwrap()
+    }
+
     /// The gradient by every parameter of the first member, with the parameter's name.
-    pub(super) fn gradients(&mut self, batch: &TrainingBatch) -> Vec<(String, Tensor)> {
+    pub(super) fn gradients(&self, batch: &TrainingBatch) -> Vec<(String, Tensor)> {
         let (images, labels) = self.arrange(batch).unwrap();
-        let (kind, options) = (self.kind, self.options.clone());
-        let cancel = CancelToken::default();
-        let (_, gradients) = self.members[0].differentiate(&images, &labels, kind, &options, &cancel).unwrap();
-        self.members[0].last_dice = 0.0;
-        self.names.iter().cloned().zip(gradients).collect()
+        let found = self.differentiate(&self.members[0], &images, &labels, &CancelToken::default());
+        self.names.iter().cloned().zip(found.unwrap().1).collect()
     }
 }

@@ -101,11 +101,13 @@ impl Trainer {
         self.network.verify(&checkpoint, kind)?;
         let state = files.optimizer_state(&checkpoint);
         let model = self.trainable.begin(checkpoint, self.options(request), state, context.cancel_token())?;
+        // Each device has a batch of its own, as with the original's distributed training.
+        let batch_size = request.batch_size * self.trainable.device_count()?;
         let log = ScalarLog::open(&self.log_folder(request)?, request.log_interval);
         let mut run = Run { model: &*model, request, control, context, log, done: 0, total: None };
         thread::scope(|scope| {
             let saver = Saver::start(scope, &files, context);
-            let schedule = Schedule::new(request, &self.live, control);
+            let schedule = Schedule::new(request, batch_size, &self.live, control);
             let crops = Crops::new(&dataset, &request.crops, request.seed);
             let (lessons, received) = std::sync::mpsc::sync_channel(1);
             let cancel = context.cancel_token();

@@ -27,17 +27,24 @@ type Receiver = SyncSender<Result<Lesson, PipelineError>>;
 /// The order of a training's lessons.
 pub(super) struct Schedule<'a> {
     request: &'a TrainRequest,
+    /// Crops in one step, on all devices together.
+    batch_size: usize,
     control: &'a dyn TrainingControl,
     follower: Option<Follower<'a>>,
 }
 
 impl<'a> Schedule<'a> {
-    pub(super) fn new(request: &'a TrainRequest, live: &'a LiveTrainings, control: &'a dyn TrainingControl) -> Self {
+    pub(super) fn new(
+        request: &'a TrainRequest,
+        batch_size: usize,
+        live: &'a LiveTrainings,
+        control: &'a dyn TrainingControl,
+    ) -> Self {
         let follower = match request.lessons {
             Lessons::Live { since } => Some(live.follow(&request.dataset, since)),
             Lessons::Spots { .. } => None,
         };
-        Self { request, control, follower }
+        Self { request, batch_size, control, follower }
     }
 
     /// Sends all lessons, until the receiver is gone or the training is stopped.
@@ -56,7 +63,7 @@ impl<'a> Schedule<'a> {
                 timepoints.dedup();
                 for left in (1..=u64::from(*epochs)).rev() {
                     let order = crops.shuffled(&timepoints, self.crop_count());
-                    let steps_left = Some(left * order.len().div_ceil(self.request.batch_size) as u64);
+                    let steps_left = Some(left * order.len().div_ceil(self.batch_size) as u64);
                     if !self.epoch(&order, steps_left, crops, lessons)? {
                         break;
                     }
@@ -92,7 +99,7 @@ impl<'a> Schedule<'a> {
         if !send(Lesson::Epoch { steps_left }) {
             return Ok(false);
         }
-        for timepoints in order.chunks(self.request.batch_size) {
+        for timepoints in order.chunks(self.batch_size) {
             if !send(Lesson::Batch(crops.labelled(timepoints)?)) {
                 return Ok(false);
             }
