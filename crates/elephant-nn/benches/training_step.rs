@@ -23,23 +23,19 @@ fn main() -> AnyResult<()> {
     let model = Arc::new(Model::random(NetworkKind::Volumetric, 1)?);
     let model_path = folder.path().join("model.pth");
     model.checkpoint().write(&model_path)?;
-    let [single, half] = [Precision::F32, Precision::Bf16].map(|precision| {
-        DeviceHandle::start(DeviceOptions { device: DeviceChoice::Cpu, threads: Some(threads), precision })
-    });
-    let (single, half) = (single?, half?);
-    println!("training step: {threads} threads, bf16 is computed in {:?}", half.info()?.precision);
+    let options = DeviceOptions { device: DeviceChoice::Cpu, threads: Some(threads), precision: Precision::F32 };
+    let device = DeviceHandle::start(options)?;
+    println!("training step: {threads} threads");
     for (name, shape, n_keep_axials, runs) in FIGURES {
         let objective = Objective::Labels { class_weights: [1.0, 10.0, 10.0], false_weight: 10.0 };
         let options =
             TrainingOptions { keep_axials: KeepAxials::first(n_keep_axials), objective, numerics: Numerics::Corrected };
-        let begin = |device: &DeviceHandle| device.train(model.clone(), options.clone(), None, &CancelToken::default());
-        let (training, half) = (begin(&single)?, begin(&half)?);
+        let training = device.train(model.clone(), options, None, &CancelToken::default())?;
         let mut peer = Peer::start("unet_train.py", &model_path)?;
         let batch = crops(shape);
-        let (mut ours, mut ours_half, mut theirs) = (f64::INFINITY, f64::INFINITY, f64::INFINITY);
+        let (mut ours, mut theirs) = (f64::INFINITY, f64::INFINITY);
         for run in 0..runs {
             ours = ours.min(step(&training, &batch, run)?);
-            ours_half = ours_half.min(step(&half, &batch, run)?);
             if let Some(peer) = &mut peer {
                 theirs = theirs.min(peer_step(peer, &batch, folder.path(), n_keep_axials, threads)?);
             }
@@ -54,7 +50,6 @@ fn main() -> AnyResult<()> {
             ),
             None => println!("{name}: ours {:.0} ms, peer skipped: set ELEPHANT_PEER_PYTHON", ours * 1e3),
         }
-        println!("{name}: bf16 {:.0} ms, {:.2} of f32's speed", ours_half * 1e3, ours / ours_half);
         println!("{name}: peak memory of this process {} MiB", peak_mib());
     }
     Ok(())

@@ -58,7 +58,7 @@ pub enum Precision {
     F32,
     /// 16-bit products and activations below the two finest levels, sums in 32 bit. About two thirds of the time;
     /// probabilities of a trained network change by up to 0.02. Falls back to `F32` on a CPU without
-    /// AVX512-BF16 and for the original's numerics.
+    /// AVX512-BF16, for the original's numerics, and for trainings on a CPU.
     Bf16,
 }
 
@@ -267,7 +267,9 @@ fn run(options: &DeviceOptions, info: &OnceLock<FoundDevice>, commands: &Receive
     let precision = usable(options.precision, device);
     let name = ops::device_name(device);
     tracing::info!(device = name, threads, ?precision, "the device is ready");
-    let hardware = Hardware { devices: cuda::all(options.device, device), precision };
+    // oneDNN's bf16 gradients by the weights are not numbers where the features are small.
+    let training_precision = if device == Device::Cpu { Precision::F32 } else { precision };
+    let hardware = Hardware { devices: cuda::all(options.device, device), precision: training_precision };
     let training_devices = hardware.devices.len();
     let _ = info.set(Ok(DeviceInfo { name, gpu, threads, precision, training_devices }));
 
