@@ -3,7 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use elephant_checkpoint::Fingerprint;
-use elephant_nn::{DeviceChoice, DeviceHandle, DeviceOptions, Model, NnError, Training};
+use elephant_nn::{DeviceChoice, DeviceHandle, DeviceOptions, Model, NnError, Precision, Training};
 use elephant_types::{
     CancelToken, KeepAxials, NetworkKind, Numerics, Objective, ProbabilityOutput, SegmentationRequest, TaskContext,
     TrainingBatch, TrainingOptions,
@@ -156,4 +156,25 @@ fn predictions_find_their_turn_between_steps_and_see_the_model_they_ask_for() {
     step(&training, batch(1, [4, 32, 32], 0));
     assert_eq!(predict(&model), before);
     assert_ne!(predict(&Arc::new(training.snapshot().unwrap().0)), before);
+}
+
+/// Where there is a GPU; see `scripts/gpu_check.sh`.
+#[test]
+fn gpus_learn_what_the_cpu_learns() {
+    let cancel = CancelToken::default();
+    let losses = |device: &DeviceHandle| -> Vec<f64> {
+        let training = device.train(random(NetworkKind::Volumetric), from_labels(), None, &cancel).unwrap();
+        (0..6).map(|number| step(&training, batch(2, [8, 32, 32], number))).collect()
+    };
+    for precision in [Precision::F32, Precision::Bf16] {
+        let device = DeviceHandle::start(DeviceOptions { precision, ..DeviceOptions::default() }).unwrap();
+        if device.info().unwrap().gpu.is_none() {
+            eprintln!("skipped: this machine has no GPU");
+            return;
+        }
+        let (expected, found) = (losses(&DEVICE), losses(&device));
+        let tolerance = if precision == Precision::F32 { 0.02 } else { 0.1 };
+        let agree = expected.iter().zip(&found).all(|(cpu, gpu)| (cpu - gpu).abs() < tolerance * cpu);
+        assert!(agree, "{precision:?}: {found:?} instead of {expected:?}");
+    }
 }

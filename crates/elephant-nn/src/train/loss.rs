@@ -57,7 +57,7 @@ fn label_loss(
         let Some(targets) = Targets::new(&labels, class_weights, false_weight) else { continue };
         let logarithms = logarithms.f_select(0, index as i64)?;
         let center = logarithms.f_select(0, 2)?.f_exp()?;
-        let weights = targets.tensor(&targets.likelihood, &logarithms.size(), device)?;
+        let weights = tensor(&targets.likelihood, &logarithms.size(), device)?;
         likelihood = likelihood.f_sub(&logarithms.f_mul(&weights)?.f_sum(Kind::Float)?)?;
         dice = dice.f_add(&targets.dice_loss(&center, last_dice)?)?;
         smooth = smooth.f_add(&roughness(&center)?)?;
@@ -79,10 +79,19 @@ fn label_loss(
 struct Targets {
     /// For each class and voxel, its share in the negative log-likelihood.
     likelihood: Vec<f32>,
-    /// For "true" and "false" tags: 1 for each of their voxels, 1 for each of their centres, and the share in the Dice
-    /// loss. Without voxels, none.
-    groups: [Option<(Vec<f32>, Vec<f32>, f64)>; 2],
+    /// For "true" and "false" tags, where they have voxels.
+    groups: [Option<Group>; 2],
     has_center: bool,
+}
+
+/// The voxels of one kind of tag.
+struct Group {
+    /// 1 for each of them.
+    mask: Vec<f32>,
+    /// 1 for each that is a centre.
+    centers: Vec<f32>,
+    /// Of the Dice loss.
+    share: f64,
 }
 
 impl Targets {
@@ -119,13 +128,9 @@ impl Targets {
         let mut share = importance.into_iter().map(|importance| importance / total);
         let groups = masks.map(|masks| {
             let share = share.next().unwrap_or_default();
-            masks.map(|(mask, centers)| (mask, centers, share))
+            masks.map(|(mask, centers)| Group { mask, centers, share })
         });
         Some(Self { likelihood, groups, has_center: counts[3] + counts[6] > 0 })
-    }
-
-    fn tensor(&self, values: &[f32], size: &[i64], device: Device) -> Result<Tensor, NnError> {
-        Ok(Tensor::f_from_slice(values)?.f_reshape(size)?.f_to_device(device)?)
     }
 
     /// One minus the Dice coefficient of the probability of a centre (…), for "true" and "false" tags together.
@@ -135,9 +140,9 @@ impl Targets {
         if !self.has_center {
             return Ok(sum.f_add_scalar(last)?);
         }
-        for (mask, centers, share) in self.groups.iter().flatten() {
+        for Group { mask, centers, share } in self.groups.iter().flatten() {
             let count: f64 = centers.iter().map(|&center| f64::from(center)).sum();
-            let (mask, centers) = (self.tensor(mask, &size, device)?, self.tensor(centers, &size, device)?);
+            let (mask, centers) = (tensor(mask, &size, device)?, tensor(centers, &size, device)?);
             let common = center.f_mul(&centers)?.f_sum(Kind::Float)?;
             let squares = center.f_square()?.f_mul(&mask)?.f_sum(Kind::Float)?;
             let coefficient =
@@ -146,6 +151,10 @@ impl Targets {
         }
         Ok(sum)
     }
+}
+
+fn tensor(values: &[f32], size: &[i64], device: Device) -> Result<Tensor, NnError> {
+    Ok(Tensor::f_from_slice(values)?.f_reshape(size)?.f_to_device(device)?)
 }
 
 /// The mean difference between a map (…) and a smoothed version of it at half the resolution.
