@@ -5,7 +5,8 @@ tagged in two timepoints, training for some minutes, and the detections in all o
     python benches/learning.py target/release/elephant-server [--spots 10 20 40 60] [--minutes 10] [--chunks 1]
 
 Prints one line for each number of spots: F1 (a detection counts within half a cell radius of a true centre, each once),
-precision, recall, and DET of py-ctcmetrics where it is installed. Needs numpy and scipy.
+precision, recall, the median of found radii as a fraction of the true ones, and DET of py-ctcmetrics where it is installed
+(detections are drawn as ellipsoids, which must cover more than half of a nucleus). Needs numpy and scipy.
 """
 import argparse
 import json
@@ -60,28 +61,31 @@ def radius(cell):
 
 
 def matches(found, cells):
+    """For each true cell that was found, the found radius as a fraction of the true one."""
     if not found or not cells:
-        return 0
+        return []
     distance = np.linalg.norm(np.array([f["pos"] for f in found])[:, None] - np.array([c["pos"] for c in cells])[None], axis=2)
     allowed = distance <= np.array([radius(c) / 2 for c in cells])[None]
     rows, columns = linear_sum_assignment(-allowed.astype(int))
-    return int(allowed[rows, columns].sum())
+    return [radius(found[r]) / radius(cells[c]) for r, c in zip(rows, columns) if allowed[r, c]]
 
 
 def evaluate(server, truth, options):
     found_all = {}
-    hits = found_count = cell_count = 0
+    found_count = cell_count = 0
+    sizes = []
     for t in sorted({cell["t"] for cell in truth} - set(TIMEPOINTS)):
         reply = server.post(
             "/seg/predict", **FIELDS, timepoint=t, c_ratio=options.c_ratio, p_thresh=options.p_thresh, r_min=1, r_max=8,
             is_pad=False, use_median=False, output_prediction=False)
         cells = [cell for cell in truth if cell["t"] == t]
         found_all[t] = reply["spots"]
-        hits += matches(reply["spots"], cells)
+        sizes += matches(reply["spots"], cells)
         found_count += len(reply["spots"])
         cell_count += len(cells)
+    hits = len(sizes)
     precision, recall = hits / max(found_count, 1), hits / cell_count
-    return 2 * hits / (found_count + cell_count), precision, recall, found_all
+    return 2 * hits / (found_count + cell_count), precision, recall, float(np.median(sizes or [0])), found_all
 
 
 def det(found, movie):
@@ -144,11 +148,11 @@ def learn(server, truth, movie, count, options):
                     c_ratio=options.c_ratio, log_interval=1, log_dir="learning", seed=options.seed + chunk)
         trained += time.perf_counter() - start
         stop.cancel()
-        f1, precision, recall, found = evaluate(server, truth, options)
+        f1, precision, recall, size, found = evaluate(server, truth, options)
         job = server.get("/api/v1/jobs?kind=train&limit=1")[0]
         losses = server.get(f"/api/v1/jobs/{job['id']}")["losses"]
         score = det(found, movie) if chunk == options.chunks - 1 else None
-        print(f"{count} spots, {trained:.0f} s, {len(losses)} points of loss, last {losses[-1]['loss']:.4f}: F1 {f1:.3f} precision {precision:.3f} recall {recall:.3f}"
+        print(f"{count} spots, {trained:.0f} s, {len(losses)} points of loss, last {losses[-1]['loss']:.4f}: F1 {f1:.3f} precision {precision:.3f} recall {recall:.3f} radius {size:.2f}"
               + (f" DET {score:.3f}" if score is not None else ""), flush=True)
 
 

@@ -3,12 +3,12 @@
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::SystemTime,
 };
 
 use anyhow::Result;
 use elephant_api::Services;
 use elephant_checkpoint::{Checkpoint, OptimizerState};
+use elephant_fs::FileVersion;
 use elephant_jobs::Jobs;
 use elephant_nn::{DeviceChoice, DeviceHandle, DeviceOptions, Model, NnError, Precision, Training};
 use elephant_pipeline::{
@@ -55,22 +55,6 @@ struct LoadedModel {
     model: Arc<Model>,
 }
 
-/// Tells one version of a file from the next: models are replaced by renaming, which changes the inode.
-#[derive(PartialEq)]
-struct FileVersion {
-    inode: u64,
-    bytes: u64,
-    modified: Option<SystemTime>,
-}
-
-impl FileVersion {
-    fn of(path: &Path) -> std::io::Result<Self> {
-        use std::os::unix::fs::MetadataExt;
-        let metadata = path.metadata()?;
-        Ok(Self { inode: metadata.ino(), bytes: metadata.len(), modified: metadata.modified().ok() })
-    }
-}
-
 impl Network {
     fn start(args: &ServeArgs) -> Result<Self> {
         let device = match args.device {
@@ -92,9 +76,8 @@ impl Network {
     }
 
     fn model(&self, path: &Path) -> Result<Arc<Model>, PortError> {
-        let version = FileVersion::of(path).map_err(|error| {
-            PortError::new(ErrorCode::NotFound, format!("cannot read the model {}: {error}", path.display()))
-        })?;
+        let version = FileVersion::of(path)
+            .map_err(|error| PortError::new(ErrorCode::NotFound, format!("the model is not there: {error}")))?;
         let mut last = self.last_model.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(loaded) = last.as_ref().filter(|loaded| loaded.path == path && loaded.version == version) {
             return Ok(loaded.model.clone());

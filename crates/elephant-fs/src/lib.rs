@@ -13,6 +13,7 @@ mod lock;
 mod root;
 mod space;
 mod staging;
+mod version;
 
 pub use atomic::{copy_atomic, replace_unflushed, write_atomic};
 pub use error::FsError;
@@ -20,3 +21,4 @@ pub use lock::FolderLock;
 pub use root::Root;
 pub use space::{free_bytes, require_free_bytes};
 pub use staging::StagingDir;
+pub use version::FileVersion;

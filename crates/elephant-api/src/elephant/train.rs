@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 
 use super::{
     spots::{SpotBody, Spots},
+    update::default_center_ratio,
     vector::{Xyz, voxel_size, zyx_sizes},
 };
 use crate::{
@@ -159,10 +160,6 @@ fn default_class_weights() -> [f64; 3] {
 
 fn default_false_weight() -> f64 {
     10.0
-}
-
-fn default_center_ratio() -> f64 {
-    0.4
 }
 
 #[derive(Serialize, ToSchema)]

@@ -44,7 +44,7 @@ pub(crate) struct UpdateBody {
 }
 
 /// What the original takes when it is absent (contract section 4.1).
-fn default_center_ratio() -> f64 {
+pub(super) fn default_center_ratio() -> f64 {
     0.4
 }
 

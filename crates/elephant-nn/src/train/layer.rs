@@ -2,8 +2,9 @@
 //!
 //! On the CPU, libtorch differentiates by the convolution's weight only. The gradient by its input is a convolution
 //! itself, and the norm is this crate's own; both are faster than what libtorch would record, and nothing runs longer than
-//! one layer without looking whether the training was stopped. Elsewhere libtorch records the layer as a whole.
+//! one convolution without looking whether the training was stopped. Elsewhere libtorch records the layer as a whole.
 
+use elephant_types::CancelToken;
 use tch::{Device, Kind, Tensor};
 
 use super::norm;
@@ -79,7 +80,9 @@ pub(super) fn forward(
     place: Place,
     input: &Tensor,
     below: Option<(&Tensor, bool)>,
+    cancel: &CancelToken,
 ) -> Result<(Tensor, Trace), NnError> {
+    cancel.check()?;
     let is_own = place.is_own(input);
     let keep_z = below.is_some_and(|(_, keep_z)| keep_z);
     let [weight, bias, norm_weight, norm_bias] = std::array::from_fn(|i| &parameters[place.first + i]);
@@ -101,7 +104,7 @@ pub(super) fn forward(
         norm_weight: leaf(norm_weight, !is_own),
         norm_bias: leaf(norm_bias, !is_own),
     };
-    let result = tch::with_grad(|| leaves.forward(place, keep_z))?;
+    let result = tch::with_grad(|| leaves.forward(place, keep_z, cancel))?;
     if !is_own {
         return Ok((result.detach(), Trace { place, result, leaves, own: None, keep_z }));
     }
@@ -112,7 +115,7 @@ pub(super) fn forward(
 }
 
 impl Leaves {
-    fn forward(&self, place: Place, keep_z: bool) -> Result<Tensor, NnError> {
+    fn forward(&self, place: Place, keep_z: bool, cancel: &CancelToken) -> Result<Tensor, NnError> {
         let low = |t: &Tensor| t.f_to_kind(place.kind);
         let (weight, bias) = (low(&self.weight)?, low(&self.bias)?);
         let convolution = |input: &Tensor| ops::convolution(&low(input)?, &weight, &bias, place.arithmetic);
@@ -120,6 +123,7 @@ impl Leaves {
             (None, _) => convolution(&self.input)?,
             (Some(below), Some(folded)) => {
                 let upsampled = ops::upsampled_convolution(&low(below)?, &low(folded)?, keep_z)?;
+                cancel.check()?;
                 convolution(&self.input)?.f_add_(&upsampled)?
             }
             (Some(below), None) => convolution(&Tensor::f_cat(&[&self.input, &ops::upsample(below, keep_z)?], 1)?)?,
@@ -139,15 +143,26 @@ fn unexpected_layout() -> NnError {
 
 impl Trace {
     /// Adds the gradients by the layer's parameters to `gradients`, and returns those by its input.
-    pub(super) fn backward(self, gradient: &Tensor, gradients: &mut [Tensor]) -> Result<InputGradients, NnError> {
+    pub(super) fn backward(
+        self,
+        gradient: &Tensor,
+        gradients: &mut [Tensor],
+        cancel: &CancelToken,
+    ) -> Result<InputGradients, NnError> {
+        cancel.check()?;
         if self.own.is_some() {
-            self.own_backward(gradient, gradients)
+            self.own_backward(gradient, gradients, cancel)
         } else {
             self.recorded_backward(gradient, gradients)
         }
     }
 
-    fn own_backward(mut self, gradient: &Tensor, gradients: &mut [Tensor]) -> Result<InputGradients, NnError> {
+    fn own_backward(
+        mut self,
+        gradient: &Tensor,
+        gradients: &mut [Tensor],
+        cancel: &CancelToken,
+    ) -> Result<InputGradients, NnError> {
         let mut gradient = ops::arrange(gradient, Arithmetic::Fast)?;
         let (norm, trace) = self.own.as_mut().ok_or_else(unexpected_layout)?;
         let sums = norm::backward(norm, trace, &mut gradient).ok_or_else(unexpected_layout)?;
@@ -160,11 +175,13 @@ impl Trace {
         let mut found = differentiate(&self.result, &gradient, &weights)?.into_iter();
         self.add_weight_gradients(&mut gradients[self.place.first], found.next(), found.next())?;
 
+        cancel.check()?;
         let input = if self.place.is_first_layer {
             None
         } else {
             Some(convolution_backward(&gradient, weight, Arithmetic::Fast)?)
         };
+        cancel.check()?;
         let below = match (below, folded) {
             (Some(_), Some(folded)) => Some(ops::upsampled_convolution_backward(&gradient, folded, self.keep_z)?),
             _ => None,
@@ -252,11 +269,13 @@ mod tests {
         let place = Place { first: 0, is_first_layer: input.size()[1] == 1, arithmetic, kind };
         let below = below.map(|(below, keep_z)| (ops::arrange(below, arithmetic).unwrap(), keep_z));
         let below = below.as_ref().map(|(below, keep_z)| (below, *keep_z));
-        let (result, trace) = forward(parameters, place, &ops::arrange(input, arithmetic).unwrap(), below).unwrap();
+        let cancel = CancelToken::default();
+        let (result, trace) =
+            forward(parameters, place, &ops::arrange(input, arithmetic).unwrap(), below, &cancel).unwrap();
         let mut gradients: Vec<Tensor> = parameters.iter().map(Tensor::zeros_like).collect();
         tch::manual_seed(7);
         let gradient = Tensor::randn(result.size(), (Kind::Float, Device::Cpu));
-        let inputs = trace.backward(&gradient, &mut gradients).unwrap();
+        let inputs = trace.backward(&gradient, &mut gradients, &cancel).unwrap();
         [Some(result), inputs.input, inputs.below].into_iter().flatten().chain(gradients).collect()
     }
 

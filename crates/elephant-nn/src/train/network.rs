@@ -50,17 +50,15 @@ pub(super) fn forward(
     let keep_z = keep_axials.0;
     let (mut layers, mut pools) = (Vec::new(), Vec::new());
     let mut block = |index: usize, input: &Tensor, below: Option<(&Tensor, bool)>| -> Result<Tensor, NnError> {
-        cancel.check()?;
         let place = |half: usize| Place {
             first: index * BLOCK_TENSORS + half * 4,
             is_first_layer: index + half == 0,
             arithmetic,
             kind: unet::layer_kind(index, precision),
         };
-        let (middle, trace) = layer::forward(parameters, place(0), input, below)?;
+        let (middle, trace) = layer::forward(parameters, place(0), input, below, cancel)?;
         layers.push(trace);
-        cancel.check()?;
-        let (output, trace) = layer::forward(parameters, place(1), &middle, None)?;
+        let (output, trace) = layer::forward(parameters, place(1), &middle, None, cancel)?;
         layers.push(trace);
         Ok(output)
     };
@@ -118,10 +116,8 @@ impl Trace {
         gradients: &mut [Tensor],
         cancel: &CancelToken,
     ) -> Result<(Option<Tensor>, Option<Tensor>), NnError> {
-        let mut layer = |gradient: Tensor| {
-            cancel.check()?;
-            self.layers.pop().ok_or_else(no_gradient)?.backward(&gradient, gradients)
-        };
+        let mut layer =
+            |gradient: Tensor| self.layers.pop().ok_or_else(no_gradient)?.backward(&gradient, gradients, cancel);
         let middle = layer(gradient)?.input.ok_or_else(no_gradient)?;
         let found = layer(middle)?;
         Ok((found.input, found.below))

@@ -4,11 +4,11 @@ use std::{
     path::{Path, PathBuf},
     sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     thread::{Scope, ScopedJoinHandle},
-    time::SystemTime,
 };
 
 use elephant_checkpoint::{Checkpoint, OptimizerState};
-use elephant_types::{TaskContext, TaskEvent};
+use elephant_fs::FileVersion;
+use elephant_types::{ErrorCode, TaskContext, TaskEvent};
 
 use crate::{PipelineError, PortError};
 
@@ -41,22 +41,6 @@ impl ModelFiles {
     }
 }
 
-/// Tells one version of a file from the next: models are replaced by renaming, which changes the inode.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Version {
-    inode: u64,
-    modified: Option<SystemTime>,
-}
-
-impl Version {
-    /// `None` where there is no file.
-    fn of(path: &Path) -> Option<Self> {
-        use std::os::unix::fs::MetadataExt;
-        let metadata = path.metadata().ok()?;
-        Some(Self { inode: metadata.ino(), modified: metadata.modified().ok() })
-    }
-}
-
 /// A thread that writes snapshots. One may wait; more are not taken, as the next one holds all that they do.
 pub(super) struct Saver<'scope> {
     snapshots: SyncSender<Snapshot>,
@@ -71,7 +55,7 @@ impl<'scope> Saver<'scope> {
         context: &'scope TaskContext,
     ) -> Self {
         let (snapshots, received) = sync_channel(1);
-        let version = Version::of(&files.model);
+        let version = FileVersion::of(&files.model).ok();
         Self { snapshots, thread: scope.spawn(move || save_all(&received, files, version, context)) }
     }
 
@@ -101,16 +85,16 @@ impl<'scope> Saver<'scope> {
 fn save_all(
     snapshots: &Receiver<Snapshot>,
     files: &ModelFiles,
-    mut version: Option<Version>,
+    mut version: Option<FileVersion>,
     context: &TaskContext,
 ) -> Result<(), PipelineError> {
     for (checkpoint, state) in snapshots {
-        let found = Version::of(&files.model);
+        let found = FileVersion::of(&files.model).ok();
         if found.is_some() && found != version {
             return Err(keep_aside(&checkpoint, &files.model));
         }
         checkpoint.write(&files.model)?;
-        version = Version::of(&files.model);
+        version = FileVersion::of(&files.model).ok();
         context.tell(TaskEvent::ModelUpdated);
         // Of another model's memory no use is made: a kill in between costs nothing but it.
         if let Err(error) = state.write(checkpoint.fingerprint(), &files.optimizer) {
@@ -126,7 +110,7 @@ fn keep_aside(checkpoint: &Checkpoint, model: &Path) -> PipelineError {
     let aside = format!("trained-{name}");
     match checkpoint.write(&model.with_file_name(&aside)) {
         Ok(()) => PortError::new(
-            elephant_types::ErrorCode::Conflict,
+            ErrorCode::Conflict,
             format!("somebody replaced the model {name} during its training; what was learnt is kept as {aside}"),
         )
         .into(),
