@@ -16,7 +16,7 @@ use elephant_pipeline::{
     VersatileLocations, Workspace,
 };
 use elephant_types::{
-    CancelToken, Coded, ErrorCode, LossValues, NetworkKind, SegmentationRequest, TaskContext, TrainingBatch,
+    CancelToken, Coded, ErrorCode, LossValues, NetworkKind, Numerics, SegmentationRequest, TaskContext, TrainingBatch,
     TrainingOptions,
 };
 use ndarray::Array4;
@@ -114,6 +114,10 @@ impl SegmentationModel for Network {
 }
 
 impl TrainableModel for Network {
+    fn require_memory(&self, voxels: u64, numerics: Numerics) -> Result<(), PortError> {
+        self.device.require_training_memory(voxels, numerics).map_err(|error| port_error(&error))
+    }
+
     fn device_count(&self) -> Result<usize, PortError> {
         Ok(self.device.info().map_err(|error| port_error(&error))?.training_devices)
     }

@@ -209,6 +209,11 @@ fn what_makes_no_sense_is_refused() {
         (json!({"n_crops": -1}), 400, "n_crops should be a positive number"),
         (json!({"n_epochs": 0}), 400, "n_epochs should be a positive number"),
         (json!({"lr": 0}), 400, "lr"),
+        (json!({"lr": 1e38}), 400, "lr"),
+        (json!({"n_crops": 1_000_000_000}), 400, "n_crops"),
+        (json!({"crop_size": [1e9, 1e9, 1e9], "input_size": [1e5, 1e5, 1e5]}), 413, "memory"),
+        (json!({"crop_size": [1e9, 1e9, 1e9], "input_size": [1e9, 1e9, 1e9]}), 413, "memory"),
+        (json!({"input_size": [1, 1, 1]}), 400, "input_size"),
         (json!({"lr": "x"}), 400, "lr"),
         (json!({"lr": null}), 400, "lr"),
         (json!({"batch_size": 100_000}), 400, "batch_size"),
@@ -237,10 +242,17 @@ fn what_makes_no_sense_is_refused() {
         assert!(reply.error().contains(word), "{changes}: {}", reply.error());
         assert_eq!(fixture.state(), 0);
     }
-    // A learning rate that takes every parameter to infinity.
-    let diverged = fixture.train(&json!({"lr": 1e38, "n_epochs": 3}));
-    assert_eq!(diverged.status, 400, "{}", diverged.text());
+    let huge = json!({"url": null, "crop_size": [1e9, 1e9, 1e9], "input_size": [1e5, 1e5, 1e5]});
+    for (changes, status) in [(huge, 413), (json!({"url": null, "n_crops": 1_000_000_000}), 400)] {
+        let reply = fixture.server.post_json("/seg/reset", &fixture.request(&changes));
+        assert_eq!(reply.status, status, "{changes}: {}", reply.text());
+    }
+    let params = fixture.server.post_json("/params", &json!({"n_crops": 0}));
+    assert_eq!((params.status, params.error().as_str()), (400, "Invalid number of crops: 0"));
     assert_eq!(fixture.model(), before, "the model is the one before");
+    // Old logs may be deleted.
+    std::fs::remove_dir_all(fixture.server.workspace().join("logs")).unwrap();
+    assert_eq!(fixture.train(&json!({})).status, 200);
     // Labels that were there are gone.
     let labels = fixture.server.workspace().join("datasets/fly/seg_labels.zarr");
     std::fs::rename(&labels, labels.with_file_name("elsewhere")).unwrap();

@@ -15,7 +15,7 @@ mod space;
 mod staging;
 mod version;
 
-pub use atomic::{copy_atomic, replace_unflushed, write_atomic};
+pub use atomic::{copy_atomic, remove_temporary, replace_unflushed, write_atomic};
 pub use error::FsError;
 pub use lock::FolderLock;
 pub use root::Root;

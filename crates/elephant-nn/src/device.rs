@@ -15,7 +15,7 @@ use std::{
 
 use elephant_checkpoint::{Fingerprint, OptimizerState};
 use elephant_types::{
-    CancelToken, LossValues, NetworkKind, SegmentationRequest, TaskContext, TrainingBatch, TrainingOptions,
+    CancelToken, LossValues, NetworkKind, Numerics, SegmentationRequest, TaskContext, TrainingBatch, TrainingOptions,
 };
 use ndarray::Array4;
 use tch::Device;
@@ -25,7 +25,7 @@ use crate::{
     Model, NnError, cuda, memory,
     ops::{self, Arithmetic},
     segment, threads,
-    train::{Hardware, Trainer},
+    train::{self, Hardware, Trainer},
     unet::{Build, Unet},
 };
 
@@ -163,6 +163,17 @@ impl DeviceHandle {
     ) -> Result<Training, NnError> {
         let id = self.call(cancel, move |worker| worker.begin_training(&model, options, state.as_ref()))?;
         Ok(Training { device: self.clone(), id })
+    }
+
+    /// Whether a training step with so many voxels fits into this computer's memory; of a GPU, nothing is said.
+    ///
+    /// # Errors
+    /// [`NnError::TooLarge`] when it does not, [`NnError::NoDevice`] when there is no device.
+    pub fn require_training_memory(&self, voxels: u64, numerics: Numerics) -> Result<(), NnError> {
+        if self.info()?.gpu.is_some() {
+            return Ok(());
+        }
+        train::require_memory(voxels, numerics)
     }
 
     /// Lets the thread do `work` when its turn comes, and waits for the result or for `cancel`.

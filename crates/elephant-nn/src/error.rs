@@ -39,11 +39,10 @@ pub enum NnError {
         reason: String,
     },
     /// The numbers of a training became infinite or undefined.
-    #[error("the training diverged at step {step}: its loss is no longer a number; choose a smaller learning rate")]
-    Diverged {
-        /// Which step.
-        step: u64,
-    },
+    #[error(
+        "the training diverged: its loss is no longer a number; choose a smaller learning rate, or reset the model if that does not help"
+    )]
+    Diverged,
     /// The operation was cancelled.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
@@ -125,7 +124,7 @@ impl Coded for NnError {
             | Self::WrongKind { .. }
             | Self::InvalidRequest { .. }
             | Self::InvalidTraining { .. }
-            | Self::Diverged { .. } => ErrorCode::InvalidArgument,
+            | Self::Diverged => ErrorCode::InvalidArgument,
             Self::Cancelled(_) => ErrorCode::Cancelled,
             Self::OutOfMemory { .. } | Self::TooLarge { .. } => ErrorCode::TooLarge,
             Self::NoDevice { .. } | Self::Stopped => ErrorCode::Unavailable,

@@ -100,7 +100,7 @@ fn a_failed_or_cancelled_step_changes_nothing() {
     }
     let mut undefined = batch(1, shape, 1);
     undefined.images[[0, 1, 1, 1]] = f32::NAN;
-    assert!(matches!(training.step(undefined, 1e-3, &cancel), Err(NnError::Diverged { step: 2 })));
+    assert!(matches!(training.step(undefined, 1e-3, &cancel), Err(NnError::Diverged)));
     cancel.cancel();
     assert!(matches!(training.step(batch(1, shape, 1), 1e-3, &cancel), Err(NnError::Cancelled(_))));
     assert_eq!(fingerprint(&training), before);

@@ -26,6 +26,9 @@ pub use labels::{Labels, UpdateLabels, label_centroids};
 pub use models::{ModelSource, Models, VersatileLocations};
 pub use ports::{ModelDownload, ModelInTraining, PortError, SegmentationModel, TrainableModel};
 pub use predict::{CropBox, PredictRequest, Predictor};
-pub use train::{CropOptions, Lessons, LiveTrainings, PriorTraining, TrainRequest, Trainer, TrainingControl};
+pub use train::{
+    CropOptions, Lessons, LiveTrainings, MAX_CROPS, MAX_LEARNING_RATE, PriorTraining, TrainRequest, Trainer,
+    TrainingControl,
+};
 pub use upload::Uploads;
 pub use workspace::Workspace;

@@ -4,7 +4,7 @@ use std::{io::Read, path::Path};
 
 use elephant_checkpoint::{Checkpoint, OptimizerState};
 use elephant_types::{
-    CancelToken, Coded, ErrorCode, LossValues, NetworkKind, SegmentationRequest, TaskContext, TrainingBatch,
+    CancelToken, Coded, ErrorCode, LossValues, NetworkKind, Numerics, SegmentationRequest, TaskContext, TrainingBatch,
     TrainingOptions,
 };
 use ndarray::Array4;
@@ -64,6 +64,12 @@ pub trait TrainableModel: Send + Sync {
     /// # Errors
     /// When there is no device.
     fn device_count(&self) -> Result<usize, PortError>;
+
+    /// Whether a step with so many voxels fits into this computer's memory; of GPUs, nothing is said.
+    ///
+    /// # Errors
+    /// When it does not; the message has both numbers.
+    fn require_memory(&self, voxels: u64, numerics: Numerics) -> Result<(), PortError>;
 
     /// Puts a model on the device to be trained. `state` is what an optimiser remembers of it.
     ///

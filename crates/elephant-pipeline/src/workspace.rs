@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use elephant_fs::{FsError, Root, StagingDir};
+use elephant_fs::{FsError, Root, StagingDir, remove_temporary};
 use elephant_types::{DatasetName, FileName, ModelName};
 
 /// An opened workspace.
@@ -13,7 +13,6 @@ pub struct Workspace {
     root: Root,
     datasets: Root,
     models: Root,
-    logs: Root,
 }
 
 impl Workspace {
@@ -23,12 +22,14 @@ impl Workspace {
     /// When a folder cannot be made.
     pub fn open(path: &Path) -> Result<Self, FsError> {
         let root = Root::open(path)?;
-        Root::open(&root.path().join("memmaps"))?;
-        let logs = Root::open(&root.path().join("logs"))?;
+        for folder in ["logs", "memmaps"] {
+            Root::open(&root.path().join(folder))?;
+        }
         let datasets = Root::open(&root.path().join("datasets"))?;
         let models = Root::open(&root.path().join("models"))?;
         remove_abandoned(datasets.path())?;
-        Ok(Self { root, datasets, models, logs })
+        remove_temporary(models.path())?;
+        Ok(Self { root, datasets, models })
     }
 
     /// The workspace's own path.
@@ -87,9 +88,10 @@ impl Workspace {
     /// A folder of logs, which need not exist.
     ///
     /// # Errors
-    /// When a link on the way leads out of the logs.
+    /// When a link on the way leads out of the logs, or their own folder is gone and cannot be made.
     pub fn log_folder(&self, name: &FileName) -> Result<PathBuf, FsError> {
-        self.logs.resolve(name)
+        // People delete old logs, and the folder with them.
+        Root::open(&self.root.path().join("logs"))?.resolve(name)
     }
 
     /// A model's file, which need not exist.

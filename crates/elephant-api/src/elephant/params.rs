@@ -2,14 +2,12 @@
 
 use axum::{Json as Reply, extract::State};
 use elephant_jobs::TrainingParameters;
+use elephant_pipeline::{MAX_CROPS, MAX_LEARNING_RATE};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::{Services, job::blocking, json::Json, number::Integer, problem::Problem};
-
-/// The largest number of crops that the client's settings offer.
-const MAX_CROPS: u32 = 1000;
 
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ParamsReply {
@@ -28,10 +26,10 @@ impl ParamsReply {
 
 #[derive(Deserialize, ToSchema)]
 pub(crate) struct ParamsRequest {
-    /// Learning rate, above 0.
+    /// Learning rate, above 0 and at most 1.
     #[schema(value_type = Option<f64>)]
     lr: Option<Value>,
-    /// Crops per timepoint and epoch, 0 to 1000.
+    /// Crops per timepoint and epoch, 1 to 1,000,000.
     #[schema(value_type = Option<u32>)]
     n_crops: Option<Value>,
 }
@@ -54,12 +52,13 @@ pub(crate) async fn set(
     Json(request): Json<ParamsRequest>,
 ) -> Result<Reply<ParamsReply>, Problem> {
     let learning_rate = request.lr.map(|value| {
-        let rate = value.as_f64().filter(|rate| rate.is_finite() && *rate > 0.0);
+        let rate = value.as_f64().filter(|rate| *rate > 0.0 && *rate <= MAX_LEARNING_RATE);
         rate.ok_or_else(|| Problem::bad_request(format!("Invalid learning rate: {}", Problem::shown(&value))))
     });
     let crop_count = request.n_crops.map(|value| {
         let count = serde_json::from_value(value.clone()).ok();
-        let count = count.and_then(|Integer(count)| u32::try_from(count).ok()).filter(|count| *count <= MAX_CROPS);
+        let count =
+            count.and_then(|Integer(count)| u32::try_from(count).ok()).filter(|count| (1..=MAX_CROPS).contains(count));
         count.ok_or_else(|| Problem::bad_request(format!("Invalid number of crops: {}", Problem::shown(&value))))
     });
     let parameters =

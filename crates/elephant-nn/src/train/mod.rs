@@ -13,4 +13,4 @@ mod oracle;
 mod pool;
 mod trainer;
 
-pub(crate) use trainer::{Hardware, Trainer};
+pub(crate) use trainer::{Hardware, Trainer, require_memory};

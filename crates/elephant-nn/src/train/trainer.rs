@@ -64,6 +64,9 @@ impl Trainer {
             };
             Ok(Member { parameters, optimizer, last_dice: 0.0 })
         };
+        // Parameters, gradients, two moments, and copies of all but the gradients in a snapshot.
+        let bytes = |dict: &StateDict| dict.iter().map(|(_, tensor)| tensor.bytes().len() as u64).sum::<u64>();
+        memory::require(7 * model.members().iter().map(bytes).sum::<u64>())?;
         let members = model.members().iter().enumerate().map(member).collect::<Result<_, NnError>>()?;
         Ok(Self { kind: model.kind(), options, hardware: hardware.clone(), names, members })
     }
@@ -77,7 +80,7 @@ impl Trainer {
         cancel: &CancelToken,
     ) -> Result<LossValues, NnError> {
         if self.hardware.device() == Device::Cpu {
-            memory::require(bytes_per_voxel(self.options.numerics) * batch.images.len() as u64)?;
+            require_memory(batch.images.len() as u64, self.options.numerics)?;
         }
         let (images, labels) = self.arrange(batch)?;
         let mut found = Vec::with_capacity(self.members.len());
@@ -87,7 +90,7 @@ impl Trainer {
         cancel.check()?;
         for (member, (values, gradients)) in self.members.iter_mut().zip(&found) {
             if !values.total.is_finite() {
-                return Err(NnError::Diverged { step: member.optimizer.step + 1 });
+                return Err(NnError::Diverged);
             }
             member.optimizer.step(&mut member.parameters, gradients, learning_rate)?;
             if let Some((_, dice)) = values.parts.iter().find(|(name, _)| *name == loss::DICE) {
@@ -190,12 +193,14 @@ impl Trainer {
     }
 }
 
-/// Memory that a step on the CPU holds at once for each voxel of its crops; measured on the 3-D network and rounded up.
-fn bytes_per_voxel(numerics: Numerics) -> u64 {
-    match numerics {
+/// Refuses a step on the CPU with more voxels than there is memory for.
+pub(crate) fn require_memory(voxels: u64, numerics: Numerics) -> Result<(), NnError> {
+    // Held at once for each voxel; measured on the 3-D network and rounded up.
+    let bytes_per_voxel: u64 = match numerics {
         Numerics::Original => 2200,
         Numerics::Corrected => 1700,
-    }
+    };
+    memory::require(voxels.saturating_mul(bytes_per_voxel))
 }
 
 fn tensor(dict: &StateDict, name: &str, device: Device) -> Result<Tensor, NnError> {

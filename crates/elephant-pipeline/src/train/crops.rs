@@ -3,7 +3,7 @@
 use std::{collections::HashMap, ops::Range};
 
 use elephant_image::Augmentation;
-use elephant_types::TrainingBatch;
+use elephant_types::{CancelToken, TrainingBatch};
 use elephant_volume::{Dataset, Store};
 use fastrand::Rng;
 use ndarray::{Array3, Array4, ArrayD, Axis, Ix3, IxDyn};
@@ -38,34 +38,35 @@ impl<'a> Crops<'a> {
         order
     }
 
-    /// Timepoints at random.
-    pub(super) fn anywhere(&mut self, count: u32) -> Vec<usize> {
-        (0..count).map(|_| self.rng.usize(0..self.dataset.timepoint_count())).collect()
-    }
-
     /// A labelled crop of each timepoint.
-    pub(super) fn labelled(&mut self, timepoints: &[usize]) -> Result<TrainingBatch, PipelineError> {
+    pub(super) fn labelled(
+        &mut self,
+        timepoints: &[usize],
+        cancel: &CancelToken,
+    ) -> Result<TrainingBatch, PipelineError> {
         let centroids = label_centroids(self.dataset)?;
         let mut crops = Vec::with_capacity(timepoints.len());
         for t in timepoints {
             let anchors = centroids.get(t).filter(|anchors| !anchors.is_empty());
-            let anchors = anchors.ok_or_else(|| nothing_labelled(*t))?;
+            let anchors = anchors.ok_or_else(|| {
+                PipelineError::Invalid(format!(
+                    "nothing to train: timepoint {t} has no labels; tag spots and update them"
+                ))
+            })?;
+            cancel.check()?;
             crops.push(self.labelled_crop(*t, anchors)?);
         }
         stack(crops)
     }
 
-    /// A crop of each timepoint, from anywhere, without labels.
-    pub(super) fn unlabelled(&mut self, timepoints: &[usize]) -> Result<TrainingBatch, PipelineError> {
+    /// A crop from anywhere at any time, without labels.
+    pub(super) fn unlabelled(&mut self) -> Result<TrainingBatch, PipelineError> {
         let frame = self.dataset.frame_shape();
-        let mut crops = Vec::with_capacity(timepoints.len());
-        for &t in timepoints {
-            let crop = self.augmentation.draw(frame, self.rescaled, None, &mut self.rng);
-            let (origin, size) = crop.source(frame);
-            let image = self.read_image(t, origin, size)?;
-            crops.push((crop.image(image.view(), origin), Array3::zeros((0, 0, 0))));
-        }
-        stack(crops)
+        let t = self.rng.usize(0..self.dataset.timepoint_count());
+        let crop = self.augmentation.draw(frame, self.rescaled, None, &mut self.rng);
+        let (origin, size) = crop.source(frame);
+        let image = self.read_image(t, origin, size)?;
+        stack(vec![(crop.image(image.view(), origin), Array3::zeros((0, 0, 0)))])
     }
 
     fn labelled_crop(&mut self, t: usize, anchors: &[[usize; 3]]) -> Result<(Array3<f32>, Array3<u8>), PipelineError> {
@@ -82,7 +83,10 @@ impl<'a> Crops<'a> {
                 return Ok((image, labels));
             }
         }
-        Err(nothing_labelled(t))
+        let message = format!(
+            "nothing to train: crops of timepoint {t} hold no labelled voxel; take a larger crop_size or input_size, or less rotation"
+        );
+        Err(PipelineError::Invalid(message))
     }
 
     /// Intensities, scaled to 0..=1 over the whole frame.
@@ -109,10 +113,6 @@ impl<'a> Crops<'a> {
             labels.into_shape_with_order(IxDyn(&size)).and_then(ndarray::ArrayBase::into_dimensionality::<Ix3>);
         labels.map_err(|error| PipelineError::Invalid(error.to_string()))
     }
-}
-
-fn nothing_labelled(t: usize) -> PipelineError {
-    PipelineError::Invalid(format!("nothing to train: timepoint {t} has no labels; tag spots there and update them"))
 }
 
 /// Lowest and highest intensity of a frame, plane by plane.

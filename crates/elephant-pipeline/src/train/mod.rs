@@ -13,7 +13,7 @@ mod schedule;
 use std::{path::PathBuf, sync::Arc, thread};
 
 use elephant_checkpoint::Checkpoint;
-use elephant_types::{ErrorCode, Numerics, TaskContext, TaskEvent, TrainingOptions, TrainingStep};
+use elephant_types::{Coded, ErrorCode, Numerics, TaskContext, TaskEvent, TrainingOptions, TrainingStep};
 use elephant_volume::Dataset;
 
 use self::{
@@ -24,7 +24,7 @@ use self::{
 pub use self::{
     live::LiveTrainings,
     prior::PriorTraining,
-    request::{CropOptions, Lessons, TrainRequest},
+    request::{CropOptions, Lessons, MAX_CROPS, MAX_LEARNING_RATE, TrainRequest},
 };
 use crate::{
     Labels, ModelInTraining, Models, PipelineError, SegmentationModel, TrainableModel, Workspace, frames::open_dataset,
@@ -92,6 +92,9 @@ impl Trainer {
         request.validate()?;
         let dataset = open_dataset(&self.workspace, &request.dataset)?;
         check_dimensions(&dataset, &request.crops)?;
+        // Each device has a batch of its own, as with the original's distributed training.
+        let batch_size = request.batch_size * self.trainable.device_count()?;
+        self.require_memory(&dataset, &request.crops, batch_size)?;
         if let Lessons::Spots { labels, .. } = &request.lessons {
             self.labels.update(labels, &TaskContext::new(context.cancel_token().clone(), |_| {}))?;
         }
@@ -101,10 +104,8 @@ impl Trainer {
         self.network.verify(&checkpoint, kind)?;
         let state = files.optimizer_state(&checkpoint);
         let model = self.trainable.begin(checkpoint, self.options(request), state, context.cancel_token())?;
-        // Each device has a batch of its own, as with the original's distributed training.
-        let batch_size = request.batch_size * self.trainable.device_count()?;
         let log = ScalarLog::open(&self.log_folder(request)?, request.log_interval);
-        let mut run = Run { model: &*model, request, control, context, log, done: 0, total: None };
+        let mut run = Run { model: &*model, request, control, context, log, done: 0, total: None, is_saved: true };
         thread::scope(|scope| {
             let saver = Saver::start(scope, &files, context);
             let schedule = Schedule::new(request, batch_size, &self.live, control);
@@ -114,13 +115,20 @@ impl Trainer {
             scope.spawn(move || schedule.teach(crops, &lessons, cancel));
             let trained = received.into_iter().try_for_each(|lesson| run.learn(lesson, &saver));
             self.live.close();
-            // What was learnt since the last epoch is kept too, whatever ended it.
-            let last = if run.done > 0 { Some(model.snapshot()?) } else { None };
+            // What was learnt since the last epoch is kept too, unless it went wrong.
+            let is_sound = trained.as_ref().err().is_none_or(|error| error.code() == ErrorCode::Cancelled);
+            let last = if is_sound && !run.is_saved { Some(model.snapshot()?) } else { None };
             let saved = saver.finish(last);
             run.log.flush();
             // A failed thread has stopped the training, so that its error is the reason.
             saved.and(trained)
         })
+    }
+
+    /// Refuses crops that do not fit into memory, before any is cut out.
+    fn require_memory(&self, dataset: &Dataset, crops: &CropOptions, batch_size: usize) -> Result<(), PipelineError> {
+        let voxels = crops.voxels(dataset.frame_shape()).saturating_mul(batch_size as u64);
+        Ok(self.trainable.require_memory(voxels, self.numerics)?)
     }
 
     fn options(&self, request: &TrainRequest) -> TrainingOptions {
@@ -155,23 +163,27 @@ struct Run<'a> {
     log: ScalarLog,
     done: u64,
     total: Option<u64>,
+    /// Whether the saver has, or had, all that was learnt.
+    is_saved: bool,
 }
 
 impl Run<'_> {
     fn learn(&mut self, lesson: Result<Lesson, PipelineError>, saver: &Saver<'_>) -> Result<(), PipelineError> {
+        self.context.check()?;
         match lesson? {
             Lesson::Epoch { steps_left } => self.total = steps_left.map(|left| self.done + left),
             Lesson::Batch(batch) => {
                 let rate = self.control.changes().0.unwrap_or(self.request.learning_rate);
                 let loss = self.model.step(batch, rate, self.context.cancel_token())?;
                 self.done += 1;
+                self.is_saved = false;
                 self.log.step(self.done, &loss);
                 let (done, total) = (self.done, self.total);
                 let step = TrainingStep { done, total, loss: loss.total, parts: loss.parts };
                 self.context.tell(TaskEvent::TrainingStep(step));
             }
             Lesson::EpochEnd => {
-                saver.offer(self.model.snapshot()?);
+                self.is_saved = saver.offer(self.model.snapshot()?);
                 self.log.flush();
             }
         }

@@ -5,7 +5,7 @@ use elephant_types::{
     DatasetName, ModelName, NetworkKind, Objective, TaskContext, TaskEvent, TrainingOptions, TrainingStep,
 };
 
-use super::{CropOptions, Trainer, check_dimensions, crops::Crops};
+use super::{CropOptions, Trainer, check_dimensions, crops::Crops, request::check_crop_count};
 use crate::{ModelSource, PipelineError, frames::open_dataset};
 
 /// The learning rates, one for each epoch.
@@ -55,8 +55,10 @@ impl Trainer {
         let options =
             CropOptions { scale_factor: SCALE_FACTOR, rotation_degrees: 0.0, contrast: 0.0, ..request.crops.clone() };
         options.validate()?;
+        check_crop_count(request.crop_count)?;
         let dataset = open_dataset(&self.workspace, &request.dataset)?;
         check_dimensions(&dataset, &options)?;
+        self.require_memory(&dataset, &options, 1)?;
         let training = TrainingOptions {
             keep_axials: options.keep_axials,
             objective: Objective::Intensities,
@@ -67,8 +69,8 @@ impl Trainer {
         let total = LEARNING_RATES.len() as u64 * u64::from(request.crop_count);
         let mut done = 0;
         for rate in LEARNING_RATES {
-            for t in crops.anywhere(request.crop_count) {
-                let loss = model.step(crops.unlabelled(&[t])?, rate, context.cancel_token())?;
+            for _ in 0..request.crop_count {
+                let loss = model.step(crops.unlabelled()?, rate, context.cancel_token())?;
                 done += 1;
                 let step = TrainingStep { done, total: Some(total), loss: loss.total, parts: loss.parts };
                 context.tell(TaskEvent::TrainingStep(step));

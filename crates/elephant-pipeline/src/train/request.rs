@@ -10,7 +10,9 @@ use crate::{PipelineError, UpdateLabels};
 /// Crops for one step at most; a step's memory grows with them.
 const MAX_BATCH_SIZE: usize = 256;
 /// Crops of a timepoint in one epoch at most.
-const MAX_CROPS: u32 = 1_000_000;
+pub const MAX_CROPS: u32 = 1_000_000;
+/// Adam moves every parameter by about this in a step; a network's have a hundredth of it.
+pub const MAX_LEARNING_RATE: f64 = 1.0;
 
 /// Which labels to learn from.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,9 +86,9 @@ impl TrainRequest {
     /// [`PipelineError::Invalid`] naming the field, with the original's text where it has one.
     pub fn validate(&self) -> Result<(), PipelineError> {
         self.crops.validate()?;
-        check((1..=MAX_CROPS).contains(&self.crops_per_timepoint), || "n_crops should be a positive number".into())?;
-        check(self.learning_rate.is_finite() && self.learning_rate > 0.0, || {
-            format!("lr should be a positive number but got {}", self.learning_rate)
+        check_crop_count(self.crops_per_timepoint)?;
+        check(self.learning_rate > 0.0 && self.learning_rate <= MAX_LEARNING_RATE, || {
+            format!("lr should be above 0 and at most {MAX_LEARNING_RATE} but got {}", self.learning_rate)
         })?;
         check((1..=MAX_BATCH_SIZE).contains(&self.batch_size), || {
             format!("batch_size should be 1 to {MAX_BATCH_SIZE} but got {}", self.batch_size)
@@ -136,9 +138,21 @@ impl CropOptions {
         if self.is_3d { NetworkKind::Volumetric } else { NetworkKind::Planar }
     }
 
+    /// The voxels of a crop of frames of the stored size (z, y, x), however many that are.
+    pub(super) fn voxels(&self, frame: [usize; 3]) -> u64 {
+        let rescaled = self.rescaled(frame);
+        let edges = (0..3).map(|axis| self.crop_size[axis].min(rescaled[axis]) as u64);
+        edges.fold(1, u64::saturating_mul)
+    }
+
+    /// The size that frames of the stored size are seen at.
+    fn rescaled(&self, frame: [usize; 3]) -> [usize; 3] {
+        self.input_size.map_or(frame, |size| if self.is_3d { size } else { [1, size[1], size[2]] })
+    }
+
     /// For frames of the stored size (z, y, x), the size that they are seen at, and how crops are varied.
     pub(super) fn augmentation(&self, frame: [usize; 3]) -> ([usize; 3], Augmentation) {
-        let rescaled = self.input_size.map_or(frame, |size| if self.is_3d { size } else { [1, size[1], size[2]] });
+        let rescaled = self.rescaled(frame);
         let voxel = self.voxel_size.zyx();
         // Sizes of the voxels that are seen.
         let seen: [f64; 3] = std::array::from_fn(|axis| voxel[axis] * frame[axis] as f64 / rescaled[axis] as f64);
@@ -153,6 +167,13 @@ impl CropOptions {
         };
         (rescaled, augmentation)
     }
+}
+
+/// Refuses a number of crops that is 0 or beyond reason.
+pub(super) fn check_crop_count(count: u32) -> Result<(), PipelineError> {
+    // The original's text.
+    check(count > 0, || "n_crops should be a positive number".into())?;
+    check(count <= MAX_CROPS, || format!("n_crops should be at most {MAX_CROPS} but got {count}"))
 }
 
 fn check(is_valid: bool, rule: impl FnOnce() -> String) -> Result<(), PipelineError> {

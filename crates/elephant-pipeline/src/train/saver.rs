@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    sync::mpsc::{Receiver, SyncSender, sync_channel},
     thread::{Scope, ScopedJoinHandle},
 };
 
@@ -64,11 +64,9 @@ impl<'scope> Saver<'scope> {
         self.thread.is_finished()
     }
 
-    /// Writes the snapshot soon, unless another one is waiting.
-    pub(super) fn offer(&self, snapshot: Snapshot) {
-        match self.snapshots.try_send(snapshot) {
-            Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
-        }
+    /// Writes the snapshot soon, unless another one is waiting; whether it does.
+    pub(super) fn offer(&self, snapshot: Snapshot) -> bool {
+        self.snapshots.try_send(snapshot).is_ok()
     }
 
     /// Writes the last snapshot, and waits until all are written.

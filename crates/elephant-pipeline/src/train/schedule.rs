@@ -64,7 +64,7 @@ impl<'a> Schedule<'a> {
                 for left in (1..=u64::from(*epochs)).rev() {
                     let order = crops.shuffled(&timepoints, self.crop_count());
                     let steps_left = Some(left * order.len().div_ceil(self.batch_size) as u64);
-                    if !self.epoch(&order, steps_left, crops, lessons)? {
+                    if !self.epoch(&order, steps_left, crops, lessons, cancel)? {
                         break;
                     }
                 }
@@ -74,7 +74,7 @@ impl<'a> Schedule<'a> {
                 let t = follower.next(cancel)?;
                 self.control.follows(Some(t));
                 let order = crops.shuffled(&[t], self.crop_count());
-                if !self.epoch(&order, None, crops, lessons)? {
+                if !self.epoch(&order, None, crops, lessons, cancel)? {
                     break;
                 }
             },
@@ -94,13 +94,15 @@ impl<'a> Schedule<'a> {
         steps_left: Option<u64>,
         crops: &mut Crops<'_>,
         lessons: &Receiver,
+        cancel: &CancelToken,
     ) -> Result<bool, PipelineError> {
+        cancel.check()?;
         let send = |lesson| lessons.send(Ok(lesson)).is_ok();
         if !send(Lesson::Epoch { steps_left }) {
             return Ok(false);
         }
         for timepoints in order.chunks(self.batch_size) {
-            if !send(Lesson::Batch(crops.labelled(timepoints)?)) {
+            if !send(Lesson::Batch(crops.labelled(timepoints, cancel)?)) {
                 return Ok(false);
             }
         }
