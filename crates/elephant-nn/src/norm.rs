@@ -185,7 +185,8 @@ pub(crate) fn values_mut<T: Activation>(x: &mut Tensor) -> Option<SamplesMut<'_,
     let (length, data) = (x.numel(), x.data_ptr().cast::<T>());
     #[allow(unsafe_code, reason = "libtorch gives no safe view of a tensor's memory")]
     // SAFETY: the tensor is dense (its strides are those of its size) and of type T, so `length` numbers lie at `data`;
-    // it is borrowed mutably for as long as the slice lives, and no other tensor shares the memory of a fresh result.
+    // it is borrowed mutably for as long as the slice lives. Other tensors that share its memory (in training, what libtorch
+    // keeps for the way back) are libtorch's, which does nothing while this thread is here.
     let values = unsafe { std::slice::from_raw_parts_mut(data, length) };
     Some(SamplesMut { values, sample_length: length / size[0] as usize })
 }

@@ -4,7 +4,7 @@ use std::thread;
 
 use elephant_checkpoint::{Checkpoint, OptimizerState, StateDict};
 use elephant_types::{CancelToken, LossValues, NetworkKind, Numerics, Objective, TrainingBatch, TrainingOptions};
-use ndarray::{ArrayD, Axis};
+use ndarray::{ArrayD, Axis, Slice};
 use tch::{Device, Kind, Tensor};
 
 use super::{adam::Adam, layer, loss, network};
@@ -115,28 +115,25 @@ impl Trainer {
             last_dice: member.last_dice,
             cancel,
         };
-        let crops = labels.shape().first().map_or(images.size()[0] as usize, |&crops| crops.max(1));
+        let crops = images.size()[0] as usize;
         let share = crops.div_ceil(self.hardware.devices.len());
         if share == crops {
             return pass.differentiate(&member.parameters, images, labels);
         }
-        let shares = images.f_split(share as i64, 0)?;
+        let shares = (0..crops).step_by(share).zip(images.f_split(share as i64, 0)?).zip(&self.hardware.devices);
         let found: Vec<Result<Derivative, NnError>> = thread::scope(|scope| {
-            let threads =
-                shares.into_iter().zip(&self.hardware.devices).enumerate().map(|(index, (images, &device))| {
-                    let parameters: Vec<Tensor> = member.parameters.iter().map(Tensor::shallow_clone).collect();
-                    let labels = labels
-                        .slice_axis(Axis(0), (index * share..((index + 1) * share).min(labels.len_of(Axis(0)))).into());
-                    let pass = &pass;
-                    scope.spawn(move || {
-                        let _no_grad = tch::no_grad_guard();
-                        let copies: Vec<Tensor> = parameters
-                            .iter()
-                            .map(|parameter| parameter.f_to_device(device))
-                            .collect::<Result<_, _>>()?;
-                        pass.differentiate(&copies, &images.f_to_device(device)?, &labels.to_owned())
-                    })
-                });
+            let threads = shares.map(|((first, images), &device)| {
+                let parameters: Vec<Tensor> = member.parameters.iter().map(Tensor::shallow_clone).collect();
+                let own = Slice::from(first..(first + share).min(crops));
+                let labels = if labels.is_empty() { labels.view() } else { labels.slice_axis(Axis(0), own) };
+                let pass = &pass;
+                scope.spawn(move || {
+                    let _no_grad = tch::no_grad_guard();
+                    let copies = parameters.iter().map(|parameter| parameter.f_to_device(device));
+                    let copies = copies.collect::<Result<Vec<_>, _>>()?;
+                    pass.differentiate(&copies, &images.f_to_device(device)?, &labels.to_owned())
+                })
+            });
             let threads: Vec<_> = threads.collect();
             threads.into_iter().map(|thread| thread.join().unwrap_or(Err(NnError::Panicked))).collect()
         });

@@ -20,13 +20,16 @@ pub(super) type Snapshot = (Checkpoint, OptimizerState);
 pub(super) struct ModelFiles {
     pub(super) model: PathBuf,
     optimizer: PathBuf,
+    /// The model's file as it was found.
+    found: Option<FileVersion>,
 }
 
 impl ModelFiles {
     pub(super) fn of(model: PathBuf) -> Self {
         let name = model.file_name().unwrap_or_default().to_string_lossy();
         let optimizer = model.with_file_name(format!(".{name}.adam"));
-        Self { model, optimizer }
+        let found = FileVersion::of(&model).ok();
+        Self { model, optimizer, found }
     }
 
     /// What the optimiser remembers of these parameters; nothing where it never saw them or its file is damaged.
@@ -48,15 +51,14 @@ pub(super) struct Saver<'scope> {
 }
 
 impl<'scope> Saver<'scope> {
-    /// Must be made when the files hold what the training begins with.
+    /// The training must have begun with `files`.
     pub(super) fn start(
         scope: &'scope Scope<'scope, '_>,
         files: &'scope ModelFiles,
         context: &'scope TaskContext,
     ) -> Self {
         let (snapshots, received) = sync_channel(1);
-        let version = FileVersion::of(&files.model).ok();
-        Self { snapshots, thread: scope.spawn(move || save_all(&received, files, version, context)) }
+        Self { snapshots, thread: scope.spawn(move || save_all(&received, files, context)) }
     }
 
     /// Whether writing has failed, so that there is no use in going on; [`finish`](Self::finish) tells why.
@@ -80,12 +82,8 @@ impl<'scope> Saver<'scope> {
     }
 }
 
-fn save_all(
-    snapshots: &Receiver<Snapshot>,
-    files: &ModelFiles,
-    mut version: Option<FileVersion>,
-    context: &TaskContext,
-) -> Result<(), PipelineError> {
+fn save_all(snapshots: &Receiver<Snapshot>, files: &ModelFiles, context: &TaskContext) -> Result<(), PipelineError> {
+    let mut version = files.found;
     for (checkpoint, state) in snapshots {
         let found = FileVersion::of(&files.model).ok();
         if found.is_some() && found != version {
