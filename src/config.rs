@@ -51,7 +51,7 @@ pub struct ServeArgs {
     #[arg(long, env = "ELEPHANT_DEVICE", value_enum, default_value_t)]
     pub device: DeviceArg,
 
-    /// Floating-point format of the network; bf16 is faster on CPUs with AVX512-BF16 and on GPUs
+    /// Floating-point format of the network; bf16 is faster on CPUs with AVX512-BF16 (predictions only) and on GPUs
     #[arg(long, env = "ELEPHANT_PRECISION", value_enum, default_value_t)]
     pub precision: PrecisionArg,
 

@@ -6,7 +6,7 @@ mod common;
 
 use std::process::Command;
 
-use common::{BINARY, demo_dataset};
+use common::{BINARY, demo_dataset, with_redis};
 use elephant_testkit::{RedisServer, TestServer};
 use serde_json::json;
 
@@ -17,9 +17,7 @@ fn killed_with_sqlite() {
 
 #[test]
 fn killed_with_redis() {
-    let Some(redis) = RedisServer::start() else { return };
-    killed(&["--redis-url", &redis.url()]);
-    assert_eq!(redis.command(&["GET", "state"]), "0");
+    with_redis(killed);
 }
 
 fn killed(arguments: &[&str]) {

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{BINARY, client::Client, demo_dataset, training};
+use common::{BINARY, client::Client, demo_dataset, training, with_redis};
 use elephant_testkit::{Broker, RedisServer, TestServer};
 use serde_json::{Value, json};
 
@@ -87,9 +87,7 @@ fn killed_while_training_with_sqlite() {
 
 #[test]
 fn killed_while_training_with_redis() {
-    let Some(redis) = RedisServer::start() else { return };
-    killed(&["--redis-url", &redis.url()]);
-    assert_eq!(redis.command(&["GET", "state"]), "0");
+    with_redis(killed);
 }
 
 fn killed(arguments: &[&str]) {

@@ -5,7 +5,7 @@
 pub mod client;
 
 use elephant_synth::{EmbryoOptions, Preset, write_movie};
-use elephant_testkit::TestServer;
+use elephant_testkit::{RedisServer, TestServer};
 use elephant_types::TaskContext;
 use serde_json::{Value, json};
 
@@ -60,4 +60,11 @@ pub fn training(movie: &DemoMovie, epochs: u32) -> Value {
     json!({"dataset_name": "fly", "model_name": "detection.pth", "scales": movie.scales, "n_keep_axials": 2,
         "crop_size": [32, 32, 8], "n_crops": 1, "n_epochs": epochs, "is_3d": true, "log_dir": "detection_log",
         "spots": [{"t": 0, "pos": center, "covariance": [9, 0, 0, 0, 9, 0, 0, 0, 9], "tag": "tp"}]})
+}
+
+/// A test that gets a server's arguments, with a Redis of its own, in which nothing runs in the end.
+pub fn with_redis(test: impl FnOnce(&[&str])) {
+    let Some(redis) = RedisServer::start() else { return };
+    test(&["--redis-url", &redis.url()]);
+    assert_eq!(redis.command(&["GET", "state"]), "0");
 }

@@ -19,7 +19,7 @@ use crate::{
 pub(super) struct Place {
     /// Of the convolution's weight; its bias and the norm's weight and bias follow.
     pub(super) first: usize,
-    /// Whether anyone needs the gradient by the input.
+    /// Whether the input is the image, whose gradient nobody needs.
     pub(super) is_first_layer: bool,
     pub(super) arithmetic: Arithmetic,
     /// What a recorded convolution multiplies in; everything else is in f32.
@@ -232,7 +232,7 @@ impl Trace {
     }
 }
 
-/// The gradients of the sum of `result · gradient`, both of which must lie in memory in the same order.
+/// The gradients of the sum of `result · gradient`; fastest where both lie in memory in the same order.
 pub(super) fn differentiate(result: &Tensor, gradient: &Tensor, leaves: &[&Tensor]) -> Result<Vec<Tensor>, NnError> {
     // As one axis in the order of memory: a dot product writes nothing on the way forth.
     let mut order: Vec<i64> = (0..result.dim() as i64).collect();

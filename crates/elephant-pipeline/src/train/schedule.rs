@@ -21,8 +21,8 @@ pub(super) enum Lesson {
     EpochEnd,
 }
 
-/// Where a failure goes, as the crops do.
-type Receiver = SyncSender<Result<Lesson, PipelineError>>;
+/// To the thread that makes the steps: lessons, or why there are no more.
+type LessonSender = SyncSender<Result<Lesson, PipelineError>>;
 
 /// The order of a training's lessons.
 pub(super) struct Schedule<'a> {
@@ -48,14 +48,19 @@ impl<'a> Schedule<'a> {
     }
 
     /// Sends all lessons, until the receiver is gone or the training is stopped.
-    pub(super) fn teach(self, mut crops: Crops<'_>, lessons: &Receiver, cancel: &CancelToken) {
+    pub(super) fn teach(self, mut crops: Crops<'_>, lessons: &LessonSender, cancel: &CancelToken) {
         if let Err(error) = self.try_teach(&mut crops, lessons, cancel) {
             // The receiver may be gone, as it is what failed.
             let _ = lessons.send(Err(error));
         }
     }
 
-    fn try_teach(&self, crops: &mut Crops<'_>, lessons: &Receiver, cancel: &CancelToken) -> Result<(), PipelineError> {
+    fn try_teach(
+        &self,
+        crops: &mut Crops<'_>,
+        lessons: &LessonSender,
+        cancel: &CancelToken,
+    ) -> Result<(), PipelineError> {
         match (&self.request.lessons, &self.follower) {
             (Lessons::Spots { labels, epochs }, _) => {
                 let mut timepoints: Vec<usize> = labels.spots.iter().map(|spot| spot.t).collect();
@@ -93,7 +98,7 @@ impl<'a> Schedule<'a> {
         order: &[usize],
         steps_left: Option<u64>,
         crops: &mut Crops<'_>,
-        lessons: &Receiver,
+        lessons: &LessonSender,
         cancel: &CancelToken,
     ) -> Result<bool, PipelineError> {
         cancel.check()?;
