@@ -178,7 +178,10 @@ pub(crate) struct TrainReply {
         (status = 200, body = TrainReply),
         (status = 400, description = "A field is wrong, there is nothing to train with, or the loss diverged"),
         (status = 404, description = "The dataset, a timepoint or the model is not there"),
+        (status = 409, description = "Somebody replaced the model meanwhile; what was learnt is kept beside it"),
+        (status = 413, description = "The crops of a step do not fit into memory"),
         (status = 500, description = "Another training or a reset is running, or the training failed"),
+        (status = 507, description = "The model does not fit on the disk; the old one stays"),
     )
 )]
 pub(crate) async fn train(
@@ -264,7 +267,7 @@ impl TryFrom<TrainBody> for TrainRequest {
 }
 
 /// A seed that no earlier training had.
-pub(super) fn seed_from_clock() -> u64 {
+fn seed_from_clock() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     now.map_or(0, |now| now.as_nanos() as u64)
 }
