@@ -9,7 +9,7 @@ use std::{
 };
 
 use clap::Parser;
-use elephant_pipeline::{GenerateOptions, PipelineError, Summary, generate_dataset};
+use elephant_pipeline::{GenerateOptions, PipelineError, Reach, Summary, generate_dataset};
 use elephant_types::{CancelToken, TaskContext};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -24,7 +24,10 @@ const INTERRUPTED: u8 = 130;
 #[derive(Debug, Parser)]
 #[command(name = "dataset_generator", version, after_long_help = EXAMPLES)]
 struct Args {
-    /// Movie: the .h5 file of a BigDataViewer .h5/.xml pair, or the .xml; partition files are found beside it
+    /// Movie: the .xml of a BigDataViewer .h5/.xml pair, or the .h5
+    ///
+    /// Of the .xml, its timepoints and view setups are taken, and its image and partition files are found where it says or
+    /// beside it. Of an .h5 file, all timepoints are taken, in the order of their numbers.
     input: PathBuf,
 
     /// Folder for the dataset; made when missing. The server finds it as WORKSPACE/datasets/NAME
@@ -44,9 +47,9 @@ struct Args {
     #[arg(long = "2d")]
     is_2d: bool,
 
-    /// View setup to read (channel or angle), counted from 0
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    setup: u32,
+    /// Id of the view setup to read (channel or angle); without it, the lowest id of the .xml, or else of the .h5
+    #[arg(long, value_name = "N")]
+    setup: Option<u32>,
 
     /// Resolution level to read; 0 is the full resolution
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -62,6 +65,7 @@ Examples:
 fn main() -> ExitCode {
     let args = Args::parse();
     let options = GenerateOptions {
+        reach: Reach::Anywhere,
         setup: args.setup,
         level: args.level,
         is_uint16: Some(args.uint16),

@@ -8,7 +8,7 @@ use std::path::Path;
 use hdf5_metno::Group;
 
 use crate::{
-    H5Error, SpimData, Volume,
+    H5Error, Reach, SpimData, Volume,
     error::file_name,
     file::{Files, brief},
 };
@@ -23,22 +23,31 @@ pub struct BdvFile {
 }
 
 impl BdvFile {
-    /// Opens the `.h5` file of a movie, or its `.xml` file, which then must name an `.h5` file in the same folder.
+    /// Opens a movie, all of whose files must be in its folder: [`open_within`](Self::open_within) [`Reach::Folder`].
+    ///
+    /// # Errors
+    /// As [`open_within`](Self::open_within).
+    pub fn open(path: &Path) -> Result<Self, H5Error> {
+        Self::open_within(path, Reach::Folder)
+    }
+
+    /// Opens the `.h5` file of a movie, or the one that its `.xml` file names. Files elsewhere than in the movie's folder
+    /// are opened within `reach` only.
     ///
     /// # Errors
     /// When the file is missing, is not HDF5, is truncated, or holds no timepoints.
-    pub fn open(path: &Path) -> Result<Self, H5Error> {
+    pub fn open_within(path: &Path, reach: Reach) -> Result<Self, H5Error> {
         let is_xml = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("xml"));
         if !is_xml {
-            return Self::open_h5(path, None);
+            return Self::open_h5(path, reach, None);
         }
         let description = SpimData::read(path)?;
-        let h5 = description.h5_path(path)?;
-        Self::open_h5(&h5, Some(description))
+        let h5 = description.h5_path(path, reach)?;
+        Self::open_h5(&h5, reach, Some(description))
     }
 
-    fn open_h5(path: &Path, description: Option<SpimData>) -> Result<Self, H5Error> {
-        let files = Files::open(path)?;
+    fn open_h5(path: &Path, reach: Reach, description: Option<SpimData>) -> Result<Self, H5Error> {
+        let files = Files::open(path, reach)?;
         let names = files
             .main()
             .root()
@@ -64,44 +73,96 @@ impl BdvFile {
         &self.setups
     }
 
+    /// Ids of the timepoints in the order in which BigDataViewer shows them: those that the `.xml` lists, when the movie was
+    /// opened through it, or else those in the file.
+    pub fn shown_timepoints(&self) -> &[u32] {
+        let listed = self.description.as_ref().map(|description| description.timepoints.as_slice());
+        listed.filter(|listed| !listed.is_empty()).unwrap_or(&self.timepoints)
+    }
+
+    /// The setup that BigDataViewer shows first: the lowest one of the `.xml`, when the movie was opened through it, or
+    /// else of the file.
+    pub fn first_setup(&self) -> u32 {
+        let described = self.description.as_ref().and_then(|description| description.setups.first());
+        described.map(|setup| setup.id).or(self.setups.first().copied()).unwrap_or(0)
+    }
+
     /// What the `.xml` file says, when the movie was opened through it.
     pub fn description(&self) -> Option<&SpimData> {
         self.description.as_ref()
     }
 
-    /// The volume of one timepoint, or `None` where the movie has no image of this setup at this timepoint.
+    /// The volume of one timepoint, or `None` where the movie has no image of this setup at this timepoint: it is not in
+    /// the file, or the `.xml` calls it missing.
     ///
     /// # Errors
-    /// When its file is damaged, holds something else than 8- or 16-bit voxels, or links out of the movie's folder.
+    /// When its file is damaged, holds voxels that cannot be read, or lies outside the movie's reach.
     pub fn volume(&self, timepoint: u32, setup: u32, level: u32) -> Result<Option<Volume>, H5Error> {
+        if self.description.as_ref().is_some_and(|description| description.is_missing(timepoint, setup)) {
+            return Ok(None);
+        }
         let path = format!("t{timepoint:05}/s{setup:02}/{level}/cells");
         let Some((file, group, name)) = self.files.locate(&path)? else { return Ok(None) };
         Volume::open(file, &group, &name, path).map(Some)
     }
 
-    /// The first volume of a setup, whose shape is that of all its volumes.
+    /// The first volume of a setup among `timepoints`, whose shape is that of all its volumes.
     ///
     /// # Errors
-    /// When the setup or the level does not exist, or as [`volume`](Self::volume).
-    pub fn first_volume(&self, setup: u32, level: u32) -> Result<Volume, H5Error> {
-        let file = &self.files.main().name;
-        for &timepoint in &self.timepoints {
+    /// When the setup or the level does not exist there, or as [`volume`](Self::volume).
+    pub fn first_volume(&self, timepoints: &[u32], setup: u32, level: u32) -> Result<Volume, H5Error> {
+        for &timepoint in timepoints.iter().filter(|timepoint| self.timepoints.binary_search(timepoint).is_ok()) {
             if let Some(volume) = self.volume(timepoint, setup, level)? {
                 return Ok(volume);
             }
-            let levels = numbers(&children(&self.files, &format!("t{timepoint:05}/s{setup:02}"))?, "", 1);
-            match levels.last() {
-                Some(_) if levels.contains(&level) => {
-                    let object = format!("t{timepoint:05}/s{setup:02}/{level}");
-                    return Err(H5Error::object(file, object, "it holds no voxels; export the movie again"));
-                }
-                Some(&last) => return Err(H5Error::NoLevel { file: file.clone(), setup, level, last }),
-                None => {}
-            }
+            self.check_level(timepoint, setup, level)?;
         }
-        let available: Vec<_> = self.setups.iter().map(u32::to_string).collect();
-        Err(H5Error::NoSetup { file: file.clone(), setup, available: available.join(", ") })
+        let file = self.files.main().name.clone();
+        if self.setups.contains(&setup) {
+            let (wanted, available) = (listed(timepoints), listed(&self.timepoints));
+            return Err(H5Error::NoImages { file, setup, wanted, available });
+        }
+        Err(H5Error::NoSetup { file, setup, available: listed(&self.setups) })
     }
+
+    /// Says what is wrong where a view has levels, but not this one.
+    fn check_level(&self, timepoint: u32, setup: u32, level: u32) -> Result<(), H5Error> {
+        let file = &self.files.main().name;
+        let levels = numbers(&children(&self.files, &format!("t{timepoint:05}/s{setup:02}"))?, "", 1);
+        if levels.contains(&level) && !self.description.as_ref().is_some_and(|movie| movie.is_missing(timepoint, setup))
+        {
+            let object = format!("t{timepoint:05}/s{setup:02}/{level}");
+            return Err(H5Error::object(file, object, "it holds no voxels; export the movie again"));
+        }
+        if levels.is_empty() || levels.contains(&level) {
+            return Ok(());
+        }
+        let word = if levels.len() == 1 { "only level" } else { "levels" };
+        Err(H5Error::NoLevel { file: file.clone(), setup, level, available: format!("{word} {}", listed(&levels)) })
+    }
+}
+
+/// Numbers for a message: the runs among them, "0 to 4, 7", and only the first few of them.
+fn listed(numbers: &[u32]) -> String {
+    const MOST: usize = 8;
+    let mut runs: Vec<(u32, u32)> = Vec::new();
+    for &number in numbers {
+        match runs.last_mut() {
+            Some((_, last)) if last.checked_add(1) == Some(number) => *last = number,
+            _ => runs.push((number, number)),
+        }
+        if runs.len() > MOST {
+            break;
+        }
+    }
+    let is_cut = runs.len() > MOST;
+    let run = |&(first, last): &(u32, u32)| match last - first {
+        0 => first.to_string(),
+        1 => format!("{first}, {last}"),
+        _ => format!("{first} to {last}"),
+    };
+    let texts: Vec<String> = runs.iter().take(MOST).map(run).collect();
+    format!("{}{}", texts.join(", "), if is_cut { " and more" } else { "" })
 }
 
 /// The names in the group at `path`; none when it does not exist.
@@ -122,4 +183,17 @@ fn numbers(names: &[String], prefix: &str, digits: usize) -> Vec<u32> {
     numbers.sort_unstable();
     numbers.dedup();
     numbers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_listed_as_runs() {
+        assert_eq!(listed(&[]), "");
+        assert_eq!(listed(&[1]), "1");
+        assert_eq!(listed(&[0, 1, 3, 4, 5, 20_210_603]), "0, 1, 3 to 5, 20210603");
+        assert_eq!(listed(&[0, 2, 4, 6, 8, 10, 12, 14, 16, 18]), "0, 2, 4, 6, 8, 10, 12, 14 and more");
+    }
 }

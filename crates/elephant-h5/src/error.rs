@@ -42,7 +42,7 @@ pub enum H5Error {
         detail: String,
     },
     /// A valid HDF5 file, but no movie.
-    #[error("{file} holds no timepoints (groups t00000, t00001, …); export it from BigDataViewer as HDF5/XML")]
+    #[error("{file} holds no timepoints (groups t00000, t00001 and so on); export it from BigDataViewer as HDF5/XML")]
     NoTimepoints {
         /// The file's name.
         file: String,
@@ -58,7 +58,7 @@ pub enum H5Error {
         available: String,
     },
     /// The resolution level is not in the file.
-    #[error("setup {setup} of {file} has no resolution level {level}; it has levels 0 to {last}")]
+    #[error("setup {setup} of {file} has no resolution level {level}; it has {available}")]
     NoLevel {
         /// The file's name.
         file: String,
@@ -66,8 +66,20 @@ pub enum H5Error {
         setup: u32,
         /// What was asked for.
         level: u32,
-        /// The coarsest one there.
-        last: u32,
+        /// What is there, "only level 1".
+        available: String,
+    },
+    /// The setup has no image at any of the timepoints.
+    #[error("{file} has no image of setup {setup} at the timepoints {wanted}; it has the timepoints {available}")]
+    NoImages {
+        /// The file's name.
+        file: String,
+        /// The view setup.
+        setup: u32,
+        /// The timepoints that were asked for.
+        wanted: String,
+        /// The timepoints that are there.
+        available: String,
     },
     /// The voxels are compressed in a way this program cannot undo.
     #[error(
@@ -92,6 +104,14 @@ pub enum H5Error {
         object: String,
         /// Where it points to, as written in the file.
         target: String,
+    },
+    /// The `.h5` file that an `.xml` names is neither where it says nor beside it.
+    #[error("{file} names the images {h5:?}, which are not there; put that .h5 file into the folder of {file}")]
+    NoMovie {
+        /// The name of the `.xml` file.
+        file: String,
+        /// The `.h5` file, as written in it.
+        h5: String,
     },
     /// A file of a movie that is split into several is not there.
     #[error("{file} needs the partition file {partition:?}, which is not in its folder; put it there")]
@@ -132,7 +152,7 @@ impl Coded for H5Error {
         match self {
             Self::Io { source, .. } => source.code(),
             Self::Fs(error) => error.code(),
-            Self::MissingPartition { .. } => ErrorCode::NotFound,
+            Self::MissingPartition { .. } | Self::NoMovie { .. } => ErrorCode::NotFound,
             _ => ErrorCode::InvalidArgument,
         }
     }

@@ -5,16 +5,17 @@ use std::{
     fs::File,
     io::ErrorKind,
     os::unix::fs::FileExt,
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use hdf5_metno::Group;
 
 use crate::{
-    H5Error,
+    H5Error, Reach,
     error::file_name,
     links::{Link, read_link},
+    paths::{WrittenPath, find},
 };
 
 /// Partition files kept open; the next one closes the oldest.
@@ -89,20 +90,21 @@ pub(crate) fn brief(error: &hdf5_metno::Error) -> String {
     reason.unwrap_or_else(|| error.to_string())
 }
 
-/// The main file of a movie and the partition files it links to, all in one folder.
+/// The main file of a movie and the partition files it links to.
 #[derive(Debug)]
 pub(crate) struct Files {
     main: Arc<OpenFile>,
     folder: PathBuf,
+    reach: Reach,
     partitions: Mutex<VecDeque<Arc<OpenFile>>>,
 }
 
 impl Files {
-    pub fn open(path: &Path) -> Result<Self, H5Error> {
+    pub fn open(path: &Path, reach: Reach) -> Result<Self, H5Error> {
         let path = path.canonicalize().map_err(H5Error::io("open", path))?;
         let main = Arc::new(OpenFile::open(&path)?);
         let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
-        Ok(Self { main, folder, partitions: Mutex::default() })
+        Ok(Self { main, folder, reach, partitions: Mutex::default() })
     }
 
     pub fn main(&self) -> &Arc<OpenFile> {
@@ -132,7 +134,7 @@ impl Files {
                     hops += 1;
                 }
                 Some(Link::External { file: partition, path: target }) => {
-                    file = self.partition(&file.name, path, &partition)?;
+                    file = self.partition(&file, path, &partition)?;
                     group = file.root().clone();
                     ahead.extend(names(&target));
                     hops += 1;
@@ -145,8 +147,8 @@ impl Files {
         Err(H5Error::object(&file.name, path, "its link leads to no object"))
     }
 
-    /// Opens the partition file that `object` of `from` links to.
-    fn partition(&self, from: &str, object: &str, target: &str) -> Result<Arc<OpenFile>, H5Error> {
+    /// Opens the partition file that `object` of `from` links to as `target`.
+    fn partition(&self, from: &OpenFile, object: &str, target: &str) -> Result<Arc<OpenFile>, H5Error> {
         let path = self.resolve(from, object, target)?;
         let mut open = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
         if path == self.main.path {
@@ -163,27 +165,18 @@ impl Files {
         Ok(opened)
     }
 
-    /// The real path of a linked file, which must lie in the movie's folder. A movie that was moved still holds absolute
-    /// links to where its parts once were: of these only the file's name counts.
-    fn resolve(&self, from: &str, object: &str, target: &str) -> Result<PathBuf, H5Error> {
-        let escapes =
-            || H5Error::Escapes { file: from.to_owned(), object: object.to_owned(), target: target.to_owned() };
-        let written = Path::new(target);
-        let inside = match written.file_name() {
-            Some(name) if written.is_absolute() => Path::new(name),
-            Some(_) if written.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) => {
-                written
-            }
-            _ => return Err(escapes()),
-        };
-        let path = self.folder.join(inside);
-        match path.canonicalize() {
-            Ok(real) if real.starts_with(&self.folder) => Ok(real),
-            Err(_) if path.symlink_metadata().is_err() => {
-                Err(H5Error::MissingPartition { file: from.to_owned(), partition: target.to_owned() })
-            }
-            _ => Err(escapes()),
+    /// The real path of the file that `object` of `from` links to: as seen from `from`, or else from the movie's folder.
+    fn resolve(&self, from: &OpenFile, object: &str, target: &str) -> Result<PathBuf, H5Error> {
+        let written = WrittenPath::new(target);
+        let beside = from.path.parent().unwrap_or(&self.folder);
+        if let Some(path) = find(&written, &[beside, &self.folder], &self.folder, self.reach) {
+            return Ok(path);
         }
+        let (file, target) = (from.name.clone(), target.to_owned());
+        if written.last().is_some_and(|name| self.folder.join(name).symlink_metadata().is_ok()) {
+            return Err(H5Error::Escapes { file, object: object.to_owned(), target });
+        }
+        Err(H5Error::MissingPartition { file, partition: target })
     }
 }
 

@@ -3,7 +3,7 @@
 //! Reads voxels box by box into the caller's memory, whatever the size of the movie, as unsigned 16 bit: that is what
 //! BigDataViewer means although the file says signed. The HDF5 library only says where the voxels lie; they are read and
 //! decompressed around it, on all cores. Files are hostile until proven otherwise: nothing outside the movie's folder is
-//! opened, no size in a file is trusted.
+//! opened unless the caller says so ([`Reach`]), no size in a file is trusted.
 //!
 //! It knows nothing of datasets, stores or timings; see `elephant-volume` and `elephant-pipeline`.
 
@@ -16,6 +16,7 @@ mod error;
 mod file;
 mod filters;
 mod links;
+mod paths;
 mod scale_offset;
 mod volume;
 mod writer;
@@ -23,6 +24,7 @@ mod xml;
 
 pub use bdv::BdvFile;
 pub use error::H5Error;
+pub use paths::Reach;
 pub use volume::Volume;
 pub use writer::BdvWriter;
 pub use xml::{SpimData, ViewSetup};

@@ -1,36 +1,55 @@
-//! The `.xml` beside a movie: which `.h5` file it describes, and the names and voxel sizes of its setups.
+//! The `.xml` beside a movie: which `.h5` file it describes, its timepoints, its setups and the views that are missing.
 //!
-//! Reads what the server needs of BigDataViewer's SpimData format, and nothing that a document could use against it:
-//! entities are not expanded, nesting and size are limited.
+//! Reads what the server needs of BigDataViewer's SpimData format as its Java reader (spimdata) does, and nothing that a
+//! document could use against it: entities are not expanded, nesting and size are limited.
+
+mod encoding;
+mod loader;
+mod timepoints;
 
 use std::{
     fs::File,
     io::Read,
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
 };
 
 use elephant_types::VoxelSize;
-use quick_xml::{Reader, escape::resolve_predefined_entity, events::Event};
+use quick_xml::{
+    Reader, XmlVersion,
+    escape::resolve_predefined_entity,
+    events::{BytesStart, Event},
+};
 
-use crate::{H5Error, error::file_name};
+use self::{loader::Loader, timepoints::TimepointsElement};
+use crate::{
+    H5Error, Reach,
+    error::file_name,
+    paths::{WrittenPath, find},
+};
 
 /// Largest document read; a movie of 10,000 timepoints and ten setups has 30 MB of view registrations.
 const MAX_BYTES: u64 = 128 << 20;
 /// Deepest nesting of elements; the format has about eight levels.
 const MAX_DEPTH: usize = 64;
-/// Longest text of an element that is kept, in bytes.
-const MAX_TEXT: usize = 4096;
+/// Longest text of an element that is kept, in bytes; a pattern may list each timepoint.
+const MAX_TEXT: usize = 1 << 20;
 
-/// Where the view setups are in the document.
-const VIEW_SETUP: &str = "SpimData/SequenceDescription/ViewSetups/ViewSetup";
+const SEQUENCE: &str = "SpimData/SequenceDescription/";
+/// Where the view setups are in the document, and where they were before version 0.2 of the format.
+const VIEW_SETUP: [&str; 2] = ["ViewSetups/ViewSetup", "ViewSetup"];
 
 /// What the `.xml` file says about a movie.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SpimData {
-    h5: Option<String>,
-    base: Option<String>,
-    /// The view setups, in the document's order.
+    base: WrittenPath,
+    loader: Loader,
+    /// Ids of the timepoints, ascending. BigDataViewer shows the first of them as timepoint 0, the second as timepoint 1
+    /// and so on. Empty when the document lists none.
+    pub timepoints: Vec<u32>,
+    /// The view setups by ascending id. BigDataViewer's first source is the first of them.
     pub setups: Vec<ViewSetup>,
+    /// The views without an image, as (timepoint id, setup id), ascending.
+    pub missing_views: Vec<(u32, u32)>,
 }
 
 /// One channel or angle of a movie.
@@ -52,98 +71,171 @@ impl SpimData {
     /// Reads the `.xml` file of a movie.
     ///
     /// # Errors
-    /// When the file is missing, too large or not a SpimData document.
+    /// When the file is missing, too large or not a SpimData document, or its images are not in an HDF5 file.
     pub fn read(path: &Path) -> Result<Self, H5Error> {
         let file = File::open(path).map_err(H5Error::io("open", path))?;
-        let mut text = String::new();
-        file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(H5Error::io("read", path))?;
-        let parsed = if text.len() as u64 > MAX_BYTES { Err("it is too large".to_owned()) } else { Self::parse(&text) };
+        let mut bytes = Vec::new();
+        file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(H5Error::io("read", path))?;
+        let parsed = if bytes.len() as u64 > MAX_BYTES {
+            Err("it is too large".to_owned())
+        } else {
+            Self::parse(&encoding::decode(&bytes))
+        };
         parsed.map_err(|reason| H5Error::Xml { file: file_name(path), reason })
+    }
+
+    /// Whether the document says that a setup has no image at a timepoint.
+    pub fn is_missing(&self, timepoint: u32, setup: u32) -> bool {
+        self.missing_views.binary_search(&(timepoint, setup)).is_ok()
+    }
+
+    /// The name of the `.h5` file, without the folders that the document names.
+    pub fn h5_name(&self) -> Option<&str> {
+        self.loader.hdf5.as_ref().and_then(WrittenPath::last)
+    }
+
+    /// The `.h5` file that the document at `xml` describes: where it says, or else beside it.
+    pub(crate) fn h5_path(&self, xml: &Path, reach: Reach) -> Result<PathBuf, H5Error> {
+        let file = file_name(xml);
+        let Some(h5) = self.loader.hdf5.as_ref().filter(|h5| h5.last().is_some()) else {
+            return Err(H5Error::Xml { file, reason: "it does not name an HDF5 file".to_owned() });
+        };
+        let folder = match xml.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let folder = folder.canonicalize().map_err(H5Error::io("open the folder of", xml))?;
+        find(&self.base.joined(h5), &[&folder], &folder, reach)
+            .ok_or_else(|| H5Error::NoMovie { file, h5: h5.text.clone() })
     }
 
     /// Understands the text of a SpimData document.
     fn parse(text: &str) -> Result<Self, String> {
         let mut reader = Reader::from_str(text);
         reader.config_mut().expand_empty_elements = true;
-        let mut data = Self::default();
-        let mut open: Vec<String> = Vec::new();
-        let mut content = String::new();
+        let mut document = Document::default();
         loop {
             match reader.read_event().map_err(|error| format!("it is not valid XML: {error}"))? {
-                Event::Start(element) => {
-                    if open.len() == MAX_DEPTH {
-                        return Err("its elements are nested too deeply".to_owned());
-                    }
-                    open.push(element.local_name().as_ref().to_owned());
-                    content.clear();
-                    if open.join("/") == VIEW_SETUP {
-                        data.setups.push(ViewSetup::default());
-                    }
-                }
-                Event::Text(part) => push_limited(&mut content, &part.xml10_content()),
-                Event::CData(part) => push_limited(&mut content, &part.xml10_content()),
+                Event::Start(element) => document.begin(&element)?,
+                Event::Text(part) => document.add(&part.xml10_content()),
+                Event::CData(part) => document.add(&part.xml10_content()),
                 Event::GeneralRef(reference) => {
                     let character = reference.resolve_char_ref().ok().flatten().map(String::from);
                     let text = character.as_deref().or_else(|| resolve_predefined_entity(&reference));
-                    push_limited(&mut content, text.unwrap_or_default());
+                    document.add(text.unwrap_or_default());
                 }
-                Event::End(_) => {
-                    data.take(&open.join("/"), content.trim())?;
-                    content.clear();
-                    open.pop();
-                }
-                Event::Eof if !open.is_empty() => return Err("it ends in the middle; copy it again".to_owned()),
-                Event::Eof if data.h5.is_none() => return Err("it does not name an HDF5 file".to_owned()),
-                Event::Eof => return Ok(data),
+                Event::End(_) => document.end()?,
+                Event::Eof => return document.finish(),
                 _ => {}
             }
         }
     }
+}
 
-    /// Takes over the text of the element at `path`.
-    fn take(&mut self, path: &str, text: &str) -> Result<(), String> {
-        match path {
-            "SpimData/BasePath" => self.base = Some(text.to_owned()),
-            "SpimData/SequenceDescription/ImageLoader/hdf5" => self.h5 = Some(text.to_owned()),
-            _ => {}
+/// A document while it is read.
+#[derive(Default)]
+struct Document {
+    data: SpimData,
+    timepoints: TimepointsElement,
+    /// Names of the open elements, divided by `/`.
+    path: String,
+    depth: usize,
+    /// Text of the innermost element so far.
+    content: String,
+    /// The `type` of the innermost element that has begun: whether a path is relative.
+    is_relative: Option<bool>,
+}
+
+impl Document {
+    fn begin(&mut self, element: &BytesStart<'_>) -> Result<(), String> {
+        if self.depth == MAX_DEPTH {
+            return Err("its elements are nested too deeply".to_owned());
         }
-        let field = path.strip_prefix(VIEW_SETUP).and_then(|field| field.strip_prefix('/'));
-        let (Some(field), Some(setup)) = (field, self.setups.last_mut()) else { return Ok(()) };
-        match field {
-            "id" => setup.id = text.parse().map_err(|_| format!("the id of a view setup is {text:?}, not a number"))?,
-            "name" => setup.name = Some(text.to_owned()),
-            "size" => setup.size = reversed_triple(text),
-            "voxelSize/unit" => setup.unit = Some(text.to_owned()),
-            "voxelSize/size" => setup.voxel_size = reversed_triple(text).and_then(|edges| VoxelSize::new(edges).ok()),
-            _ => {}
+        if self.depth > 0 {
+            self.path.push('/');
+        }
+        self.depth += 1;
+        self.path.push_str(element.local_name().as_ref());
+        self.content.clear();
+        self.is_relative = attribute(element, "type").map(|kind| kind == "relative");
+        let Some(inside) = self.path.strip_prefix(SEQUENCE) else { return Ok(()) };
+        if VIEW_SETUP.contains(&inside) {
+            self.data.setups.push(ViewSetup::default());
+        } else if inside == "MissingViews/MissingView" {
+            let id = |name| attribute(element, name).and_then(|id| id.trim().parse().ok());
+            let view = id("timepoint").zip(id("setup"));
+            self.data.missing_views.push(view.ok_or("a missing view has no timepoint or no setup")?);
+        } else if inside.ends_with("ImageLoader") {
+            self.data.loader.begin(attribute(element, "format").or_else(|| attribute(element, "class")));
         }
         Ok(())
     }
 
-    /// The `.h5` file that the document at `xml` describes, which must be in its folder or below.
-    pub(crate) fn h5_path(&self, xml: &Path) -> Result<PathBuf, H5Error> {
-        let written = Path::new(self.base.as_deref().unwrap_or(".")).join(self.h5.as_deref().unwrap_or_default());
-        let file = file_name(xml);
-        let escapes = || H5Error::Escapes {
-            file: file.clone(),
-            object: "its hdf5 element".to_owned(),
-            target: written.display().to_string(),
-        };
-        if !written.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
-            return Err(escapes());
+    fn add(&mut self, text: &str) {
+        if self.content.len() + text.len() <= MAX_TEXT {
+            self.content.push_str(text);
         }
-        let folder = xml.parent().unwrap_or(Path::new("")).join(".");
-        let folder = folder.canonicalize().map_err(H5Error::io("open the folder of", xml))?;
-        let path = folder.join(&written);
-        let real = path.canonicalize().map_err(H5Error::io("open", &path))?;
-        if real.starts_with(&folder) { Ok(real) } else { Err(escapes()) }
+    }
+
+    fn end(&mut self) -> Result<(), String> {
+        self.take()?;
+        self.content.clear();
+        self.depth = self.depth.saturating_sub(1);
+        self.path.truncate(self.path.rfind('/').unwrap_or(0));
+        Ok(())
+    }
+
+    /// Takes over the text of the innermost element.
+    fn take(&mut self) -> Result<(), String> {
+        let text = self.content.trim();
+        if self.path == "SpimData/BasePath" {
+            self.data.base = WrittenPath { text: text.to_owned(), is_relative: self.is_relative };
+        }
+        let Some(inside) = self.path.strip_prefix(SEQUENCE) else { return Ok(()) };
+        if let Some(field) = inside.strip_prefix("Timepoints/") {
+            return self.timepoints.take(field, text);
+        }
+        if inside.starts_with("ImageLoader/") && inside.ends_with("/hdf5") {
+            self.data.loader.name_file(WrittenPath { text: text.to_owned(), is_relative: self.is_relative });
+        }
+        let field = VIEW_SETUP.iter().find_map(|setup| inside.strip_prefix(setup)?.strip_prefix('/'));
+        match (field, self.data.setups.last_mut()) {
+            (Some(field), Some(setup)) => setup.take(field, text),
+            _ => Ok(()),
+        }
+    }
+
+    fn finish(mut self) -> Result<SpimData, String> {
+        if self.depth > 0 {
+            return Err("it ends in the middle; copy it again".to_owned());
+        }
+        self.data.loader.check()?;
+        self.data.timepoints = self.timepoints.ids()?;
+        self.data.setups.sort_by_key(|setup| setup.id);
+        self.data.missing_views.sort_unstable();
+        Ok(self.data)
     }
 }
 
-fn push_limited(content: &mut String, text: &str) {
-    if content.len() + text.len() <= MAX_TEXT {
-        content.push_str(text);
+impl ViewSetup {
+    fn take(&mut self, field: &str, text: &str) -> Result<(), String> {
+        match field {
+            "id" => self.id = text.parse().map_err(|_| format!("the id of a view setup is {text:?}, not a number"))?,
+            "name" => self.name = Some(text.to_owned()),
+            "size" => self.size = reversed_triple(text),
+            "voxelSize/unit" => self.unit = Some(text.to_owned()),
+            "voxelSize/size" => self.voxel_size = reversed_triple(text).and_then(|edges| VoxelSize::new(edges).ok()),
+            _ => {}
+        }
+        Ok(())
     }
+}
+
+/// The value of an attribute, without regard to namespaces.
+fn attribute(element: &BytesStart<'_>, name: &str) -> Option<String> {
+    let mut attributes = element.attributes();
+    let found = attributes.with_checks(false).flatten().find(|found| found.key.local_name().as_ref() == name)?;
+    Some(found.normalized_value(XmlVersion::Implicit1_0).ok()?.into_owned())
 }
 
 /// Three numbers written as "x y z", as (z, y, x).
@@ -154,77 +246,4 @@ fn reversed_triple<T: std::str::FromStr>(text: &str) -> Option<[T; 3]> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const MOVIE: &str = r#"<?xml version="1.0" encoding="UTF-8"?>
-        <SpimData version="0.2"><BasePath type="relative">.</BasePath><SequenceDescription>
-        <ImageLoader format="bdv.hdf5"><hdf5 type="relative">a &amp; b.h5</hdf5></ImageLoader>
-        <ViewSetups><ViewSetup><id>3</id><name>nuclei</name><size>111 172 32</size>
-        <voxelSize><unit>&#181;m</unit><size>0.5 0.25 2.0</size></voxelSize></ViewSetup>
-        <ViewSetup><id>4</id><voxelSize><unit /><size>0 0 nothing</size></voxelSize></ViewSetup>
-        </ViewSetups></SequenceDescription></SpimData>"#;
-
-    #[test]
-    fn names_sizes_and_units_are_read() {
-        let data = SpimData::parse(MOVIE).unwrap();
-        assert_eq!(data.h5.as_deref(), Some("a & b.h5"));
-        let voxel_size = VoxelSize::new([2.0, 0.25, 0.5]).ok();
-        assert_eq!(
-            data.setups,
-            [
-                ViewSetup {
-                    id: 3,
-                    name: Some("nuclei".into()),
-                    size: Some([32, 172, 111]),
-                    voxel_size,
-                    unit: Some("µm".into())
-                },
-                ViewSetup { id: 4, unit: Some(String::new()), ..ViewSetup::default() },
-            ]
-        );
-    }
-
-    #[test]
-    fn entities_are_not_expanded() {
-        let bomb = MOVIE.replace(
-            "<SpimData version",
-            r#"<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;"><!ENTITY f SYSTEM "file:///etc/passwd">]><SpimData version"#,
-        );
-        let data = SpimData::parse(&bomb.replace("nuclei", "x&b;&f;y")).unwrap();
-        assert_eq!(data.setups[0].name.as_deref(), Some("xy"));
-    }
-
-    #[test]
-    fn damaged_documents_are_refused() {
-        let deep = "<SpimData>".repeat(100_000);
-        for text in ["", "<SpimData></SpimData>", "not xml", &MOVIE[..400], &MOVIE.replace("<id>3", "<id>x"), &deep] {
-            assert!(SpimData::parse(text).is_err(), "{text:.60}");
-        }
-    }
-
-    #[test]
-    fn a_description_cannot_name_a_file_elsewhere() {
-        let folder = tempfile::tempdir().unwrap();
-        let inside = folder.path().join("movie");
-        std::fs::create_dir(&inside).unwrap();
-        std::fs::write(folder.path().join("secret.h5"), "").unwrap();
-        std::os::unix::fs::symlink(folder.path().join("secret.h5"), inside.join("link.h5")).unwrap();
-        let secret = folder.path().join("secret.h5").display().to_string();
-        for target in ["../secret.h5", "link.h5", &secret] {
-            let data = SpimData { h5: Some(target.to_owned()), ..SpimData::default() };
-            assert!(matches!(data.h5_path(&inside.join("m.xml")), Err(H5Error::Escapes { .. })), "{target}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn no_text_makes_it_panic(text in ".{0,200}", at in 0..MOVIE.len()) {
-            let _ = SpimData::parse(&text);
-            let cut = MOVIE.char_indices().map(|(index, _)| index).take_while(|&index| index <= at).last().unwrap_or(0);
-            let _ = SpimData::parse(&format!("{}{text}{}", &MOVIE[..cut], &MOVIE[cut..]));
-        }
-    }
-}
+mod tests;

@@ -68,7 +68,7 @@ fn every_setup_is_read() {
     let movie = BdvFile::open(&path).unwrap();
     assert_eq!((movie.timepoints(), movie.setups()), ([0].as_slice(), [0, 1, 2].as_slice()));
     for (setup, low, high) in [(0, 50, 2921), (1, 57, 14820), (2, 59, 2266)] {
-        let volume = movie.first_volume(setup, 0).unwrap();
+        let volume = movie.first_volume(movie.timepoints(), setup, 0).unwrap();
         assert_eq!(volume.shape(), [32, 172, 111]);
         let mut voxels = vec![0; 32 * 172 * 111];
         volume.read(&[0..32, 0..172, 0..111], &mut voxels).unwrap();
@@ -76,6 +76,6 @@ fn every_setup_is_read() {
     }
     let setups = &movie.description().unwrap().setups;
     assert_eq!((setups[2].id, setups[2].size, setups[2].unit.as_deref()), (2, Some([32, 172, 111]), Some("µm")));
-    assert!(movie.first_volume(3, 0).unwrap_err().to_string().contains("it has 0, 1, 2"));
-    assert!(movie.first_volume(0, 1).unwrap_err().to_string().contains("levels 0 to 0"));
+    assert!(movie.first_volume(movie.timepoints(), 3, 0).unwrap_err().to_string().contains("it has 0 to 2"));
+    assert!(movie.first_volume(movie.timepoints(), 0, 1).unwrap_err().to_string().contains("it has only level 0"));
 }

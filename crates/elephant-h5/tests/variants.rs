@@ -64,7 +64,7 @@ fn every_storage_gives_the_same_voxels() {
     ] {
         let movie = open(&format!("{name}.h5")).unwrap();
         assert_eq!((movie.timepoints(), movie.setups()), ([0, 1].as_slice(), [0].as_slice()), "{name}");
-        assert_eq!(movie.first_volume(0, 0).unwrap().shape(), SHAPE, "{name}");
+        assert_eq!(movie.first_volume(movie.timepoints(), 0, 0).unwrap().shape(), SHAPE, "{name}");
         for region in regions() {
             for t in [0, 1] {
                 let mut expected = expected(t, 0, 0, &region);
@@ -86,9 +86,9 @@ fn setups_levels_gaps_and_missing_views() {
     assert_eq!(read(&movie, 0, 1, 1, &coarse).unwrap(), expected(0, 1, 1, &coarse));
     assert!(movie.volume(1, 1, 0).unwrap().is_none(), "this image is missing");
     assert!(movie.volume(7, 0, 0).unwrap().is_none());
-    let error = |setup, level| movie.first_volume(setup, level).unwrap_err().to_string();
+    let error = |setup, level| movie.first_volume(movie.timepoints(), setup, level).unwrap_err().to_string();
     assert!(error(2, 0).contains("no setup 2; it has 0, 1"), "{}", error(2, 0));
-    assert!(error(0, 5).contains("no resolution level 5; it has levels 0 to 1"), "{}", error(0, 5));
+    assert!(error(0, 5).contains("no resolution level 5; it has levels 0, 1"), "{}", error(0, 5));
     assert_eq!(open("gaps.h5").unwrap().timepoints(), [2, 5]);
 }
 
@@ -136,7 +136,7 @@ fn threads_read_the_same_movie_at_once() {
 
 #[test]
 fn boxes_that_do_not_fit_are_refused() {
-    let volume = open("gzip.h5").unwrap().first_volume(0, 0).unwrap();
+    let volume = open("gzip.h5").unwrap().first_volume(&[0, 1], 0, 0).unwrap();
     for (region, length) in [([0..6, 0..7, 0..9], 378), ([0..5, 0..7, 0..9], 314), ([0..5, 8..9, 0..1], 5)] {
         assert!(volume.read(&region, &mut vec![0; length]).unwrap_err().to_string().contains("does not fit"));
     }
@@ -147,7 +147,7 @@ fn boxes_that_do_not_fit_are_refused() {
 /// What opening the movie and reading its first timepoint fails with.
 fn failure(name: &str) -> H5Error {
     let outcome = open(name).and_then(|movie| {
-        let volume = movie.first_volume(0, 0)?;
+        let volume = movie.first_volume(movie.timepoints(), 0, 0)?;
         let [z, y, x] = volume.shape();
         volume.read(&[0..z, 0..y, 0..x], &mut vec![0; z * y * x])
     });
@@ -172,7 +172,7 @@ fn files_that_cannot_be_read_say_why() {
         ("scale_offset_shuffle.h5", "compressed with filters in an unusual order"),
         ("huge_shape.h5", "is too large"),
         ("huge_chunk.h5", "are too large; save it with smaller ones"),
-        ("link_outside.h5", "lies in \"../make_h5.py\", outside the folder of the movie"),
+        ("link_outside.h5", "needs the partition file \"../make_h5.py\", which is not in its folder"),
         ("link_absolute.h5", "needs the partition file \"/etc/passwd\", which is not in its folder"),
         ("link_missing.h5", "needs the partition file \"parts-99-00.h5\""),
         ("link_circle.h5", "go round in circles"),
@@ -183,11 +183,8 @@ fn files_that_cannot_be_read_say_why() {
     ] {
         let error = failure(name);
         assert!(error.to_string().contains(says), "{name}: {error}");
-        let code = if name == "link_missing.h5" || name == "link_absolute.h5" {
-            ErrorCode::NotFound
-        } else {
-            ErrorCode::InvalidArgument
-        };
+        let is_missing = ["link_missing.h5", "link_absolute.h5", "link_outside.h5"].contains(&name);
+        let code = if is_missing { ErrorCode::NotFound } else { ErrorCode::InvalidArgument };
         assert_eq!(error.code(), code, "{name}");
     }
     assert_eq!(failure("nonexistent.h5").code(), ErrorCode::NotFound);

@@ -97,7 +97,7 @@ fn read_only(path: &Path) {
 
 fn voxels(path: &Path) -> usize {
     let movie = BdvFile::open(path).expect("the movie opens");
-    let shape = movie.first_volume(0, 0).expect("the movie has a volume").shape();
+    let shape = movie.first_volume(movie.timepoints(), 0, 0).expect("the movie has a volume").shape();
     movie.timepoints().len() * shape.iter().product::<usize>()
 }
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use elephant_fs::{StagingDir, require_free_bytes};
-use elephant_h5::{BdvFile, Volume};
+use elephant_h5::{BdvFile, Reach, Volume};
 use elephant_types::TaskContext;
 use elephant_volume::{ArrayStore, CHUNK_EDGE, DataType, Dataset, DatasetShape, Store};
 use ndarray::ArrayViewD;
@@ -39,8 +39,14 @@ pub struct GenerateOptions {
     pub input: PathBuf,
     /// The dataset's folder. Its stores are replaced, labels and predictions included; other files stay.
     pub output: PathBuf,
-    /// The view setup (channel, angle).
-    pub setup: u32,
+    /// How far the movie's files may lead to others.
+    pub reach: Reach,
+    /// The movie's timepoint id of each frame; the frames of those that the movie has no image of stay blank. `None` takes
+    /// what the `.xml` lists, or else all timepoints of the `.h5` file, in ascending order.
+    pub timepoints: Option<Vec<u32>>,
+    /// The view setup (channel, angle). `None` takes the one that BigDataViewer shows first: the lowest id of the `.xml`,
+    /// or else of the `.h5` file.
+    pub setup: Option<u32>,
     /// The resolution level; 0 is the full one.
     pub level: u32,
     /// Whether to store 16 bit; `None` looks for a value above 255.
@@ -52,12 +58,15 @@ pub struct GenerateOptions {
 }
 
 impl GenerateOptions {
-    /// Setup 0 at full resolution, in 3-D, values unchanged, 8 or 16 bit as they need.
+    /// All timepoints of the first setup at full resolution, in 3-D, values unchanged, 8 or 16 bit as they need; all files
+    /// in the movie's folder.
     pub fn new(input: &Path, output: &Path) -> Self {
         Self {
             input: input.to_owned(),
             output: output.to_owned(),
-            setup: 0,
+            reach: Reach::Folder,
+            timepoints: None,
+            setup: None,
             level: 0,
             is_uint16: None,
             divisor: 1.0,
@@ -81,7 +90,7 @@ pub struct Summary {
 
 /// Makes a dataset, in place of the one that may be in the folder. Timepoints are reported as they are finished.
 ///
-/// The movie's timepoint t becomes frame t. Timepoints that the movie leaves out stay blank.
+/// The t-th timepoint becomes frame t, whatever its id is: BigDataViewer and Mastodon count in this way.
 ///
 /// # Errors
 /// When the movie cannot be read, the disk is too small, another generation into the folder is running, or the task is
@@ -112,6 +121,9 @@ pub fn generate_dataset(options: &GenerateOptions, context: &TaskContext) -> Res
 struct Movie<'a> {
     options: &'a GenerateOptions,
     file: BdvFile,
+    setup: u32,
+    /// Id of each frame's timepoint.
+    timepoints: Vec<u32>,
     shape: DatasetShape,
     /// Size of the movie's volumes (z, y, x); in 2-D only their first plane is used.
     volume: [usize; 3],
@@ -125,16 +137,22 @@ struct Movie<'a> {
 
 impl<'a> Movie<'a> {
     fn open(options: &'a GenerateOptions) -> Result<Self, PipelineError> {
-        let file = BdvFile::open(&options.input)?;
-        let first = file.first_volume(options.setup, options.level)?;
+        let file = BdvFile::open_within(&options.input, options.reach)?;
+        let timepoints = options.timepoints.clone().unwrap_or_else(|| file.shown_timepoints().to_vec());
+        if timepoints.len() > MAX_TIMEPOINTS {
+            return refuse(format!("has {} timepoints, more than {MAX_TIMEPOINTS}", timepoints.len()));
+        }
+        let setup = options.setup.unwrap_or_else(|| file.first_setup());
+        let first = file.first_volume(&timepoints, setup, options.level)?;
         let volume = first.shape();
         let frame = if options.is_2d { [1, volume[1], volume[2]] } else { volume };
-        let timepoints = file.timepoints().last().map_or(0, |&last| last as usize + 1);
-        check_extent(&first, frame, timepoints)?;
+        check_extent(&first, frame, timepoints.len())?;
         let divide = |value| quotient(value, options.divisor) as u64 as u16;
         Ok(Self {
             options,
-            shape: DatasetShape { timepoints, frame, is_3d: !options.is_2d },
+            setup,
+            shape: DatasetShape { timepoints: timepoints.len(), frame, is_3d: !options.is_2d },
+            timepoints,
             volume,
             volume_bytes: first.stored_bytes(),
             block: block_size(frame, first.block()),
@@ -148,7 +166,9 @@ impl<'a> Movie<'a> {
     fn needed_bytes(&self, is_uint16: bool) -> u64 {
         let voxel_bytes = if is_uint16 { 2 } else { 1 };
         let frame_bytes = self.shape.frame.iter().product::<usize>() as u64 * voxel_bytes;
-        frame_bytes.min(self.volume_bytes).saturating_mul(self.file.timepoints().len() as u64)
+        let stored = self.file.timepoints();
+        let images = self.timepoints.iter().filter(|timepoint| stored.binary_search(timepoint).is_ok()).count();
+        frame_bytes.min(self.volume_bytes).saturating_mul(images as u64)
     }
 
     /// Writes the stores into `folder`. Returns the movie's largest value, or `None` when it needs 16 bit and nobody
@@ -176,7 +196,7 @@ impl<'a> Movie<'a> {
             was_read?;
             mem::swap(&mut front, &mut back);
             if let Some(done) = filled.and_then(|step| step.completes) {
-                context.report(done, self.file.timepoints().len() as u64);
+                context.report(done, self.timepoints.len() as u64);
             }
             if reader.max_value > limit {
                 return Ok(None);
@@ -189,11 +209,11 @@ impl<'a> Movie<'a> {
     /// Everything there is to read, in order.
     fn steps(&self) -> impl Iterator<Item = Step> {
         let last = blocks(self.shape.frame, self.block).last();
-        (1..).zip(self.file.timepoints()).flat_map(move |(count, &timepoint)| {
+        self.timepoints.iter().enumerate().flat_map(move |(frame, &timepoint)| {
             let last = last.clone();
             blocks(self.shape.frame, self.block).map(move |region| {
-                let completes = (Some(&region) == last.as_ref()).then_some(count);
-                Step { timepoint, region, completes }
+                let completes = (Some(&region) == last.as_ref()).then_some(frame as u64 + 1);
+                Step { frame, timepoint, region, completes }
             })
         })
     }
@@ -216,8 +236,7 @@ impl<'a> Movie<'a> {
             return Ok(());
         }
         let axes = usize::from(self.options.is_2d)..3;
-        let start =
-            [&[step.timepoint as usize], &step.region.each_ref().map(|range| range.start)[axes.clone()]].concat();
+        let start = [&[step.frame], &step.region.each_ref().map(|range| range.start)[axes.clone()]].concat();
         let size = [&[1], &step.region.each_ref().map(Range::len)[axes]].concat();
         let data = ArrayViewD::from_shape(size, voxels).map_err(|error| PipelineError::Invalid(error.to_string()))?;
         match (&self.quotients, images.data_type()) {
@@ -232,19 +251,21 @@ impl<'a> Movie<'a> {
     }
 }
 
-/// One block of one timepoint.
+/// One block of one frame.
 struct Step {
+    frame: usize,
+    /// Id of the frame's timepoint.
     timepoint: u32,
     /// The voxels (z, y, x).
     region: [Range<usize>; 3],
-    /// How many timepoints are finished with this block, if it is the last one of its timepoint.
+    /// How many frames are finished with this block, if it is the last one of its frame.
     completes: Option<u64>,
 }
 
-/// Reads block after block, and keeps the timepoint it is in open.
+/// Reads block after block, and keeps the frame it is in open.
 struct Reader<'m> {
     movie: &'m Movie<'m>,
-    opened: Option<(u32, Option<Volume>)>,
+    opened: Option<(usize, Option<Volume>)>,
     /// The largest value so far.
     max_value: u16,
 }
@@ -252,10 +273,10 @@ struct Reader<'m> {
 impl Reader<'_> {
     /// Fills `voxels` with a block; leaves it empty where the movie has no image.
     fn read(&mut self, step: &Step, voxels: &mut Vec<u16>) -> Result<(), PipelineError> {
-        let Movie { options, file, .. } = self.movie;
+        let Movie { options, file, setup, .. } = self.movie;
         let volume = match self.opened.take() {
-            Some((timepoint, volume)) if timepoint == step.timepoint => volume,
-            _ => file.volume(step.timepoint, options.setup, options.level)?,
+            Some((frame, volume)) if frame == step.frame => volume,
+            _ => file.volume(step.timepoint, *setup, options.level)?,
         };
         if let Some(volume) = &volume {
             self.movie.check_size(volume, step.timepoint)?;
@@ -265,7 +286,7 @@ impl Reader<'_> {
         } else {
             voxels.clear();
         }
-        self.opened = Some((step.timepoint, volume));
+        self.opened = Some((step.frame, volume));
         Ok(())
     }
 }
@@ -277,13 +298,13 @@ fn quotient(value: u16, divisor: f64) -> f64 {
     ((value - value % divisor) / divisor).round()
 }
 
+fn refuse<T>(what: String) -> Result<T, PipelineError> {
+    Err(PipelineError::Invalid(format!("the movie {what}; it is damaged or not a movie")))
+}
+
 /// Refuses sizes that no movie has: a small hostile file can claim any, and would fill the memory or the disk.
 fn check_extent(first: &Volume, frame: [usize; 3], timepoints: usize) -> Result<(), PipelineError> {
     let product = |sizes: [usize; 3]| sizes.iter().fold(1, |product: usize, &size| product.saturating_mul(size));
-    let refuse = |what: String| Err(PipelineError::Invalid(format!("the movie {what}; it is damaged or not a movie")));
-    if timepoints > MAX_TIMEPOINTS {
-        return refuse(format!("has {timepoints} timepoints, more than {MAX_TIMEPOINTS}"));
-    }
     let tiles = [frame[0], frame[1].div_ceil(CHUNK_EDGE), frame[2].div_ceil(CHUNK_EDGE)];
     if product(tiles).saturating_mul(timepoints) > MAX_CHUNK_FILES {
         return refuse(format!("of {timepoints} × {frame:?} voxels needs more than {MAX_CHUNK_FILES} files"));

@@ -20,6 +20,7 @@ mod upload;
 mod workspace;
 
 pub use check::{READY, check_dataset};
+pub use elephant_h5::Reach;
 pub use error::PipelineError;
 pub use generate::{GenerateOptions, Summary, generate_dataset};
 pub use labels::{Labels, UpdateLabels, label_centroids};

@@ -57,7 +57,7 @@ fn content(folder: &Path) -> Vec<(String, Vec<u8>)> {
 fn setups_and_levels_are_chosen() {
     for (setup, level, shape) in [(0, 0, SHAPE), (0, 1, [5, 4, 5]), (1, 0, SHAPE)] {
         let folder = tempfile::tempdir().unwrap();
-        let options = GenerateOptions { setup, level, ..options("setups.h5", &folder) };
+        let options = GenerateOptions { setup: Some(setup), level, ..options("setups.h5", &folder) };
         let summary = generate(&options).unwrap();
         assert_eq!(summary.shape, DatasetShape { timepoints: 2, frame: shape, is_3d: true });
         let expected = Array3::from_shape_fn(shape, |at| f32::from(voxel(0, setup as usize, level as usize, at)));
@@ -69,15 +69,29 @@ fn setups_and_levels_are_chosen() {
 }
 
 #[test]
-fn a_timepoint_keeps_its_number() {
-    let folder = tempfile::tempdir().unwrap();
-    generate(&options("gaps.h5", &folder)).unwrap();
-    assert_eq!(check_dataset(folder.path(), "", &[6, 5, 7, 9]), READY, "the client counts to the last timepoint");
-    for t in 0..6 {
-        let is_there = t == 2 || t == 5;
-        let expected = Array3::from_shape_fn(SHAPE, |at| if is_there { f32::from(voxel(t, 0, 0, at)) } else { 0.0 });
-        assert_eq!(frame(folder.path(), t), expected, "{t}");
+fn frames_are_the_timepoints_in_order_or_those_asked_for() {
+    for (timepoints, expected) in [
+        (None, vec![Some(2), Some(5)]),
+        (Some(vec![0, 1, 2, 3, 4, 5]), vec![None, None, Some(2), None, None, Some(5)]),
+        (Some(vec![20_210_603, 5, 2]), vec![None, Some(5), Some(2)]),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let summary = generate(&GenerateOptions { timepoints, ..options("gaps.h5", &folder) }).unwrap();
+        assert_eq!(summary.shape.timepoints, expected.len());
+        assert_eq!(check_dataset(folder.path(), "", &[expected.len(), 5, 7, 9]), READY);
+        for (t, id) in expected.into_iter().enumerate() {
+            let value = |at| id.map_or(0.0, |id: usize| f32::from(voxel(id, 0, 0, at)));
+            assert_eq!(frame(folder.path(), t), Array3::from_shape_fn(SHAPE, value), "{t}");
+        }
     }
+    let folder = tempfile::tempdir().unwrap();
+    let none =
+        generate(&GenerateOptions { timepoints: Some(vec![0, 1, 3]), ..options("gaps.h5", &folder) }).unwrap_err();
+    assert_eq!(
+        none.to_string(),
+        "gaps.h5 has no image of setup 0 at the timepoints 0, 1, 3; it has the timepoints 2, 5"
+    );
+    assert!(generate(&GenerateOptions { timepoints: Some(vec![]), ..options("gaps.h5", &folder) }).is_err());
 }
 
 #[test]
@@ -211,7 +225,7 @@ fn progress_counts_timepoints() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&seen);
     let context = TaskContext::new(CancelToken::default(), move |progress| sink.lock().unwrap().push(progress));
-    generate_dataset(&GenerateOptions { setup: 1, ..options("setups.h5", &folder) }, &context).unwrap();
+    generate_dataset(&GenerateOptions { setup: Some(1), ..options("setups.h5", &folder) }, &context).unwrap();
     assert_eq!(*seen.lock().unwrap(), [Progress { done: 1, total: 2 }, Progress { done: 2, total: 2 }]);
 }
 
@@ -257,7 +271,8 @@ fn real_movies_of_other_writers_are_converted() {
     ] {
         let Some(movie) = shared(movie) else { return };
         let folder = tempfile::tempdir().unwrap();
-        let summary = generate(&GenerateOptions { setup, ..GenerateOptions::new(&movie, folder.path()) }).unwrap();
+        let summary =
+            generate(&GenerateOptions { setup: Some(setup), ..GenerateOptions::new(&movie, folder.path()) }).unwrap();
         assert_eq!((summary.shape.frame, summary.max_value), (shape, max_value), "{}", movie.display());
         let largest = frame(folder.path(), 0).fold(0.0_f32, |max, &value| max.max(value));
         assert_eq!(largest, f32::from(max_value), "{}", movie.display());

@@ -68,7 +68,7 @@ pub(crate) struct GenerateRequest {
     /// Intensities are divided by this number.
     #[serde(default = "one")]
     divisor: f64,
-    /// View setup (channel, angle) of the movie.
+    /// View setup (channel, angle) of the movie; the first one when absent.
     #[schema(value_type = u32)]
     #[serde(default)]
     setup: Option<Integer>,
@@ -106,17 +106,16 @@ pub(crate) async fn generate(
         return Ok(StatusCode::NO_CONTENT.into_response());
     };
     let index = |field: &str, value: Option<Integer>| {
-        let index = u32::try_from(value.map_or(0, |value| value.0));
+        let index = value.map(|value| u32::try_from(value.0)).transpose();
         index.map_err(|_| Problem::bad_request(format!("{field} must be 0 or more")))
     };
     let options = GenerateOptions {
-        input,
-        output: folder,
         setup: index("setup", request.setup)?,
-        level: index("level", request.level)?,
+        level: index("level", request.level)?.unwrap_or(0),
         is_uint16: request.is_uint16,
         divisor: request.divisor,
         is_2d: request.is_2d,
+        ..GenerateOptions::new(&input, &folder)
     };
     let work = move |context: &_| generate_dataset(&options, context);
     let done = run(&services, JobKind::Generate, name.as_str(), None, Caller::MayLeave, work).await?;

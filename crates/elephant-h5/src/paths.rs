@@ -1,0 +1,162 @@
+//! Paths that movies hold: of the `.h5` file in the `.xml`, of partition files in links. WrittenPath on some machine at some
+//! time, they may be relative or absolute, with slashes or backslashes, and lead to where the files once were.
+
+use std::path::{Component, Path, PathBuf};
+
+/// How far the files of a movie may lead.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reach {
+    /// Into the movie's folder and below: for files that come from others, as a server gets them.
+    #[default]
+    Folder,
+    /// Wherever they say: for files of the person who runs the program, as BigDataViewer does.
+    Anywhere,
+}
+
+/// A path as written in a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct WrittenPath {
+    pub text: String,
+    /// Whether the file says that it is relative, where it says something.
+    pub is_relative: Option<bool>,
+}
+
+impl WrittenPath {
+    /// A path of which only its text is known.
+    pub fn new(text: &str) -> Self {
+        Self { text: text.to_owned(), is_relative: None }
+    }
+
+    /// The last component, after a slash or a backslash; `None` when that is no name.
+    pub fn last(&self) -> Option<&str> {
+        self.text.rsplit(['/', '\\']).next().filter(|name| !matches!(*name, "" | "." | ".."))
+    }
+
+    /// `other`, as seen from this path.
+    pub fn joined(&self, other: &Self) -> Self {
+        if !other.is_relative() || self.text.is_empty() {
+            return other.clone();
+        }
+        Self { text: format!("{}/{}", self.text, other.text), is_relative: self.is_relative }
+    }
+
+    fn is_relative(&self) -> bool {
+        let drive = matches!(self.text.as_bytes(), [letter, b':', b'/' | b'\\', ..] if letter.is_ascii_alphabetic());
+        self.is_relative.unwrap_or(!(drive || self.text.starts_with(['/', '\\'])))
+    }
+}
+
+/// The file that a path means, without links: as it is written, seen from one of the folders `from`; the same with
+/// backslashes as slashes; or its last component in the movie's folder `home`. `None` when nothing is there, or, with
+/// [`Reach::Folder`], nothing within `home`: what lies elsewhere is not even looked at. `from` and `home` are without links.
+pub(crate) fn find(written: &WrittenPath, from: &[&Path], home: &Path, reach: Reach) -> Option<PathBuf> {
+    let slashes = written.text.replace('\\', "/");
+    let mut candidates = Vec::new();
+    for text in [written.text.as_str(), &slashes] {
+        if written.is_relative() {
+            candidates.extend(from.iter().map(|folder| folder.join(text.trim_start_matches('/'))));
+        } else {
+            candidates.push(from.first().unwrap_or(&home).join(text));
+        }
+    }
+    candidates.extend(written.last().map(|name| home.join(name)));
+    candidates.iter().find_map(|candidate| match reach {
+        Reach::Anywhere => candidate.canonicalize().ok().filter(|real| real.is_file()),
+        Reach::Folder => {
+            let plain = without_dots(candidate);
+            let real = if plain.starts_with(home) { plain.canonicalize().ok() } else { None };
+            real.filter(|real| real.starts_with(home) && real.is_file())
+        }
+    })
+}
+
+/// An absolute path with its `.` and `..` taken out, without looking at the disk.
+fn without_dots(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => drop(plain.pop()),
+            other => plain.push(other),
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// Folders `main`, `main/parts` and `other`, with a file `N.h5` each, where N is the folder's name.
+    fn folders() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let real = folder.path().canonicalize().unwrap();
+        for path in ["main/parts", "other"] {
+            fs::create_dir_all(real.join(path)).unwrap();
+        }
+        for path in ["main/main.h5", "main/parts/parts.h5", "other/other.h5"] {
+            fs::write(real.join(path), "").unwrap();
+        }
+        (folder, real)
+    }
+
+    #[test]
+    fn paths_of_any_system_are_found() {
+        let (_folder, root) = folders();
+        let home = root.join("main");
+        let found = |text: &str, reach| {
+            let path = find(&WrittenPath::new(text), &[&home], &home, reach)?;
+            Some(path.strip_prefix(&root).unwrap().display().to_string())
+        };
+        let absolute = home.join("parts/parts.h5").display().to_string();
+        for (text, file) in [
+            ("parts/parts.h5", "main/parts/parts.h5"),
+            ("parts\\parts.h5", "main/parts/parts.h5"),
+            ("./parts/../main.h5", "main/main.h5"),
+            ("../main/main.h5", "main/main.h5"),
+            ("..\\main\\main.h5", "main/main.h5"),
+            ("../gone/main.h5", "main/main.h5"),
+            ("gone/main.h5", "main/main.h5"),
+            ("/gone/main.h5", "main/main.h5"),
+            ("C:\\movies\\main.h5", "main/main.h5"),
+            ("\\\\server\\share\\main.h5", "main/main.h5"),
+            (absolute.as_str(), "main/parts/parts.h5"),
+        ] {
+            for reach in [Reach::Folder, Reach::Anywhere] {
+                assert_eq!(found(text, reach).as_deref(), Some(file), "{text}");
+            }
+        }
+        for text in ["", ".", "..", "parts", "gone.h5", "/"] {
+            assert_eq!(found(text, Reach::Anywhere), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_lies_elsewhere_is_out_of_reach() {
+        let (_folder, root) = folders();
+        let home = root.join("main");
+        std::os::unix::fs::symlink(root.join("other/other.h5"), home.join("link.h5")).unwrap();
+        std::os::unix::fs::symlink(root.join("other"), home.join("linked")).unwrap();
+        let absolute = root.join("other/other.h5").display().to_string();
+        for text in
+            ["../other/other.h5", "..\\other\\other.h5", &absolute, "link.h5", "linked/other.h5", "linked\\other.h5"]
+        {
+            let found = |reach| find(&WrittenPath::new(text), &[&home], &home, reach);
+            assert_eq!(found(Reach::Folder), None, "{text}");
+            assert_eq!(found(Reach::Anywhere), Some(root.join("other/other.h5")), "{text}");
+        }
+    }
+
+    #[test]
+    fn bases_are_joined_as_spimdata_joins_them() {
+        let relative = |text: &str| WrittenPath { text: text.to_owned(), is_relative: Some(true) };
+        let absolute = |text: &str| WrittenPath { text: text.to_owned(), is_relative: Some(false) };
+        assert_eq!(relative("..").joined(&relative("data/m.h5")), relative("../data/m.h5"));
+        assert_eq!(absolute("/data").joined(&relative("m.h5")), absolute("/data/m.h5"));
+        assert_eq!(relative("..").joined(&absolute("/data/m.h5")), absolute("/data/m.h5"));
+        assert_eq!(relative("..").joined(&WrittenPath::new("C:\\m.h5")), WrittenPath::new("C:\\m.h5"));
+        assert_eq!(WrittenPath::default().joined(&relative("m.h5")), relative("m.h5"));
+    }
+}

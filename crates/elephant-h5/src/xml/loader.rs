@@ -1,0 +1,60 @@
+//! The `ImageLoader` element: the HDF5 file, perhaps inside other loaders, or the format that cannot be read.
+
+use crate::paths::WrittenPath;
+
+/// What the image loaders of a document say.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Loader {
+    /// Format of each loader, from the outermost on; a loader may wrap others.
+    formats: Vec<String>,
+    /// The `.h5` file, as written.
+    pub hdf5: Option<WrittenPath>,
+}
+
+impl Loader {
+    /// A loader begins, of this format.
+    pub fn begin(&mut self, format: Option<String>) {
+        self.formats.extend(format.filter(|_| self.formats.len() < 16));
+    }
+
+    /// The loader names its HDF5 file; the outermost one counts.
+    pub fn name_file(&mut self, file: WrittenPath) {
+        self.hdf5.get_or_insert(file);
+    }
+
+    /// Says why there is no HDF5 file, where there is none.
+    pub fn check(&self) -> Result<(), String> {
+        let format = self.formats.last().filter(|format| !format.to_lowercase().contains("hdf5"));
+        match (&self.hdf5, format) {
+            (Some(_), _) => Ok(()),
+            (None, None) => {
+                Err("it does not name an HDF5 file; give the .xml of a BigDataViewer .h5/.xml pair".to_owned())
+            }
+            (None, Some(format)) => Err(format!(
+                "its images are in {} (image loader {format:.60?}), which cannot be read here; export them as HDF5/XML (Fiji: Plugins > BigDataViewer > Export Current Image as XML/HDF5; BigStitcher: Resave as HDF5)",
+                kind(format)
+            )),
+        }
+    }
+}
+
+/// The kind of files behind an image loader.
+fn kind(format: &str) -> &'static str {
+    let format = format.to_lowercase();
+    let kinds = [
+        ("zarr", "OME-Zarr"),
+        ("n5", "N5"),
+        ("filelist", "an image series such as TIFF"),
+        ("stack", "an image series such as TIFF"),
+        ("filemap", "an image series such as TIFF"),
+        ("tif", "TIFF"),
+        ("imaris", "an Imaris file"),
+        ("ims", "an Imaris file"),
+        ("czi", "a CZI file"),
+        ("klb", "KLB files"),
+        ("remote", "a BigDataServer"),
+        ("catmaid", "CATMAID"),
+        ("openconnectome", "Open Connectome"),
+    ];
+    kinds.iter().find(|(part, _)| format.contains(part)).map_or("another format", |(_, kind)| kind)
+}
