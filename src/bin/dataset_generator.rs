@@ -36,10 +36,13 @@ struct Args {
     /// Store the images with 16 bit instead of 8
     ///
     /// Without it, values above 255 lose their upper bits: use this option or --divisor for movies that have such values.
+    /// Movies of other types than unsigned 8 or 16 bit get 16 bit by themselves when they need them.
     #[arg(long)]
     uint16: bool,
 
     /// Divide all values by D and round down; a 12-bit movie fits into 8 bit with --divisor 16
+    ///
+    /// Negative values become 0. Floating-point movies within 0 and 1 are multiplied by a power of two when D is 1.
     #[arg(long, value_name = "D", default_value_t = 1.0)]
     divisor: f64,
 
@@ -68,7 +71,8 @@ fn main() -> ExitCode {
         reach: Reach::Anywhere,
         setup: args.setup,
         level: args.level,
-        is_uint16: Some(args.uint16),
+        is_uint16: args.uint16.then_some(true),
+        prefers_8_bit: true,
         divisor: args.divisor,
         is_2d: args.is_2d,
         ..GenerateOptions::new(&args.input, &args.output)
@@ -108,12 +112,8 @@ fn report(args: &Args, summary: &Summary) {
         summary.shape.timepoints,
         size.join(" × ")
     );
-    if summary.is_wrapped {
-        eprintln!(
-            "dataset_generator: values up to {} do not fit into {bits} bit and lost their upper bits; use {}",
-            summary.max_value,
-            if summary.is_uint16 { "a larger --divisor" } else { "--uint16 or --divisor" }
-        );
+    for remark in summary.remarks("--uint16", "--divisor") {
+        eprintln!("dataset_generator: {remark}");
     }
 }
 

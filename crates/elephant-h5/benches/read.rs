@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use elephant_h5::{BdvFile, BdvWriter};
+use elephant_h5::{BdvFile, BdvWriter, Scale};
 use elephant_types::VoxelSize;
 use libdeflater::Decompressor;
 use ndarray::Array3;
@@ -65,7 +65,7 @@ fn read(path: &Path) -> usize {
         let volume = movie.volume(t, 0, 0).expect("the volume opens").expect("the movie has no gaps");
         let [z, y, x] = volume.shape();
         voxels.resize(z * y * x, 0);
-        volume.read(&[0..z, 0..y, 0..x], &mut voxels).expect("the volume is readable");
+        volume.read(&[0..z, 0..y, 0..x], &Scale::default(), &mut voxels).expect("the volume is readable");
     }
     movie.timepoints().len() * voxels.len()
 }

@@ -5,7 +5,10 @@
 
 use std::path::Path;
 
-use hdf5_metno::Group;
+use hdf5_metno::{
+    Group,
+    types::{FixedAscii, FixedUnicode, TypeDescriptor, VarLenAscii, VarLenUnicode},
+};
 
 use crate::{
     H5Error, Reach, SpimData, Volume,
@@ -103,7 +106,15 @@ impl BdvFile {
         }
         let path = format!("t{timepoint:05}/s{setup:02}/{level}/cells");
         let Some((file, group, name)) = self.files.locate(&path)? else { return Ok(None) };
-        Volume::open(file, &group, &name, path).map(Some)
+        Volume::open(file, &group, &name, path, self.declared_type(setup)?.as_deref()).map(Some)
+    }
+
+    /// The voxel type that the group of a setup declares ("int16", "float32"). Movies written before 2024 declare none.
+    fn declared_type(&self, setup: u32) -> Result<Option<String>, H5Error> {
+        let path = format!("s{setup:02}");
+        let Some((file, parent, name)) = self.files.locate(&path)? else { return Ok(None) };
+        let text = parent.group(&name).and_then(|group| read_text(&group, "dataType"));
+        text.map_err(|error| H5Error::object(&file.name, path, brief(&error)))
     }
 
     /// The first volume of a setup among `timepoints`, whose shape is that of all its volumes.
@@ -140,6 +151,24 @@ impl BdvFile {
         let word = if levels.len() == 1 { "only level" } else { "levels" };
         Err(H5Error::NoLevel { file: file.clone(), setup, level, available: format!("{word} {}", listed(&levels)) })
     }
+}
+
+/// The text of an attribute, lowercase; `None` when there is no such attribute, or it holds no text.
+fn read_text(group: &Group, name: &str) -> hdf5_metno::Result<Option<String>> {
+    if !group.attr_names()?.iter().any(|found| found == name) {
+        return Ok(None);
+    }
+    let attribute = group.attr(name)?;
+    let text = match attribute.dtype()?.to_descriptor()? {
+        TypeDescriptor::FixedAscii(_) => attribute.read_raw::<FixedAscii<32>>()?.first().map(|text| text.to_string()),
+        TypeDescriptor::FixedUnicode(_) => {
+            attribute.read_raw::<FixedUnicode<32>>()?.first().map(|text| text.to_string())
+        }
+        TypeDescriptor::VarLenAscii => attribute.read_raw::<VarLenAscii>()?.first().map(|text| text.to_string()),
+        TypeDescriptor::VarLenUnicode => attribute.read_raw::<VarLenUnicode>()?.first().map(|text| text.to_string()),
+        _ => None,
+    };
+    Ok(text.map(|text| text.trim().to_lowercase()))
 }
 
 /// Numbers for a message: the runs among them, "0 to 4, 7", and only the first few of them.

@@ -7,8 +7,8 @@ use hdf5_metno::Dataset;
 use rayon::prelude::*;
 
 use crate::{
-    H5Error,
-    element::Element,
+    H5Error, Scale,
+    element::{Element, Stored},
     file::{OpenFile, brief},
     filters::{Pipeline, Scratch},
 };
@@ -20,8 +20,8 @@ pub(crate) struct Grid {
     pub chunk: [usize; 3],
     pub element: Element,
     pub pipeline: Pipeline,
-    /// The value of chunks that were never written.
-    pub fill: u16,
+    /// The bytes of a voxel in chunks that were never written.
+    pub fill: Vec<u8>,
 }
 
 impl Grid {
@@ -103,17 +103,20 @@ impl ChunkIndex {
         self.places.iter().map(|place| place.length as u64).sum()
     }
 
-    /// Reads the box `region`, (z, y, x), into `out`, C order, which has room for exactly its voxels.
+    /// Reads the box `region`, (z, y, x), into `out`, C order, which has room for exactly its voxels. Returns the largest
+    /// value before division.
     pub fn read(
         &self,
         file: &OpenFile,
         object: &str,
         region: &[Range<usize>; 3],
+        scale: &Scale,
         out: &mut [u16],
-    ) -> Result<(), H5Error> {
+    ) -> Result<f64, H5Error> {
         self.strips(region, out)
             .into_par_iter()
-            .try_for_each_init(Scratch::default, |scratch, strip| self.read_strip(file, region, strip, scratch))
+            .map_init(Scratch::default, |scratch, strip| self.read_strip(file, region, strip, scale, scratch))
+            .try_reduce(|| f64::NEG_INFINITY, |largest, other| Ok(largest.max(other)))
             .map_err(|failed| match failed {
                 Failed::Io(error) => error,
                 Failed::Chunk(reason) => H5Error::object(&file.name, object, reason),
@@ -141,37 +144,50 @@ impl ChunkIndex {
         file: &OpenFile,
         [z, y, x]: &[Range<usize>; 3],
         mut strip: Strip<'_>,
+        scale: &Scale,
         scratch: &mut Scratch,
-    ) -> Result<(), Failed> {
+    ) -> Result<f64, Failed> {
         let [depth, height, width] = self.grid.chunk;
         let z = overlap(z, strip.z, depth);
         let y = overlap(y, strip.y, height);
+        let mut largest = f64::NEG_INFINITY;
         for column in covering(x, width) {
             let inside = overlap(x, column, width);
             let columns = inside.start - x.start..inside.end - x.start;
             let number = self.grid.number_of([strip.z, strip.y, column]);
             let Ok(found) = self.places.binary_search_by_key(&number, |place| place.number) else {
-                strip.rows.iter_mut().for_each(|row| row[columns.clone()].fill(self.grid.fill));
+                let (fill, value) = fill_value(self.grid.element, &self.grid.fill, scale);
+                strip.rows.iter_mut().for_each(|row| row[columns.clone()].fill(fill));
+                largest = largest.max(value);
                 continue;
             };
             let place = self.places[found];
             scratch.stored.resize(place.length, 0);
             file.read_at(&mut scratch.stored, place.offset).map_err(Failed::Io)?;
             let undone = self.grid.pipeline.undo(place.skipped, self.grid.chunk_bytes(), scratch);
-            let (bytes, shuffled) = undone.map_err(Failed::Chunk)?;
+            let (bytes, is_shuffled) = undone.map_err(Failed::Chunk)?;
             let mut rows = strip.rows.iter_mut();
             for z in z.clone() {
                 for y in y.clone() {
                     let first =
                         ((z - strip.z * depth) * height + y - strip.y * height) * width + inside.start - column * width;
                     if let Some(row) = rows.next() {
-                        self.grid.element.copy(bytes, shuffled, first, &mut row[columns.clone()]);
+                        let stored = Stored { bytes, is_shuffled };
+                        let value = self.grid.element.copy(stored, first, scale, &mut row[columns.clone()]);
+                        largest = largest.max(value);
                     }
                 }
             }
         }
-        Ok(())
+        Ok(largest)
     }
+}
+
+/// A voxel that was never written, as 16 bit and before division.
+pub(crate) fn fill_value(element: Element, bytes: &[u8], scale: &Scale) -> (u16, f64) {
+    let mut voxel = [0];
+    let value = element.copy(Stored { bytes, is_shuffled: false }, 0, scale, &mut voxel);
+    (voxel[0], value)
 }
 
 /// Rows of the output, in (z, y) order, that one row of chunks along x fills.

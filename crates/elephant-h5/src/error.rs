@@ -31,6 +31,14 @@ pub enum H5Error {
         /// What the library said.
         detail: String,
     },
+    /// The file is marked as open for writing.
+    #[error(
+        "cannot open {file}: another program is still writing it, or was stopped while writing; close it there, or run h5clear -s {file} and try again"
+    )]
+    StillOpen {
+        /// The file's name.
+        file: String,
+    },
     /// The HDF5 library cannot make sense of a part of the file.
     #[error("cannot read {object} in {file}: {detail}")]
     Object {

@@ -49,7 +49,7 @@ impl OpenFile {
         let hdf5 = hdf5_metno::File::with_options()
             .with_fapl(|access| access.file_locking(false))
             .open(path)
-            .map_err(|error| H5Error::Damaged { file: name.clone(), detail: brief(&error) })?;
+            .map_err(|error| open_error(&name, &error))?;
         Ok(Self { name, path: path.to_owned(), hdf5, raw, len: metadata.len() })
     }
 
@@ -81,6 +81,12 @@ fn has_signature(file: &File) -> std::io::Result<bool> {
             Ok(()) => offset = if offset == 0 { 512 } else { offset * 2 },
         }
     }
+}
+
+fn open_error(name: &str, error: &hdf5_metno::Error) -> H5Error {
+    let (file, detail) = (name.to_owned(), brief(error));
+    // A writer sets a mark in the file while it is open, and a killed one leaves it there.
+    if detail.contains("already open for") { H5Error::StillOpen { file } } else { H5Error::Damaged { file, detail } }
 }
 
 /// The innermost reason the HDF5 library gave, which names the cause; the outer ones say that opening failed.

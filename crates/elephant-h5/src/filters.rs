@@ -27,8 +27,8 @@ pub(crate) struct Pipeline {
 
 impl Pipeline {
     /// The pipeline of `filters`, in the order of writing, or the name of the one that cannot be undone. `scale` says how
-    /// the dataset's values would be packed.
-    pub fn of(filters: &[Filter], scale: ScaleOffset) -> Result<Self, String> {
+    /// the dataset's values would be packed, `is_float` whether they are floating-point numbers.
+    pub fn of(filters: &[Filter], scale: ScaleOffset, is_float: bool) -> Result<Self, String> {
         let mut pipeline = Self::default();
         for (position, filter) in (0..).zip(filters) {
             let unchecked = pipeline.checksum.is_none();
@@ -36,8 +36,13 @@ impl Pipeline {
             let first = position == 0;
             match filter {
                 // A dataset may ask for a number of bits; for all of them, the filter does nothing.
-                Filter::ScaleOffset(Scaling::Integer(bits)) if first && usize::from(*bits) < 8 * scale.size => {
+                Filter::ScaleOffset(Scaling::Integer(bits))
+                    if first && !is_float && usize::from(*bits) < 8 * scale.size =>
+                {
                     pipeline.scale = Some((position, scale));
+                }
+                Filter::ScaleOffset(Scaling::FloatDScale(decimals)) if first && is_float => {
+                    pipeline.scale = Some((position, ScaleOffset { decimals: Some(*decimals), ..scale }));
                 }
                 Filter::Shuffle if first => pipeline.shuffle = Some(position),
                 Filter::Deflate(_) if uncompressed => pipeline.compression = Some((position, Compression::Deflate)),
@@ -167,7 +172,7 @@ mod tests {
 
     use super::*;
 
-    const SCALE: ScaleOffset = ScaleOffset { size: 2, big_endian: false, fill: None };
+    const SCALE: ScaleOffset = ScaleOffset { size: 2, big_endian: false, fill: None, decimals: None };
 
     #[test]
     fn filters_are_known_in_their_usual_order_only() {
@@ -181,7 +186,7 @@ mod tests {
             vec![scale.clone(), gzip.clone()],
             vec![Filter::Shuffle, Filter::Fletcher32],
         ] {
-            assert!(Pipeline::of(&good, SCALE).is_ok(), "{good:?}");
+            assert!(Pipeline::of(&good, SCALE, false).is_ok(), "{good:?}");
         }
         for bad in [
             vec![gzip.clone(), gzip.clone()],
@@ -191,7 +196,7 @@ mod tests {
             vec![lzf, Filter::NBit],
             vec![Filter::Fletcher32, Filter::Fletcher32],
         ] {
-            assert!(Pipeline::of(&bad, SCALE).is_err(), "{bad:?}");
+            assert!(Pipeline::of(&bad, SCALE, false).is_err(), "{bad:?}");
         }
     }
 
@@ -216,7 +221,7 @@ mod tests {
                 vec![Filter::ScaleOffset(Scaling::Integer(0)), Filter::Deflate(1)],
                 vec![Filter::ScaleOffset(Scaling::Integer(0))],
             ] {
-                let pipeline = Pipeline::of(&filters, SCALE).unwrap();
+                let pipeline = Pipeline::of(&filters, SCALE, false).unwrap();
                 let mut scratch = Scratch { stored: stored.clone(), ..Scratch::default() };
                 if let Ok((bytes, _)) = pipeline.undo(skipped, expected, &mut scratch) {
                     prop_assert_eq!(bytes.len(), expected);

@@ -1,5 +1,5 @@
-//! HDF5's scale-offset filter for integers, which BigDataViewer applies before gzip: each chunk's values, less their
-//! minimum, in as few bits as their range needs.
+//! HDF5's scale-offset filter, which BigDataViewer applies before gzip: each chunk's values, less their minimum, in as few
+//! bits as their range needs. Of floating-point values, some decimal places are kept.
 //!
 //! A chunk begins with the number of bits (4 bytes, little endian), the length of the minimum (1 byte) and the minimum
 //! (little endian, 16 bytes reserved). The values follow from byte 21 as one stream of bits, highest bit first. With all
@@ -12,12 +12,14 @@ pub(crate) const HEADER_BYTES: usize = 21;
 /// How the values of a dataset are packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ScaleOffset {
-    /// Bytes of a value: 1 or 2.
+    /// Bytes of a value: 1, 2, 4 or 8.
     pub size: usize,
     /// The order of bytes in which `unpack` writes.
     pub big_endian: bool,
-    /// The dataset's fill value, unless it has none.
-    pub fill: Option<u16>,
+    /// The bits of the dataset's fill value, unless it has none.
+    pub fill: Option<u64>,
+    /// Decimal places that were kept, for floating-point values; `None` for integers.
+    pub decimals: Option<u8>,
 }
 
 impl ScaleOffset {
@@ -25,37 +27,50 @@ impl ScaleOffset {
     pub fn unpack(self, packed: &[u8], out: &mut [u8]) -> Option<()> {
         let bits = u32::from_le_bytes(*packed.first_chunk()?);
         let minimum = packed.get(5..5 + usize::from(*packed.get(4)?).min(8))?;
-        let minimum = minimum.iter().rev().fold(0_u64, |value, &byte| value << 8 | u64::from(byte)) as u16;
+        let minimum = minimum.iter().rev().fold(0_u64, |value, &byte| value << 8 | u64::from(byte));
         let values = packed.get(HEADER_BYTES..)?;
         let full = 8 * self.size as u32;
-        if bits > full || values.len() * 8 < out.len() / self.size * bits as usize {
+        if bits > full || (values.len() as u64) * 8 < (out.len() / self.size) as u64 * u64::from(bits) {
             return None;
         }
         if bits == full {
             // Nothing to gain: the values as they are, little endian.
-            let mut pairs = values.as_chunks().0.iter().copied();
-            match self.size {
-                1 => out.copy_from_slice(&values[..out.len()]),
-                _ => self.write(out, || pairs.next().map_or(0, u16::from_le_bytes)),
+            out.copy_from_slice(&values[..out.len()]);
+            if self.big_endian {
+                out.chunks_exact_mut(self.size).for_each(<[u8]>::reverse);
             }
             return Some(());
         }
         let mut stream = BitStream { bytes: values.iter(), held: 0, count: 0 };
-        let all_bits = ((1_u32 << bits) - 1) as u16;
+        let all_bits = (1_u64 << bits) - 1;
         self.write(out, || match (stream.take(bits), self.fill) {
             (value, Some(fill)) if value == all_bits => fill,
-            (value, _) => value.wrapping_add(minimum),
+            (value, _) => self.value(value, minimum),
         });
         Some(())
     }
 
-    fn write(self, out: &mut [u8], mut next: impl FnMut() -> u16) {
-        if self.size == 1 {
-            out.fill_with(|| next() as u8);
-        } else if self.big_endian {
-            out.as_chunks_mut().0.fill_with(|| next().to_be_bytes());
-        } else {
-            out.as_chunks_mut().0.fill_with(|| next().to_le_bytes());
+    /// The bits of the value that is `steps` above the minimum.
+    fn value(self, steps: u64, minimum: u64) -> u64 {
+        match (self.decimals, self.size) {
+            (None, _) => steps.wrapping_add(minimum),
+            (Some(decimals), 4) => {
+                let above = steps as f32 / 10_f32.powi(decimals.into());
+                (above + f32::from_bits(minimum as u32)).to_bits().into()
+            }
+            (Some(decimals), _) => (steps as f64 / 10_f64.powi(decimals.into()) + f64::from_bits(minimum)).to_bits(),
+        }
+    }
+
+    fn write(self, out: &mut [u8], mut next: impl FnMut() -> u64) {
+        match (self.size, self.big_endian) {
+            (1, _) => out.fill_with(|| next() as u8),
+            (2, true) => out.as_chunks_mut().0.fill_with(|| (next() as u16).to_be_bytes()),
+            (2, false) => out.as_chunks_mut().0.fill_with(|| (next() as u16).to_le_bytes()),
+            (4, true) => out.as_chunks_mut().0.fill_with(|| (next() as u32).to_be_bytes()),
+            (4, false) => out.as_chunks_mut().0.fill_with(|| (next() as u32).to_le_bytes()),
+            (_, true) => out.as_chunks_mut().0.fill_with(|| next().to_be_bytes()),
+            (_, false) => out.as_chunks_mut().0.fill_with(|| next().to_le_bytes()),
         }
     }
 }
@@ -69,8 +84,12 @@ struct BitStream<'a> {
 }
 
 impl BitStream<'_> {
-    /// The next bits as a number; 16 at most.
-    fn take(&mut self, bits: u32) -> u16 {
+    /// The next bits as a number; 64 at most.
+    fn take(&mut self, bits: u32) -> u64 {
+        if bits > 32 {
+            let high = self.take(bits - 32);
+            return high << 32 | self.take(32);
+        }
         if self.count < bits {
             // Four bytes at a time; at the end, zeros stand for those that are not there.
             let mut word = [0; 4];
@@ -79,7 +98,7 @@ impl BitStream<'_> {
             self.count += 32;
         }
         self.count -= bits;
-        (self.held >> self.count & ((1 << bits) - 1)) as u16
+        self.held >> self.count & ((1 << bits) - 1)
     }
 }
 
@@ -109,7 +128,7 @@ mod tests {
             offsets in prop::collection::vec(0_u16..0x7fff, 1..50), bits in 1_u32..16, minimum: u16, big_endian: bool,
         ) {
             let values: Vec<_> = offsets.iter().map(|offset| minimum.wrapping_add(offset % ((1 << bits) - 1))).collect();
-            let scale = ScaleOffset { size: 2, big_endian, fill: Some(7) };
+            let scale = ScaleOffset { size: 2, big_endian, fill: Some(7), decimals: None };
             let mut out = vec![0; 2 * values.len()];
             prop_assert_eq!(scale.unpack(&pack(&values, bits, minimum), &mut out), Some(()));
             let from_bytes = |pair: &[u8; 2]| if big_endian { u16::from_be_bytes(*pair) } else { u16::from_le_bytes(*pair) };
@@ -117,11 +136,12 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_it_panic(mut packed: Vec<u8>, bits in 0_u8..20, size in 1_usize..3, values in 0_usize..300) {
+        fn no_bytes_make_it_panic(mut packed: Vec<u8>, bits in 0_u8..70, power in 0_u32..4, values in 0_usize..300, decimals: Option<u8>) {
             if let Some(first) = packed.first_mut() {
                 *first = bits;
             }
-            let scale = ScaleOffset { size, big_endian: false, fill: None };
+            let size = 1 << power;
+            let scale = ScaleOffset { size, big_endian: false, fill: None, decimals };
             let _ = scale.unpack(&packed, &mut vec![0; size * values]);
         }
     }
@@ -130,7 +150,7 @@ mod tests {
     fn all_bits_set_is_the_fill_value() {
         let packed = pack(&[107, 100, 104], 3, 100);
         let mut out = [0; 3];
-        let scale = |fill| ScaleOffset { size: 1, big_endian: false, fill };
+        let scale = |fill| ScaleOffset { size: 1, big_endian: false, fill, decimals: None };
         scale(Some(9)).unpack(&packed, &mut out).unwrap();
         assert_eq!(out, [9, 100, 104]);
         scale(None).unpack(&packed, &mut out).unwrap();

@@ -3,20 +3,19 @@
 use std::{ops::Range, sync::Arc};
 
 use hdf5_metno::{
-    Dataset, Group,
+    Group,
     dataset::{DatasetCreate, FillValue, Layout},
-    datatype::ByteOrder,
-    types::TypeDescriptor,
 };
 use rayon::prelude::*;
 
 use crate::{
-    H5Error,
-    chunks::{ChunkIndex, Grid},
-    element::Element,
+    H5Error, Scale,
+    chunks::{ChunkIndex, Grid, fill_value},
+    element::{Element, Stored},
     file::{OpenFile, brief},
     filters::Pipeline,
     scale_offset::ScaleOffset,
+    typed,
 };
 
 /// Largest chunk that is read, in bytes. A worker holds one in memory.
@@ -32,6 +31,7 @@ pub struct Volume {
     file: Arc<OpenFile>,
     object: String,
     shape: [usize; 3],
+    element: Element,
     storage: Storage,
 }
 
@@ -40,16 +40,23 @@ enum Storage {
     /// Chunks, each somewhere in the file.
     Chunks(ChunkIndex),
     /// One run of voxels at an offset.
-    Contiguous(Element, u64),
+    Contiguous(u64),
     /// A volume so small that it lies in the file's metadata.
-    Compact(Vec<u16>),
-    /// Nothing was ever written: all voxels have this value.
-    Blank(u16),
+    Compact(Vec<u8>),
+    /// Nothing was ever written: all voxels have these bytes.
+    Blank(Vec<u8>),
 }
 
 impl Volume {
-    /// Opens the dataset `name` of `group`; `object` is its whole path, for messages.
-    pub(crate) fn open(file: Arc<OpenFile>, group: &Group, name: &str, object: String) -> Result<Self, H5Error> {
+    /// Opens the dataset `name` of `group`; `object` is its whole path, for messages, and `declared` the voxel type that the
+    /// movie declares for its setup.
+    pub(crate) fn open(
+        file: Arc<OpenFile>,
+        group: &Group,
+        name: &str,
+        object: String,
+        declared: Option<&str>,
+    ) -> Result<Self, H5Error> {
         let fail = |detail: String| H5Error::object(&file.name, &object, detail);
         let library = |error: hdf5_metno::Error| fail(brief(&error));
         let dataset = group.dataset(name).map_err(library)?;
@@ -57,38 +64,37 @@ impl Volume {
         let layout = properties.get_layout().map_err(library)?;
         refuse_data_elsewhere(&file, &object, &properties, layout)?;
         let shape = checked_shape(&dataset.get_shape().map_err(library)?).map_err(fail)?;
-        let element = Element::of(&dataset).map_err(fail)?;
-        let fill = fill_value(&properties, element);
+        let mut element = Element::of(&dataset, declared).map_err(fail)?;
+        let mut fill = typed::fill_value(&dataset, &properties).map_err(library)?;
         let storage = match layout {
             Layout::Chunked => {
-                let filters = properties.get_filters().map_err(library)?;
-                let partial = properties.chunk_opts().is_some_and(|options| !options.is_empty());
-                let scale = ScaleOffset {
-                    size: element.size(),
-                    big_endian: element == Element::U16(ByteOrder::BigEndian),
-                    fill: (properties.get_fill_value_defined().map_err(library)? != FillValue::Undefined)
-                        .then_some(fill),
-                };
-                let known =
-                    if partial { Err("unfiltered partial chunks".to_owned()) } else { Pipeline::of(&filters, scale) };
                 let unsupported =
                     |filter| H5Error::UnsupportedFilter { file: file.name.clone(), object: object.clone(), filter };
-                let pipeline = known.map_err(unsupported)?;
+                let pipeline = pipeline(&properties, element, &fill).map_err(library)?.map_err(unsupported)?;
+                if element.is_big_endian() {
+                    fill.reverse();
+                }
                 let chunk = properties.get_chunk().map_err(library)?.unwrap_or_default();
                 let chunk = checked_chunk(&chunk, element).map_err(fail)?;
                 let grid = Grid { shape, chunk, element, pipeline, fill };
                 Storage::Chunks(ChunkIndex::list(&file, &object, &dataset, grid)?)
             }
-            Layout::Compact => Storage::Compact(read_compact(&dataset).map_err(library)?),
+            Layout::Compact => {
+                element = element.little_endian();
+                Storage::Compact(typed::read_all(&dataset).map_err(library)?)
+            }
             _ => match dataset.offset() {
                 Some(offset) if file.holds(offset, (shape.iter().product::<usize>() * element.size()) as u64) => {
-                    Storage::Contiguous(element, offset)
+                    Storage::Contiguous(offset)
                 }
                 Some(_) => return Err(fail("its voxels lie beyond the end of the file".to_owned())),
-                None => Storage::Blank(fill),
+                None => {
+                    element = element.little_endian();
+                    Storage::Blank(fill)
+                }
             },
         };
-        Ok(Self { file, object, shape, storage })
+        Ok(Self { file, object, shape, element, storage })
     }
 
     /// Size (z, y, x) in voxels.
@@ -110,17 +116,28 @@ impl Volume {
     pub fn stored_bytes(&self) -> u64 {
         match &self.storage {
             Storage::Chunks(index) => index.stored_bytes(),
-            Storage::Contiguous(element, _) => (self.shape.iter().product::<usize>() * element.size()) as u64,
-            Storage::Compact(voxels) => size_of_val(voxels.as_slice()) as u64,
+            Storage::Contiguous(_) => (self.shape.iter().product::<usize>() * self.element.size()) as u64,
+            Storage::Compact(voxels) => voxels.len() as u64,
             Storage::Blank(_) => 0,
         }
     }
 
-    /// Reads the box `region`, (z, y, x), into `out`, C order. Uses all threads of the current rayon pool.
+    /// Whether its values may be negative or above 65535: signed ones, more than 16 bit, floating-point numbers.
+    pub fn is_wide(&self) -> bool {
+        self.element.is_wide()
+    }
+
+    /// Whether its values are floating-point numbers.
+    pub fn is_float(&self) -> bool {
+        self.element.is_float()
+    }
+
+    /// Reads the box `region`, (z, y, x), into `out`, C order, converted to 16 bit by `scale`. Uses all threads of the
+    /// current rayon pool. Returns the largest value before division, negative infinity when there is none.
     ///
     /// # Errors
     /// When the box leaves the volume, `out` has not as many voxels as the box, or the file is damaged.
-    pub fn read(&self, region: &[Range<usize>; 3], out: &mut [u16]) -> Result<(), H5Error> {
+    pub fn read(&self, region: &[Range<usize>; 3], scale: &Scale, out: &mut [u16]) -> Result<f64, H5Error> {
         let inside = region.iter().zip(self.shape).all(|(range, edge)| range.start <= range.end && range.end <= edge);
         let voxels = region.iter().map(Range::len).product::<usize>();
         if !inside || voxels != out.len() {
@@ -132,31 +149,29 @@ impl Volume {
             return Err(H5Error::object(&self.file.name, &self.object, detail));
         }
         if out.is_empty() {
-            return Ok(());
+            return Ok(f64::NEG_INFINITY);
         }
         match &self.storage {
-            Storage::Chunks(index) => index.read(&self.file, &self.object, region, out),
-            Storage::Contiguous(element, offset) => self.read_contiguous(*element, *offset, region, out),
-            Storage::Compact(voxels) => {
-                self.copy_rows(voxels, region, out);
-                Ok(())
-            }
+            Storage::Chunks(index) => index.read(&self.file, &self.object, region, scale, out),
+            Storage::Contiguous(offset) => self.read_contiguous(*offset, region, scale, out),
+            Storage::Compact(voxels) => Ok(self.copy_rows(voxels, region, scale, out)),
             Storage::Blank(fill) => {
-                out.fill(*fill);
-                Ok(())
+                let (voxel, value) = fill_value(self.element, fill, scale);
+                out.fill(voxel);
+                Ok(value)
             }
         }
     }
 
     fn read_contiguous(
         &self,
-        element: Element,
         offset: u64,
         [z, y, x]: &[Range<usize>; 3],
+        scale: &Scale,
         out: &mut [u16],
-    ) -> Result<(), H5Error> {
+    ) -> Result<f64, H5Error> {
         let [_, height, width] = self.shape;
-        let stride = width * element.size();
+        let stride = width * self.element.size();
         let rows = (PIECE_BYTES / stride).clamp(1, y.len());
         let pieces: Vec<_> = out
             .chunks_mut(y.len() * x.len())
@@ -165,28 +180,53 @@ impl Volume {
                 plane.chunks_mut(rows * x.len()).zip(y.clone().step_by(rows)).map(move |(piece, y)| (z, y, piece))
             })
             .collect();
-        pieces.into_par_iter().try_for_each_init(Vec::new, |bytes, (z, y, piece)| {
+        let read_piece = |bytes: &mut Vec<u8>, (z, y, piece): (usize, usize, &mut [u16])| {
             bytes.resize(piece.len() / x.len() * stride, 0);
             self.file.read_at(bytes, offset + ((z * height + y) * stride) as u64)?;
-            for (row, line) in piece.chunks_mut(x.len()).zip(bytes.chunks(stride)) {
-                element.copy(line, false, x.start, row);
-            }
-            Ok(())
-        })
+            let lines = piece.chunks_mut(x.len()).zip(bytes.chunks(stride));
+            let copied = lines.map(|(row, bytes)| self.element.copy(Stored::plain(bytes), x.start, scale, row));
+            Ok(copied.fold(f64::NEG_INFINITY, f64::max))
+        };
+        pieces
+            .into_par_iter()
+            .map_init(Vec::new, read_piece)
+            .try_reduce(|| f64::NEG_INFINITY, |largest, other| Ok(largest.max(other)))
     }
 
-    fn copy_rows(&self, voxels: &[u16], [z, y, x]: &[Range<usize>; 3], out: &mut [u16]) {
+    fn copy_rows(&self, voxels: &[u8], [z, y, x]: &[Range<usize>; 3], scale: &Scale, out: &mut [u16]) -> f64 {
         let [_, height, width] = self.shape;
         let mut rows = out.chunks_exact_mut(x.len());
+        let mut largest = f64::NEG_INFINITY;
         for z in z.clone() {
             for y in y.clone() {
-                let first = (z * height + y) * width;
                 if let Some(row) = rows.next() {
-                    row.copy_from_slice(&voxels[first..][x.clone()]);
+                    let first = (z * height + y) * width + x.start;
+                    largest = largest.max(self.element.copy(Stored::plain(voxels), first, scale, row));
                 }
             }
         }
+        largest
     }
+}
+
+/// The filters of a chunked dataset, or the name of the one that cannot be undone. `fill` is little endian.
+fn pipeline(
+    properties: &DatasetCreate,
+    element: Element,
+    fill: &[u8],
+) -> Result<Result<Pipeline, String>, hdf5_metno::Error> {
+    let filters = properties.get_filters()?;
+    if properties.chunk_opts().is_some_and(|options| !options.is_empty()) {
+        return Ok(Err("unfiltered partial chunks".to_owned()));
+    }
+    let bits = fill.iter().rev().fold(0_u64, |bits, &byte| bits << 8 | u64::from(byte));
+    let scale = ScaleOffset {
+        size: element.size(),
+        big_endian: element.is_big_endian(),
+        fill: (properties.get_fill_value_defined()? != FillValue::Undefined).then_some(bits),
+        decimals: None,
+    };
+    Ok(Pipeline::of(&filters, scale, element.is_float()))
 }
 
 /// Refuses datasets whose voxels are in other files, which may be any file of this machine.
@@ -197,12 +237,17 @@ fn refuse_data_elsewhere(
     layout: Layout,
 ) -> Result<(), H5Error> {
     let external = properties.get_external().map_err(|error| H5Error::object(&file.name, object, brief(&error)))?;
-    let target = match external.first() {
-        Some(first) => first.name.clone(),
-        None if layout == Layout::Virtual => "a virtual dataset".to_owned(),
+    let detail = match external.first() {
+        Some(first) => format!(
+            "its voxels are in the raw file {:?}, which is not opened; write a copy that holds them, with h5repack or h5py",
+            first.name
+        ),
+        None if layout == Layout::Virtual => {
+            "virtual datasets cannot be read; write a copy that holds the voxels, with h5repack or h5py".to_owned()
+        }
         None => return Ok(()),
     };
-    Err(H5Error::Escapes { file: file.name.clone(), object: object.to_owned(), target })
+    Err(H5Error::object(&file.name, object, detail))
 }
 
 fn checked_shape(shape: &[usize]) -> Result<[usize; 3], String> {
@@ -225,26 +270,4 @@ fn checked_chunk(chunk: &[usize], element: Element) -> Result<[usize; 3], String
             "its chunks of {chunk:?} voxels (z, y, x) are too large; save it with smaller ones (h5repack -l CHUNK=16x64x64)"
         )),
     }
-}
-
-/// All voxels of a dataset, through the library. Signed ones are read as such: it would turn negative ones into 0.
-fn read_compact(dataset: &Dataset) -> Result<Vec<u16>, hdf5_metno::Error> {
-    match dataset.dtype()?.to_descriptor()? {
-        TypeDescriptor::Integer(_) => Ok(dataset.read_raw::<i16>()?.into_iter().map(i16::cast_unsigned).collect()),
-        _ => dataset.read_raw::<u16>(),
-    }
-}
-
-/// The value of voxels that were never written.
-fn fill_value(properties: &DatasetCreate, element: Element) -> u16 {
-    let value = match element {
-        Element::U8 => properties.get_fill_value_as::<u8>().ok().flatten().map(u16::from),
-        // Read as signed and as unsigned, as the file may call it either; the library clips what does not fit.
-        Element::U16(_) => {
-            let signed = properties.get_fill_value_as::<i16>().ok().flatten();
-            let unsigned = properties.get_fill_value_as::<u16>().ok().flatten();
-            signed.filter(|&value| value < 0).map(i16::cast_unsigned).or(unsigned)
-        }
-    };
-    value.unwrap_or(0)
 }

@@ -264,7 +264,7 @@ fn write_error(path: &Path, error: &hdf5_metno::Error) -> H5Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::BdvFile;
+    use crate::{BdvFile, Scale};
 
     fn voxel_size() -> VoxelSize {
         VoxelSize::new([2.0, 0.5, 0.25]).unwrap()
@@ -293,7 +293,7 @@ mod tests {
             let stored = movie.volume(t, 0, 0).unwrap().unwrap();
             assert_eq!(stored.shape(), shape);
             let mut values = vec![0; shape.iter().product()];
-            stored.read(&shape.map(|n| 0..n), &mut values).unwrap();
+            stored.read(&shape.map(|n| 0..n), &Scale::default(), &mut values).unwrap();
             assert_eq!(values, volume(shape, t as usize).into_raw_vec_and_offset().0);
         }
         // 133 → 66 → 33 voxels along x, the finest axis.

@@ -1,6 +1,6 @@
 //! Voxels against the original server's: checksums of whole timepoints.
 
-use elephant_h5::BdvFile;
+use elephant_h5::{BdvFile, Scale};
 use elephant_testkit::{read_json, shared};
 use sha2::{Digest, Sha256};
 
@@ -19,7 +19,7 @@ fn read_frames(path: &str, level: u32, slab: usize) -> Option<Vec<Vec<u16>>> {
         let mut voxels = vec![0; z * y * x];
         for (index, part) in voxels.chunks_mut(slab * y * x).enumerate() {
             let start = index * slab;
-            volume.read(&[start..start + part.len() / (y * x), 0..y, 0..x], part).unwrap();
+            volume.read(&[start..start + part.len() / (y * x), 0..y, 0..x], &Scale::default(), part).unwrap();
         }
         voxels
     };
@@ -71,7 +71,7 @@ fn every_setup_is_read() {
         let volume = movie.first_volume(movie.timepoints(), setup, 0).unwrap();
         assert_eq!(volume.shape(), [32, 172, 111]);
         let mut voxels = vec![0; 32 * 172 * 111];
-        volume.read(&[0..32, 0..172, 0..111], &mut voxels).unwrap();
+        volume.read(&[0..32, 0..172, 0..111], &Scale::default(), &mut voxels).unwrap();
         assert_eq!((voxels.iter().min(), voxels.iter().max()), (Some(&low), Some(&high)));
     }
     let setups = &movie.description().unwrap().setups;

@@ -5,7 +5,7 @@
 
 use std::{io::Write, ops::Range, path::Path, thread};
 
-use elephant_h5::{BdvFile, H5Error};
+use elephant_h5::{BdvFile, H5Error, Scale};
 use elephant_testkit::golden;
 use elephant_types::{Coded, ErrorCode};
 use proptest::prelude::*;
@@ -24,7 +24,7 @@ fn open(name: &str) -> Result<BdvFile, H5Error> {
 fn read(movie: &BdvFile, t: u32, setup: u32, level: u32, region: &[Range<usize>; 3]) -> Result<Vec<u16>, H5Error> {
     let volume = movie.volume(t, setup, level)?.expect("the movie has this image");
     let mut voxels = vec![12345; region.iter().map(Range::len).product()];
-    volume.read(region, &mut voxels)?;
+    volume.read(region, &Scale::default(), &mut voxels)?;
     Ok(voxels)
 }
 
@@ -138,10 +138,16 @@ fn threads_read_the_same_movie_at_once() {
 fn boxes_that_do_not_fit_are_refused() {
     let volume = open("gzip.h5").unwrap().first_volume(&[0, 1], 0, 0).unwrap();
     for (region, length) in [([0..6, 0..7, 0..9], 378), ([0..5, 0..7, 0..9], 314), ([0..5, 8..9, 0..1], 5)] {
-        assert!(volume.read(&region, &mut vec![0; length]).unwrap_err().to_string().contains("does not fit"));
+        assert!(
+            volume
+                .read(&region, &Scale::default(), &mut vec![0; length])
+                .unwrap_err()
+                .to_string()
+                .contains("does not fit")
+        );
     }
     let reversed = [Range { start: 3, end: 1 }, 0..7, 0..9];
-    assert!(volume.read(&reversed, &mut []).is_err());
+    assert!(volume.read(&reversed, &Scale::default(), &mut []).is_err());
 }
 
 /// What opening the movie and reading its first timepoint fails with.
@@ -149,7 +155,7 @@ fn failure(name: &str) -> H5Error {
     let outcome = open(name).and_then(|movie| {
         let volume = movie.first_volume(movie.timepoints(), 0, 0)?;
         let [z, y, x] = volume.shape();
-        volume.read(&[0..z, 0..y, 0..x], &mut vec![0; z * y * x])
+        volume.read(&[0..z, 0..y, 0..x], &Scale::default(), &mut vec![0; z * y * x])
     });
     outcome.expect_err(name)
 }
@@ -161,7 +167,6 @@ fn files_that_cannot_be_read_say_why() {
         ("truncated.h5", "cannot open truncated.h5: truncated file"),
         ("no_timepoints.h5", "holds no timepoints"),
         ("cells_is_a_group.h5", "cannot read t00000/s00/0/cells"),
-        ("float.h5", "its voxels are float32; save them as unsigned 8 or 16 bit"),
         ("two_axes.h5", "it has 2 axes; three are expected"),
         ("zstd.h5", "compressed with Zstandard (HDF5 filter 32015), which cannot be read here; save it with gzip"),
         ("blosc.h5", "compressed with Blosc (HDF5 filter 32001)"),
@@ -178,8 +183,8 @@ fn files_that_cannot_be_read_say_why() {
         ("link_circle.h5", "go round in circles"),
         ("link_self.h5", "go round in circles"),
         ("link_dangling.h5", "cannot read t00000/s00/0 in link_dangling.h5: it holds no voxels"),
-        ("voxels_outside.h5", "lies in \"/etc/passwd\", outside the folder"),
-        ("virtual.h5", "lies in \"a virtual dataset\", outside the folder"),
+        ("voxels_outside.h5", "its voxels are in the raw file \"/etc/passwd\", which is not opened; write a copy"),
+        ("virtual.h5", "virtual datasets cannot be read; write a copy that holds the voxels, with h5repack or h5py"),
     ] {
         let error = failure(name);
         assert!(error.to_string().contains(says), "{name}: {error}");
@@ -213,7 +218,7 @@ fn read_everything(path: &Path) -> Result<(), H5Error> {
             let Some(volume) = movie.volume(t, setup, 0)? else { continue };
             let [z, y, x] = volume.shape();
             if z * y * x < 1 << 20 {
-                volume.read(&[0..z, 0..y, 0..x], &mut vec![0; z * y * x])?;
+                volume.read(&[0..z, 0..y, 0..x], &Scale::default(), &mut vec![0; z * y * x])?;
             }
         }
     }

@@ -10,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use elephant_h5::BdvFile;
+use elephant_h5::{BdvFile, Scale};
 use elephant_pipeline::{GenerateOptions, generate_dataset};
 use elephant_synth::{EmbryoOptions, Preset, write_movie};
 use elephant_testkit::project_root;
@@ -91,7 +91,7 @@ fn read_only(path: &Path) {
         let volume = movie.volume(t, 0, 0).expect("the volume opens").expect("the movie has no gaps");
         let [z, y, x] = volume.shape();
         voxels.resize(z * y * x, 0);
-        volume.read(&[0..z, 0..y, 0..x], &mut voxels).expect("the volume is readable");
+        volume.read(&[0..z, 0..y, 0..x], &Scale::default(), &mut voxels).expect("the volume is readable");
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use elephant_fs::{StagingDir, require_free_bytes};
-use elephant_h5::{BdvFile, Reach, Volume};
+use elephant_h5::{BdvFile, Reach, Scale, Volume};
 use elephant_types::TaskContext;
 use elephant_volume::{ArrayStore, CHUNK_EDGE, DataType, Dataset, DatasetShape, Store};
 use ndarray::ArrayViewD;
@@ -29,6 +29,10 @@ const MAX_TIMEPOINTS: usize = 105_120;
 const MAX_CHUNK_FILES: usize = 50_000_000;
 /// Largest chunk of a movie that is decoded in one piece.
 const MAX_CHUNK_VOXELS: usize = 128 << 20;
+/// A floating-point movie whose largest value, rounded down, is below this has lost much.
+const FEW_LEVELS: f64 = 16.0;
+/// Of the smallest divisor: below, numbers lose precision.
+const SMALLEST_EXPONENT: f64 = -1022.0;
 /// Largest first volume that may be there without a single voxel written.
 const MAX_BLANK_VOXELS: usize = 16 << 20;
 
@@ -49,9 +53,13 @@ pub struct GenerateOptions {
     pub setup: Option<u32>,
     /// The resolution level; 0 is the full one.
     pub level: u32,
-    /// Whether to store 16 bit; `None` looks for a value above 255.
+    /// Whether to store 16 bit; `None` looks for a value above 255. With 8 bit, larger values of a movie of unsigned 8 or 16
+    /// bit keep their last 8 bits only, as in the original; in a movie of another type they are an error.
     pub is_uint16: Option<bool>,
-    /// Values are divided by this and rounded down.
+    /// Whether `None` means 8 bit for a movie of unsigned 8 or 16 bit, as on the original's command line.
+    pub prefers_8_bit: bool,
+    /// Values are divided by this and rounded down. 1 scales floating-point movies within 0 and 1 by a power of two, because
+    /// nothing would be left of them.
     pub divisor: f64,
     /// Whether to store the first plane only, without a z axis.
     pub is_2d: bool,
@@ -69,6 +77,7 @@ impl GenerateOptions {
             setup: None,
             level: 0,
             is_uint16: None,
+            prefers_8_bit: false,
             divisor: 1.0,
             is_2d: false,
         }
@@ -83,18 +92,55 @@ pub struct Summary {
     /// Whether the images are 16 bit.
     pub is_uint16: bool,
     /// The largest value of the movie, before division.
-    pub max_value: u16,
+    pub max_value: f64,
+    /// What values were divided by.
+    pub divisor: f64,
+    /// Whether the divisor is not the one asked for, but fits a floating-point movie within 0 and 1.
+    pub is_scaled: bool,
     /// Whether values were too large for the images' type, which keeps their last 8 or 16 bits only.
     pub is_wrapped: bool,
+    /// Whether a floating-point movie has so small values that rounding them left few grey levels.
+    pub is_coarse: bool,
+}
+
+impl Summary {
+    /// What the user should know of the values, in sentences; `uint16` and `divisor` are the names under which they set
+    /// these options.
+    pub fn remarks(&self, uint16: &str, divisor: &str) -> Vec<String> {
+        let bits = if self.is_uint16 { 16 } else { 8 };
+        let largest = self.max_value;
+        let mut remarks = Vec::new();
+        if self.is_wrapped {
+            let way_out = if self.is_uint16 { format!("a larger {divisor}") } else { format!("{uint16} or {divisor}") };
+            remarks.push(format!(
+                "values up to {largest} do not fit into {bits} bit and lost their upper bits; use {way_out}"
+            ));
+        }
+        if self.is_scaled {
+            let factor = 1.0 / self.divisor;
+            remarks.push(format!(
+                "the values lie within 0 and {largest}: they were multiplied by {factor} and rounded down"
+            ));
+        }
+        if self.is_coarse {
+            remarks
+                .push(format!("the values, up to {largest}, were rounded down to few levels; use a smaller {divisor}"));
+        }
+        if largest <= 0.0 {
+            remarks.push("no value is above 0: all frames are blank".to_owned());
+        }
+        remarks
+    }
 }
 
 /// Makes a dataset, in place of the one that may be in the folder. Timepoints are reported as they are finished.
 ///
-/// The t-th timepoint becomes frame t, whatever its id is: BigDataViewer and Mastodon count in this way.
+/// The t-th timepoint becomes frame t, whatever its id is: BigDataViewer and Mastodon count in this way. Values are rounded
+/// down; negative ones and those that are not a number become 0.
 ///
 /// # Errors
-/// When the movie cannot be read, the disk is too small, another generation into the folder is running, or the task is
-/// cancelled. The old dataset is untouched then.
+/// When the movie cannot be read, its values do not fit, the disk is too small, another generation into the folder is
+/// running, or the task is cancelled. The old dataset is untouched then.
 pub fn generate_dataset(options: &GenerateOptions, context: &TaskContext) -> Result<Summary, PipelineError> {
     if !(options.divisor.is_finite() && options.divisor > 0.0) {
         return Err(PipelineError::Invalid(format!("the divisor {} is not a positive number", options.divisor)));
@@ -102,19 +148,43 @@ pub fn generate_dataset(options: &GenerateOptions, context: &TaskContext) -> Res
     context.check()?;
     let movie = Movie::open(options)?;
     let staging = StagingDir::begin(&options.output, "a dataset generation")?;
-    let mut is_uint16 = options.is_uint16.unwrap_or(false);
+    let mut pass = Pass { is_uint16: options.is_uint16.unwrap_or(false), scale: Scale::new(options.divisor) };
     loop {
-        require_free_bytes(staging.path(), movie.needed_bytes(is_uint16))?;
-        if let Some(max_value) = movie.convert(staging.path(), is_uint16, context)? {
-            staging.publish(&Store::ALL.map(Store::folder))?;
-            let largest = if is_uint16 { u16::MAX.into() } else { u8::MAX.into() };
-            let is_wrapped = quotient(max_value, options.divisor) > largest;
-            return Ok(Summary { shape: movie.shape, is_uint16, max_value, is_wrapped });
+        require_free_bytes(staging.path(), movie.needed_bytes(pass.is_uint16))?;
+        let seen = movie.convert(staging.path(), &pass, context)?;
+        if let Some(next) = movie.next_pass(&pass, seen)? {
+            // A movie of 16 bit usually shows it in its first planes, so little is done twice. Every chunk that was
+            // written is written again.
+            pass = next;
+            continue;
         }
-        // A movie of 16 bit usually shows it in its first planes, so little is done twice. Every chunk that was written
-        // as 8 bit is written again.
-        is_uint16 = true;
+        staging.publish(&Store::ALL.map(Store::folder))?;
+        return Ok(movie.summary(&pass, seen));
     }
+}
+
+/// How the movie is converted, until a value shows that it must be done in another way.
+struct Pass {
+    is_uint16: bool,
+    scale: Scale,
+}
+
+impl Pass {
+    /// The largest value of the images' type.
+    fn limit(&self) -> f64 {
+        if self.is_uint16 { u16::MAX.into() } else { u8::MAX.into() }
+    }
+}
+
+/// What was read of the movie.
+#[derive(Clone, Copy)]
+struct Seen {
+    /// The largest value before division, of volumes of unsigned 8 and 16 bit.
+    narrow: f64,
+    /// The same, of volumes of other types.
+    wide: f64,
+    /// Whether all volumes were floating-point numbers.
+    is_float: bool,
 }
 
 /// A movie, and what is asked of it.
@@ -131,8 +201,6 @@ struct Movie<'a> {
     volume_bytes: u64,
     /// Size of the blocks in which voxels are read, (z, y, x).
     block: [usize; 3],
-    /// What becomes of each value; `None` when values stay as they are.
-    quotients: Option<Vec<u16>>,
 }
 
 impl<'a> Movie<'a> {
@@ -147,7 +215,6 @@ impl<'a> Movie<'a> {
         let volume = first.shape();
         let frame = if options.is_2d { [1, volume[1], volume[2]] } else { volume };
         check_extent(&first, frame, timepoints.len())?;
-        let divide = |value| quotient(value, options.divisor) as u64 as u16;
         Ok(Self {
             options,
             setup,
@@ -156,7 +223,6 @@ impl<'a> Movie<'a> {
             volume,
             volume_bytes: first.stored_bytes(),
             block: block_size(frame, first.block()),
-            quotients: (options.divisor != 1.0).then(|| (0..=u16::MAX).map(divide).collect()),
             file,
         })
     }
@@ -171,14 +237,13 @@ impl<'a> Movie<'a> {
         frame_bytes.min(self.volume_bytes).saturating_mul(images as u64)
     }
 
-    /// Writes the stores into `folder`. Returns the movie's largest value, or `None` when it needs 16 bit and nobody
-    /// insists on 8.
-    fn convert(&self, folder: &Path, is_uint16: bool, context: &TaskContext) -> Result<Option<u16>, PipelineError> {
-        let dataset = Dataset::create(folder, self.shape, if is_uint16 { DataType::U16 } else { DataType::U8 })?;
+    /// Writes the stores into `folder`. Stops early when a value shows that the pass cannot be the last one.
+    fn convert(&self, folder: &Path, pass: &Pass, context: &TaskContext) -> Result<Seen, PipelineError> {
+        let dataset = Dataset::create(folder, self.shape, if pass.is_uint16 { DataType::U16 } else { DataType::U8 })?;
         let images = dataset.store(Store::Images);
-        let limit = if is_uint16 || self.options.is_uint16.is_some() { u16::MAX } else { u8::MAX.into() };
         let overlaps = 2 * self.block.iter().product::<usize>() * size_of::<u16>() <= BLOCK_BYTES;
-        let mut reader = Reader { movie: self, opened: None, max_value: 0 };
+        let seen = Seen { narrow: f64::NEG_INFINITY, wide: f64::NEG_INFINITY, is_float: true };
+        let mut reader = Reader { movie: self, scale: &pass.scale, opened: None, seen };
         let (mut front, mut back) = (Vec::new(), Vec::new());
         let mut filled: Option<Step> = None;
         for step in self.steps().map(Some).chain([None]) {
@@ -198,12 +263,48 @@ impl<'a> Movie<'a> {
             if let Some(done) = filled.and_then(|step| step.completes) {
                 context.report(done, self.timepoints.len() as u64);
             }
-            if reader.max_value > limit {
-                return Ok(None);
+            if self.needs_more(pass, reader.seen) {
+                break;
             }
             filled = step;
         }
-        Ok(Some(reader.max_value))
+        Ok(reader.seen)
+    }
+
+    /// Whether a value does not fit into the pass.
+    fn needs_more(&self, pass: &Pass, seen: Seen) -> bool {
+        let is_above = |value: f64| value.max(pass.scale.quotient(value)) > pass.limit();
+        let may_wrap = pass.is_uint16 || self.options.is_uint16.is_some() || self.options.prefers_8_bit;
+        pass.scale.quotient(seen.wide) > pass.limit() || !may_wrap && (is_above(seen.narrow) || is_above(seen.wide))
+    }
+
+    /// The next pass, when this one could not be the last.
+    fn next_pass(&self, pass: &Pass, seen: Seen) -> Result<Option<Pass>, PipelineError> {
+        if self.needs_more(pass, seen) {
+            if pass.is_uint16 || self.options.is_uint16.is_some() {
+                return Err(too_large(seen.wide, pass));
+            }
+            return Ok(Some(Pass { is_uint16: true, scale: pass.scale.clone() }));
+        }
+        let is_fraction = seen.is_float && seen.wide > 0.0 && seen.wide <= 1.0;
+        if is_fraction && pass.scale.divisor() == 1.0 {
+            let is_uint16 = self.options.is_uint16 != Some(false);
+            return Ok(Some(Pass { is_uint16, scale: Scale::new(fraction_divisor(seen.wide, is_uint16)) }));
+        }
+        Ok(None)
+    }
+
+    fn summary(&self, pass: &Pass, seen: Seen) -> Summary {
+        let quotient = |value| pass.scale.quotient(value);
+        Summary {
+            shape: self.shape,
+            is_uint16: pass.is_uint16,
+            max_value: seen.narrow.max(seen.wide).max(0.0),
+            divisor: pass.scale.divisor(),
+            is_scaled: pass.scale.divisor() != self.options.divisor,
+            is_wrapped: quotient(seen.narrow) > pass.limit(),
+            is_coarse: seen.is_float && seen.wide > 0.0 && quotient(seen.wide) < FEW_LEVELS,
+        }
     }
 
     /// Everything there is to read, in order.
@@ -229,8 +330,7 @@ impl<'a> Movie<'a> {
         )))
     }
 
-    /// Writes the voxels of a box, converted to the images' type. Too large values keep their last 8 or 16 bits, as in
-    /// the original.
+    /// Writes the voxels of a box. For images of 8 bit, larger values keep their last 8 bits, as in the original.
     fn write(&self, images: &ArrayStore, step: &Step, voxels: &[u16]) -> Result<(), PipelineError> {
         if voxels.is_empty() {
             return Ok(());
@@ -239,13 +339,9 @@ impl<'a> Movie<'a> {
         let start = [&[step.frame], &step.region.each_ref().map(|range| range.start)[axes.clone()]].concat();
         let size = [&[1], &step.region.each_ref().map(Range::len)[axes]].concat();
         let data = ArrayViewD::from_shape(size, voxels).map_err(|error| PipelineError::Invalid(error.to_string()))?;
-        match (&self.quotients, images.data_type()) {
-            (None, DataType::U8) => images.write_as(&start, data, |value: u16| value as u8)?,
-            (None, _) => images.write(&start, data)?,
-            (Some(table), DataType::U8) => {
-                images.write_as(&start, data, |value: u16| table[usize::from(value)] as u8)?;
-            }
-            (Some(table), _) => images.write_as(&start, data, |value: u16| table[usize::from(value)])?,
+        match images.data_type() {
+            DataType::U8 => images.write_as(&start, data, |value: u16| value as u8)?,
+            _ => images.write(&start, data)?,
         }
         Ok(())
     }
@@ -265,9 +361,9 @@ struct Step {
 /// Reads block after block, and keeps the frame it is in open.
 struct Reader<'m> {
     movie: &'m Movie<'m>,
+    scale: &'m Scale,
     opened: Option<(usize, Option<Volume>)>,
-    /// The largest value so far.
-    max_value: u16,
+    seen: Seen,
 }
 
 impl Reader<'_> {
@@ -281,8 +377,10 @@ impl Reader<'_> {
         if let Some(volume) = &volume {
             self.movie.check_size(volume, step.timepoint)?;
             voxels.resize(step.region.iter().map(Range::len).product(), 0);
-            volume.read(&step.region, voxels)?;
-            self.max_value = voxels.iter().fold(self.max_value, |max, &voxel| max.max(voxel));
+            let largest = volume.read(&step.region, self.scale, voxels)?;
+            let seen = if volume.is_wide() { &mut self.seen.wide } else { &mut self.seen.narrow };
+            *seen = seen.max(largest);
+            self.seen.is_float &= volume.is_float();
         } else {
             voxels.clear();
         }
@@ -291,11 +389,28 @@ impl Reader<'_> {
     }
 }
 
-/// `value` divided by a positive number and rounded down, as NumPy's `//` does it for floating-point numbers: through the
-/// remainder, because the quotient itself may be rounded up to the next whole number.
-fn quotient(value: u16, divisor: f64) -> f64 {
-    let value = f64::from(value);
-    ((value - value % divisor) / divisor).round()
+/// The divisor that brings values up to `largest`, which is at most 1, to about half of what the images can hold. It is a
+/// power of two, so that the quotients are exact.
+fn fraction_divisor(largest: f64, is_uint16: bool) -> f64 {
+    let bits = if is_uint16 { 15.0 } else { 7.0 };
+    (largest.log2().ceil() - bits).max(SMALLEST_EXPONENT).exp2()
+}
+
+/// Says how to get values into the images that do not fit.
+fn too_large(largest: f64, pass: &Pass) -> PipelineError {
+    if largest.is_infinite() {
+        let what = "the movie holds infinite values, which cannot be stored; export it again without them";
+        return PipelineError::Invalid(what.to_owned());
+    }
+    let bits = if pass.is_uint16 { 16 } else { 8 };
+    let enough = (largest / (pass.limit() + 1.0)).floor() + 1.0;
+    let number = |value: f64| if value < 1e15 { value.to_string() } else { format!("{value:e}") };
+    let wider = if pass.is_uint16 { "" } else { "store it with 16 bit, or " };
+    PipelineError::Invalid(format!(
+        "the movie has values up to {} and more, which do not fit into {bits} bit; {wider}give a divisor of {} or more",
+        number(largest),
+        number(enough)
+    ))
 }
 
 fn refuse<T>(what: String) -> Result<T, PipelineError> {
@@ -307,7 +422,7 @@ fn check_extent(first: &Volume, frame: [usize; 3], timepoints: usize) -> Result<
     let product = |sizes: [usize; 3]| sizes.iter().fold(1, |product: usize, &size| product.saturating_mul(size));
     let tiles = [frame[0], frame[1].div_ceil(CHUNK_EDGE), frame[2].div_ceil(CHUNK_EDGE)];
     if product(tiles).saturating_mul(timepoints) > MAX_CHUNK_FILES {
-        return refuse(format!("of {timepoints} × {frame:?} voxels needs more than {MAX_CHUNK_FILES} files"));
+        return refuse(format!("of {timepoints} x {frame:?} voxels needs more than {MAX_CHUNK_FILES} files"));
     }
     if product(first.block()) > MAX_CHUNK_VOXELS {
         return refuse(format!("has chunks of {:?} voxels", first.block()));
@@ -364,12 +479,18 @@ mod tests {
     }
 
     #[test]
-    fn quotients_are_those_of_numpy() {
-        for (value, divisor, expected) in
-            [(1, 0.1, 9.0), (255, 0.1, 2549.0), (300, 0.1, 2999.0), (255, 0.001, 254_999.0), (65535, 3.0, 21845.0)]
-        {
-            assert_eq!(quotient(value, divisor), expected, "{value} // {divisor}");
+    fn fractions_fill_half_of_the_images() {
+        for (largest, is_uint16, expected) in [
+            (1.0, true, 32768.0),
+            (0.75, true, 24576.0),
+            (0.5, true, 32768.0),
+            (1.0, false, 128.0),
+            (1e-9, true, 17592.0),
+        ] {
+            let scale = Scale::new(fraction_divisor(largest, is_uint16));
+            assert_eq!(scale.quotient(largest), expected, "{largest}");
         }
+        assert!(fraction_divisor(f64::from_bits(1), true) > 0.0);
     }
 
     proptest! {

@@ -112,7 +112,7 @@ fn bits_and_divisor_change_the_values_as_in_the_original() {
         let largest =
             (0..2).flat_map(|t| Array3::from_shape_fn(SHAPE, |at| voxel(t, 0, 0, at)).into_iter()).max().unwrap();
         let limit = if is_uint16 == Some(false) { 255.0 } else { 65535.0 };
-        assert_eq!(summary.max_value, largest);
+        assert_eq!(summary.max_value, f64::from(largest));
         assert_eq!(summary.is_wrapped, (f64::from(largest) / divisor).floor() > limit, "{is_uint16:?} {divisor}");
     }
 }
@@ -130,7 +130,7 @@ fn eight_bits_become_sixteen_when_a_value_asks_for_them() {
         }
         writer.finish().unwrap();
         let summary = generate(&GenerateOptions::new(&movie, folder.path())).unwrap();
-        assert_eq!((summary.is_uint16, summary.is_wrapped, summary.max_value), (is_uint16, false, last));
+        assert_eq!((summary.is_uint16, summary.is_wrapped, summary.max_value), (is_uint16, false, f64::from(last)));
         for (t, value) in values.into_iter().enumerate() {
             assert_eq!(frame(folder.path(), t), Array3::from_elem((3, 4, 5), f32::from(value)));
         }
@@ -263,7 +263,7 @@ fn check_names_the_first_problem() {
 #[test]
 fn real_movies_of_other_writers_are_converted() {
     for (movie, setup, shape, max_value) in [
-        ("data/constantinpape_pybdv/example.xml", 0, [6, 512, 512], 65535),
+        ("data/constantinpape_pybdv/example.xml", 0, [6, 512, 512], 65535_u16),
         ("data/nvladimus_npy2bdv/kidney.xml", 0, [32, 172, 111], 2921),
         ("data/nvladimus_npy2bdv/kidney.h5", 1, [32, 172, 111], 14820),
         ("data/nvladimus_npy2bdv/kidney_v1.xml", 2, [32, 172, 111], 2266),
@@ -273,7 +273,7 @@ fn real_movies_of_other_writers_are_converted() {
         let folder = tempfile::tempdir().unwrap();
         let summary =
             generate(&GenerateOptions { setup: Some(setup), ..GenerateOptions::new(&movie, folder.path()) }).unwrap();
-        assert_eq!((summary.shape.frame, summary.max_value), (shape, max_value), "{}", movie.display());
+        assert_eq!((summary.shape.frame, summary.max_value), (shape, f64::from(max_value)), "{}", movie.display());
         let largest = frame(folder.path(), 0).fold(0.0_f32, |max, &value| max.max(value));
         assert_eq!(largest, f32::from(max_value), "{}", movie.display());
     }

@@ -160,7 +160,7 @@ This is the order and meaning of pos and covariance that the ELEPHANT client use
 
 #[cfg(test)]
 mod tests {
-    use elephant_h5::BdvFile;
+    use elephant_h5::{BdvFile, Scale};
     use elephant_types::{CancelToken, Coded, ErrorCode};
 
     use super::*;
@@ -183,7 +183,7 @@ mod tests {
             let frame = embryo.render(t);
             let mut voxels = vec![0; frame.image.len()];
             let volume = movie.volume(t as u32, 0, 0).unwrap().unwrap();
-            volume.read(&options.shape.map(|n| 0..n), &mut voxels).unwrap();
+            volume.read(&options.shape.map(|n| 0..n), &Scale::default(), &mut voxels).unwrap();
             assert_eq!(voxels, frame.image.into_raw_vec_and_offset().0);
             let labels = frame.labels.into_raw_vec_and_offset().0;
             assert_eq!(read_mask(&folder.path().join(format!("TRA/mask{t:03}.tif"))), labels);
