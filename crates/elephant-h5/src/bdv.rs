@@ -13,7 +13,8 @@ use hdf5_metno::{
 use crate::{
     H5Error, Reach, SpimData, Volume,
     error::file_name,
-    file::{Files, brief},
+    file::{Files, Located, brief},
+    volume::Role,
 };
 
 /// A BigDataViewer movie, open for reading. Can be used from several threads.
@@ -105,15 +106,15 @@ impl BdvFile {
             return Ok(None);
         }
         let path = format!("t{timepoint:05}/s{setup:02}/{level}/cells");
-        let Some((file, group, name)) = self.files.locate(&path)? else { return Ok(None) };
-        Volume::open(file, &group, &name, path, self.declared_type(setup)?.as_deref()).map(Some)
+        let Some(located) = self.files.locate(&path)? else { return Ok(None) };
+        Volume::open(&self.files, located, path, self.declared_type(setup)?.as_deref(), Role::Image).map(Some)
     }
 
     /// The voxel type that the group of a setup declares ("int16", "float32"). Movies written before 2024 declare none.
     fn declared_type(&self, setup: u32) -> Result<Option<String>, H5Error> {
         let path = format!("s{setup:02}");
-        let Some((file, parent, name)) = self.files.locate(&path)? else { return Ok(None) };
-        let text = parent.group(&name).and_then(|group| read_text(&group, "dataType"));
+        let Some(Located { file, group, name }) = self.files.locate(&path)? else { return Ok(None) };
+        let text = group.group(&name).and_then(|group| read_text(&group, "dataType"));
         text.map_err(|error| H5Error::object(&file.name, path, brief(&error)))
     }
 
@@ -196,8 +197,8 @@ fn listed(numbers: &[u32]) -> String {
 
 /// The names in the group at `path`; none when it does not exist.
 fn children(files: &Files, path: &str) -> Result<Vec<String>, H5Error> {
-    let Some((file, parent, name)) = files.locate(path)? else { return Ok(Vec::new()) };
-    let names = parent.group(&name).and_then(|group: Group| group.member_names());
+    let Some(Located { file, group, name }) = files.locate(path)? else { return Ok(Vec::new()) };
+    let names = group.group(&name).and_then(|group: Group| group.member_names());
     names.map_err(|error| H5Error::object(&file.name, path, brief(&error)))
 }
 

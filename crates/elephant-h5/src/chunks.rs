@@ -11,6 +11,7 @@ use crate::{
     element::{Element, Stored},
     file::{OpenFile, brief},
     filters::{Pipeline, Scratch},
+    volume::padded,
 };
 
 /// How a dataset is cut into chunks, and what they hold; axes (z, y, x).
@@ -31,7 +32,7 @@ impl Grid {
 
     /// The number of the chunk that begins at the voxel `start`, C order, or `None` outside the volume.
     fn number(&self, start: &[u64]) -> Option<u64> {
-        let start: [u64; 3] = start.try_into().ok()?;
+        let start = padded(start, 0)?;
         let inside = start.iter().zip(self.shape).all(|(&start, edge)| start < edge as u64);
         inside.then(|| self.number_of(std::array::from_fn(|axis| start[axis] as usize / self.chunk[axis])))
     }

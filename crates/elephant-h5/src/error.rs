@@ -142,6 +142,17 @@ pub enum H5Error {
     Fs(#[from] elephant_fs::FsError),
 }
 
+/// Voxels that lie where they are not read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unreadable {
+    #[error("virtual datasets of this kind cannot be read; write a copy that holds the voxels, with h5repack or h5py")]
+    Virtual,
+    #[error(
+        "its voxels are in the raw file {0:?}, which is not opened; write a copy that holds them, with h5repack or h5py"
+    )]
+    Raw(String),
+}
+
 impl H5Error {
     /// Wraps an error of the operating system.
     pub(crate) fn io(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {

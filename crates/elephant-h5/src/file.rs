@@ -96,6 +96,15 @@ pub(crate) fn brief(error: &hdf5_metno::Error) -> String {
     reason.unwrap_or_else(|| error.to_string())
 }
 
+/// An object, by the group it is in.
+#[derive(Debug)]
+pub(crate) struct Located {
+    pub file: Arc<OpenFile>,
+    pub group: Group,
+    /// Its name in the group, a hard link.
+    pub name: String,
+}
+
 /// The main file of a movie and the partition files it links to.
 #[derive(Debug)]
 pub(crate) struct Files {
@@ -117,10 +126,13 @@ impl Files {
         &self.main
     }
 
-    /// Follows `path` from the main file's root. Returns the file, the group and the name of a hard link in it, or
-    /// `None` when a name on the way does not exist.
-    pub fn locate(&self, path: &str) -> Result<Option<(Arc<OpenFile>, Group, String)>, H5Error> {
-        let mut file = Arc::clone(&self.main);
+    /// Follows `path` from the main file's root; `None` when a name on the way does not exist.
+    pub fn locate(&self, path: &str) -> Result<Option<Located>, H5Error> {
+        self.locate_from(Arc::clone(&self.main), path)
+    }
+
+    /// Follows `path` from the root of a file; `None` when a name on the way does not exist.
+    pub fn locate_from(&self, mut file: Arc<OpenFile>, path: &str) -> Result<Option<Located>, H5Error> {
         let mut group = file.root().clone();
         let mut ahead = names(path);
         let mut hops = 0;
@@ -128,7 +140,7 @@ impl Files {
             let link = read_link(&group, &name).map_err(|detail| H5Error::object(&file.name, path, detail))?;
             match link {
                 None => return Ok(None),
-                Some(Link::Hard) if ahead.is_empty() => return Ok(Some((file, group, name))),
+                Some(Link::Hard) if ahead.is_empty() => return Ok(Some(Located { file, group, name })),
                 Some(Link::Hard) => {
                     group = group.group(&name).map_err(|error| H5Error::object(&file.name, path, brief(&error)))?;
                 }
@@ -154,7 +166,7 @@ impl Files {
     }
 
     /// Opens the partition file that `object` of `from` links to as `target`.
-    fn partition(&self, from: &OpenFile, object: &str, target: &str) -> Result<Arc<OpenFile>, H5Error> {
+    pub fn partition(&self, from: &OpenFile, object: &str, target: &str) -> Result<Arc<OpenFile>, H5Error> {
         let path = self.resolve(from, object, target)?;
         let mut open = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
         if path == self.main.path {

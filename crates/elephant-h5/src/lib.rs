@@ -20,6 +20,8 @@ mod paths;
 mod scale;
 mod scale_offset;
 mod typed;
+mod virtual_dataset;
+mod virtual_map;
 mod volume;
 mod writer;
 mod xml;

@@ -3,7 +3,7 @@
 use std::{ops::Range, sync::Arc};
 
 use hdf5_metno::{
-    Group,
+    Dataset,
     dataset::{DatasetCreate, FillValue, Layout},
 };
 use rayon::prelude::*;
@@ -12,10 +12,12 @@ use crate::{
     H5Error, Scale,
     chunks::{ChunkIndex, Grid, fill_value},
     element::{Element, Stored},
-    file::{OpenFile, brief},
+    error::Unreadable,
+    file::{Files, Located, OpenFile, brief},
     filters::Pipeline,
     scale_offset::ScaleOffset,
     typed,
+    virtual_dataset::{self, Part},
 };
 
 /// Largest chunk that is read, in bytes. A worker holds one in memory.
@@ -45,25 +47,46 @@ enum Storage {
     Compact(Vec<u8>),
     /// Nothing was ever written: all voxels have these bytes.
     Blank(Vec<u8>),
+    /// Boxes of other volumes; voxels in none of them have these bytes.
+    Virtual(Vec<Part>, Vec<u8>),
+}
+
+/// What a dataset is opened as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// An image of the movie, with three axes.
+    Image,
+    /// A source of so many virtual datasets inside each other, with axes (z, y, x) or (y, x).
+    Source { nesting: u32 },
 }
 
 impl Volume {
-    /// Opens the dataset `name` of `group`; `object` is its whole path, for messages, and `declared` the voxel type that the
-    /// movie declares for its setup.
+    /// Opens a dataset; `object` is its path, for messages, and `declared` the voxel type that the movie declares for its
+    /// setup.
     pub(crate) fn open(
-        file: Arc<OpenFile>,
-        group: &Group,
-        name: &str,
+        files: &Files,
+        located: Located,
         object: String,
         declared: Option<&str>,
+        role: Role,
     ) -> Result<Self, H5Error> {
+        let Located { file, group, name } = located;
         let fail = |detail: String| H5Error::object(&file.name, &object, detail);
         let library = |error: hdf5_metno::Error| fail(brief(&error));
-        let dataset = group.dataset(name).map_err(library)?;
+        let dataset = group.dataset(&name).map_err(library)?;
         let properties = dataset.dcpl().map_err(library)?;
+        if let Some(raw) = properties.get_external().map_err(library)?.first() {
+            return Err(fail(Unreadable::Raw(raw.name.clone()).to_string()));
+        }
         let layout = properties.get_layout().map_err(library)?;
-        refuse_data_elsewhere(&file, &object, &properties, layout)?;
-        let shape = checked_shape(&dataset.get_shape().map_err(library)?).map_err(fail)?;
+        // To tell the shape of a virtual dataset, the library may open its sources.
+        let (shape, parts) = if layout == Layout::Virtual {
+            let nesting = if let Role::Source { nesting } = role { nesting } else { 0 };
+            virtual_dataset::parts(files, &file, &object, &properties, declared, nesting)?
+        } else {
+            (dataset.get_shape().map_err(library)?, Vec::new())
+        };
+        let shape = checked_shape(&shape, role).map_err(fail)?;
         let mut element = Element::of(&dataset, declared).map_err(fail)?;
         let mut fill = typed::fill_value(&dataset, &properties).map_err(library)?;
         let storage = match layout {
@@ -76,23 +99,24 @@ impl Volume {
                 }
                 let chunk = properties.get_chunk().map_err(library)?.unwrap_or_default();
                 let chunk = checked_chunk(&chunk, element).map_err(fail)?;
-                let grid = Grid { shape, chunk, element, pipeline, fill };
-                Storage::Chunks(ChunkIndex::list(&file, &object, &dataset, grid)?)
+                Storage::Chunks(ChunkIndex::list(
+                    &file,
+                    &object,
+                    &dataset,
+                    Grid { shape, chunk, element, pipeline, fill },
+                )?)
             }
-            Layout::Compact => {
+            Layout::Contiguous if dataset.offset().is_some() => {
+                Storage::Contiguous(checked_offset(&file, &dataset, shape, element).map_err(fail)?)
+            }
+            other => {
                 element = element.little_endian();
-                Storage::Compact(typed::read_all(&dataset).map_err(library)?)
+                match other {
+                    Layout::Compact => Storage::Compact(typed::read_all(&dataset).map_err(library)?),
+                    Layout::Virtual => Storage::Virtual(parts, fill),
+                    _ => Storage::Blank(fill),
+                }
             }
-            _ => match dataset.offset() {
-                Some(offset) if file.holds(offset, (shape.iter().product::<usize>() * element.size()) as u64) => {
-                    Storage::Contiguous(offset)
-                }
-                Some(_) => return Err(fail("its voxels lie beyond the end of the file".to_owned())),
-                None => {
-                    element = element.little_endian();
-                    Storage::Blank(fill)
-                }
-            },
         };
         Ok(Self { file, object, shape, element, storage })
     }
@@ -108,7 +132,8 @@ impl Volume {
         let [_, _, columns] = self.shape;
         match &self.storage {
             Storage::Chunks(index) => index.chunk(),
-            Storage::Contiguous(..) | Storage::Compact(_) | Storage::Blank(_) => [1, 1, columns],
+            Storage::Virtual(parts, _) => virtual_dataset::block(parts).unwrap_or([1, 1, columns]),
+            Storage::Contiguous(_) | Storage::Compact(_) | Storage::Blank(_) => [1, 1, columns],
         }
     }
 
@@ -118,13 +143,17 @@ impl Volume {
             Storage::Chunks(index) => index.stored_bytes(),
             Storage::Contiguous(_) => (self.shape.iter().product::<usize>() * self.element.size()) as u64,
             Storage::Compact(voxels) => voxels.len() as u64,
+            Storage::Virtual(parts, _) => virtual_dataset::stored_bytes(parts),
             Storage::Blank(_) => 0,
         }
     }
 
     /// Whether its values may be negative or above 65535: signed ones, more than 16 bit, floating-point numbers.
     pub fn is_wide(&self) -> bool {
-        self.element.is_wide()
+        match &self.storage {
+            Storage::Virtual(parts, _) => self.element.is_wide() || virtual_dataset::is_wide(parts),
+            _ => self.element.is_wide(),
+        }
     }
 
     /// Whether its values are floating-point numbers.
@@ -159,6 +188,12 @@ impl Volume {
                 let (voxel, value) = fill_value(self.element, fill, scale);
                 out.fill(voxel);
                 Ok(value)
+            }
+            Storage::Virtual(parts, fill) => {
+                let (voxel, value) = fill_value(self.element, fill, scale);
+                out.fill(voxel);
+                let (largest, is_partial) = virtual_dataset::read(parts, region, scale, out)?;
+                Ok(if is_partial { largest.max(value) } else { largest })
             }
         }
     }
@@ -229,30 +264,27 @@ fn pipeline(
     Ok(Pipeline::of(&filters, scale, element.is_float()))
 }
 
-/// Refuses datasets whose voxels are in other files, which may be any file of this machine.
-fn refuse_data_elsewhere(
-    file: &OpenFile,
-    object: &str,
-    properties: &DatasetCreate,
-    layout: Layout,
-) -> Result<(), H5Error> {
-    let external = properties.get_external().map_err(|error| H5Error::object(&file.name, object, brief(&error)))?;
-    let detail = match external.first() {
-        Some(first) => format!(
-            "its voxels are in the raw file {:?}, which is not opened; write a copy that holds them, with h5repack or h5py",
-            first.name
-        ),
-        None if layout == Layout::Virtual => {
-            "virtual datasets cannot be read; write a copy that holds the voxels, with h5repack or h5py".to_owned()
-        }
-        None => return Ok(()),
-    };
-    Err(H5Error::object(&file.name, object, detail))
+/// Where contiguous voxels begin, all of which must be in the file.
+fn checked_offset(file: &OpenFile, dataset: &Dataset, shape: [usize; 3], element: Element) -> Result<u64, String> {
+    let bytes = (shape.iter().product::<usize>() * element.size()) as u64;
+    let offset = dataset.offset().filter(|&offset| file.holds(offset, bytes));
+    offset.ok_or_else(|| "its voxels lie beyond the end of the file".to_owned())
 }
 
-fn checked_shape(shape: &[usize]) -> Result<[usize; 3], String> {
-    let shape: [usize; 3] =
-        shape.try_into().map_err(|_| format!("it has {} axes; three are expected (z, y, x)", shape.len()))?;
+/// Values for the axes (z, y, x), or for (y, x) with `one` for z; `None` for another number of axes.
+pub(crate) fn padded<T: Clone>(values: &[T], one: T) -> Option<[T; 3]> {
+    match values {
+        [z, y, x] => Some([z.clone(), y.clone(), x.clone()]),
+        [y, x] => Some([one, y.clone(), x.clone()]),
+        _ => None,
+    }
+}
+
+fn checked_shape(shape: &[usize], role: Role) -> Result<[usize; 3], String> {
+    let axes = shape.len();
+    let shape = padded(shape, 1)
+        .filter(|_| axes == 3 || role != Role::Image)
+        .ok_or_else(|| format!("it has {axes} axes; three are expected (z, y, x)"))?;
     let voxels = shape.iter().try_fold(1_u64, |voxels, &edge| voxels.checked_mul(edge as u64));
     match voxels {
         Some(1..=MAX_VOXELS) => Ok(shape),
@@ -262,7 +294,7 @@ fn checked_shape(shape: &[usize]) -> Result<[usize; 3], String> {
 }
 
 fn checked_chunk(chunk: &[usize], element: Element) -> Result<[usize; 3], String> {
-    let chunk: [usize; 3] = chunk.try_into().map_err(|_| "its chunks do not have three axes".to_owned())?;
+    let chunk = padded(chunk, 1).ok_or_else(|| "its chunks do not have three axes".to_owned())?;
     let bytes = chunk.iter().try_fold(element.size() as u64, |bytes, &edge| bytes.checked_mul(edge as u64));
     match bytes {
         Some(1..=MAX_CHUNK_BYTES) => Ok(chunk),

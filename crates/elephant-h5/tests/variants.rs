@@ -184,11 +184,11 @@ fn files_that_cannot_be_read_say_why() {
         ("link_self.h5", "go round in circles"),
         ("link_dangling.h5", "cannot read t00000/s00/0 in link_dangling.h5: it holds no voxels"),
         ("voxels_outside.h5", "its voxels are in the raw file \"/etc/passwd\", which is not opened; write a copy"),
-        ("virtual.h5", "virtual datasets cannot be read; write a copy that holds the voxels, with h5repack or h5py"),
+        ("virtual.h5", "needs the partition file \"/etc/passwd\", which is not in its folder"),
     ] {
         let error = failure(name);
         assert!(error.to_string().contains(says), "{name}: {error}");
-        let is_missing = ["link_missing.h5", "link_absolute.h5", "link_outside.h5"].contains(&name);
+        let is_missing = ["link_missing.h5", "link_absolute.h5", "link_outside.h5", "virtual.h5"].contains(&name);
         let code = if is_missing { ErrorCode::NotFound } else { ErrorCode::InvalidArgument };
         assert_eq!(error.code(), code, "{name}");
     }

@@ -1,0 +1,139 @@
+//! Virtual datasets: volumes put together from boxes of datasets in this and other files.
+//!
+//! The HDF5 library would open the other files by itself, wherever they are. Here the parts are listed and each one is
+//! opened as any other volume of the movie, within its reach.
+
+use std::{collections::HashMap, ops::Range, sync::Arc};
+
+use hdf5_metno::dataset::DatasetCreate;
+
+use crate::{
+    H5Error, Scale, Volume,
+    error::Unreadable,
+    file::{Files, OpenFile},
+    virtual_map::mappings,
+    volume::{Role, padded},
+};
+
+/// Most boxes of one virtual dataset.
+const MAX_PARTS: usize = 1 << 16;
+/// How many virtual datasets may be inside each other.
+const MAX_NESTING: u32 = 4;
+
+/// A box of a virtual volume, and the volume that has its voxels.
+#[derive(Debug)]
+pub(crate) struct Part {
+    /// The box, (z, y, x).
+    place: [Range<usize>; 3],
+    source: Arc<Volume>,
+    /// Where the box begins in the source.
+    start: [usize; 3],
+}
+
+impl Part {
+    /// `None` when the box in the source, or all of it, does not have the shape of the box `place`.
+    fn new(place: &[Range<usize>], from: Option<&[Range<usize>]>, source: Arc<Volume>) -> Option<Self> {
+        let place = padded(place, 0..1)?;
+        let shape = source.shape();
+        let from = from.map_or_else(|| Some(shape.map(|edge| 0..edge)), |from| padded(from, 0..1))?;
+        let fits = from.iter().zip(shape).all(|(range, edge)| range.end <= edge);
+        let is_same = place.iter().map(Range::len).eq(from.iter().map(Range::len));
+        (fits && is_same).then(|| Self { place, start: from.map(|range| range.start), source })
+    }
+}
+
+/// The shape (z, y, x) of a virtual dataset and its parts. `nesting` is the number of virtual datasets around it.
+pub(crate) fn parts(
+    files: &Files,
+    file: &Arc<OpenFile>,
+    object: &str,
+    properties: &DatasetCreate,
+    declared: Option<&str>,
+    nesting: u32,
+) -> Result<(Vec<usize>, Vec<Part>), H5Error> {
+    let fail = |unreadable: Unreadable| H5Error::object(&file.name, object, unreadable.to_string());
+    let listed = if nesting < MAX_NESTING { mappings(properties, MAX_PARTS) } else { None };
+    let (shape, mappings) = listed.ok_or_else(|| fail(Unreadable::Virtual))?;
+    let mut sources: HashMap<(String, String), Arc<Volume>> = HashMap::new();
+    let mut parts = Vec::new();
+    for mapping in mappings {
+        // A name with a number in it stands for many files.
+        if mapping.file.contains('%') || mapping.path.contains('%') {
+            return Err(fail(Unreadable::Virtual));
+        }
+        let key = (mapping.file, mapping.path);
+        let source = match sources.get(&key) {
+            Some(source) => Arc::clone(source),
+            None => {
+                let (source_file, path) = (&key.0, &key.1);
+                let home =
+                    if source_file == "." { Arc::clone(file) } else { files.partition(file, object, source_file)? };
+                let located = files.locate_from(home, path)?;
+                let missing =
+                    || H5Error::object(&file.name, object, format!("its source {path:?} is not in {source_file:?}"));
+                let role = Role::Source { nesting: nesting + 1 };
+                let source = Volume::open(files, located.ok_or_else(missing)?, path.clone(), declared, role)?;
+                Arc::clone(sources.entry(key).or_insert(Arc::new(source)))
+            }
+        };
+        let part = Part::new(&mapping.place, mapping.from.as_deref(), source);
+        parts.push(part.ok_or_else(|| fail(Unreadable::Virtual))?);
+    }
+    Ok((shape, parts))
+}
+
+/// Whether any part has values beyond 16 bit.
+pub(crate) fn is_wide(parts: &[Part]) -> bool {
+    parts.iter().any(|part| part.source.is_wide())
+}
+
+/// Bytes of all sources, and the block (z, y, x) of the first.
+pub(crate) fn stored_bytes(parts: &[Part]) -> u64 {
+    parts.iter().map(|part| part.source.stored_bytes()).fold(0, u64::saturating_add)
+}
+
+/// The block (z, y, x) of the first source.
+pub(crate) fn block(parts: &[Part]) -> Option<[usize; 3]> {
+    parts.first().map(|part| part.source.block())
+}
+
+/// Reads the voxels of `region`, (z, y, x), that the parts have into `out`. Returns the largest value before division, and
+/// whether voxels were left as they are.
+pub(crate) fn read(
+    parts: &[Part],
+    region: &[Range<usize>; 3],
+    scale: &Scale,
+    out: &mut [u16],
+) -> Result<(f64, bool), H5Error> {
+    let [_, rows, columns] = region.each_ref().map(Range::len);
+    let mut largest = f64::NEG_INFINITY;
+    let mut covered = 0;
+    let mut voxels = Vec::new();
+    for part in parts {
+        let shared: [Range<usize>; 3] = std::array::from_fn(|axis| {
+            let (wanted, place) = (&region[axis], &part.place[axis]);
+            wanted.start.max(place.start)..wanted.end.min(place.end)
+        });
+        if shared.iter().any(Range::is_empty) {
+            continue;
+        }
+        let inside: [Range<usize>; 3] = std::array::from_fn(|axis| {
+            let begin = shared[axis].start - part.place[axis].start + part.start[axis];
+            begin..begin + shared[axis].len()
+        });
+        voxels.resize(shared.iter().map(Range::len).product(), 0);
+        largest = largest.max(part.source.read(&inside, scale, &mut voxels)?);
+        covered += voxels.len();
+        let [z, y, x] = shared;
+        let mut lines = voxels.chunks_exact(x.len());
+        for z in z {
+            for y in y.clone() {
+                let first = ((z - region[0].start) * rows + y - region[1].start) * columns + x.start - region[2].start;
+                if let Some(line) = lines.next() {
+                    out[first..first + line.len()].copy_from_slice(line);
+                }
+            }
+        }
+    }
+    Ok((largest, covered < out.len()))
+}
