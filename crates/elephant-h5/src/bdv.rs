@@ -3,7 +3,7 @@
 //! Voxels are in `tNNNNN/sNN/L/cells`: timepoint, view setup (channel or angle), resolution level (0 is the full one).
 //! The layout is described in section 2.4 of Pietzsch et al., arXiv:1412.0488.
 
-use std::path::Path;
+use std::{ops::Range, path::Path};
 
 use hdf5_metno::{
     Group,
@@ -105,9 +105,24 @@ impl BdvFile {
         if self.description.as_ref().is_some_and(|description| description.is_missing(timepoint, setup)) {
             return Ok(None);
         }
-        let path = format!("t{timepoint:05}/s{setup:02}/{level}/cells");
+        let (stored, region) = self.stored(setup);
+        let path = format!("t{timepoint:05}/s{stored:02}/{level}/cells");
         let Some(located) = self.files.locate(&path)? else { return Ok(None) };
-        Volume::open(&self.files, located, path, self.declared_type(setup)?.as_deref(), Role::Image).map(Some)
+        let volume = Volume::open(&self.files, located, path, self.declared_type(stored)?.as_deref(), Role::Image)?;
+        match region {
+            None => Ok(Some(volume)),
+            Some(region) if level == 0 => volume.piece(region).map(Some),
+            Some(_) => {
+                let object = format!("setup {setup}, level {level}");
+                let detail = "it is a piece of a split image, which has level 0 only";
+                Err(H5Error::object(&self.files.main().name, object, detail))
+            }
+        }
+    }
+
+    /// The setup of the file that has the images of `setup`, and the box (z, y, x) of them that it is, if not all.
+    fn stored(&self, setup: u32) -> (u32, Option<[Range<usize>; 3]>) {
+        self.description.as_ref().map_or((setup, None), |description| description.stored(setup))
     }
 
     /// The voxel type that the group of a setup declares ("int16", "float32"). Movies written before 2024 declare none.
@@ -130,7 +145,7 @@ impl BdvFile {
             self.check_level(timepoint, setup, level)?;
         }
         let file = self.files.main().name.clone();
-        if self.setups.contains(&setup) {
+        if self.setups.contains(&self.stored(setup).0) {
             let (wanted, available) = (listed(timepoints), listed(&self.timepoints));
             return Err(H5Error::NoImages { file, setup, wanted, available });
         }
@@ -140,7 +155,8 @@ impl BdvFile {
     /// Says what is wrong where a view has levels, but not this one.
     fn check_level(&self, timepoint: u32, setup: u32, level: u32) -> Result<(), H5Error> {
         let file = &self.files.main().name;
-        let levels = numbers(&children(&self.files, &format!("t{timepoint:05}/s{setup:02}"))?, "", 1);
+        let (stored, _) = self.stored(setup);
+        let levels = numbers(&children(&self.files, &format!("t{timepoint:05}/s{stored:02}"))?, "", 1);
         if levels.contains(&level) && !self.description.as_ref().is_some_and(|movie| movie.is_missing(timepoint, setup))
         {
             let object = format!("t{timepoint:05}/s{setup:02}/{level}");

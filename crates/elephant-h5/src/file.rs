@@ -187,11 +187,14 @@ impl Files {
     fn resolve(&self, from: &OpenFile, object: &str, target: &str) -> Result<PathBuf, H5Error> {
         let written = WrittenPath::new(target);
         let beside = from.path.parent().unwrap_or(&self.folder);
-        if let Some(path) = find(&written, &[beside, &self.folder], &self.folder, self.reach) {
+        // A part in another folder may have the name of the file that links to it; that file is not the part.
+        let is_other = |path: &PathBuf| *path != from.path || written.last() == Some(target);
+        if let Some(path) = find(&written, &[beside, &self.folder], &self.folder, self.reach).filter(is_other) {
             return Ok(path);
         }
         let (file, target) = (from.name.clone(), target.to_owned());
-        if written.last().is_some_and(|name| self.folder.join(name).symlink_metadata().is_ok()) {
+        let leads_out = |name: &str| self.folder.join(name).symlink_metadata().is_ok_and(|found| found.is_symlink());
+        if written.last().is_some_and(leads_out) {
             return Err(H5Error::Escapes { file, object: object.to_owned(), target });
         }
         Err(H5Error::MissingPartition { file, partition: target })

@@ -3,6 +3,8 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use percent_encoding::percent_decode_str;
+
 /// How far the files of a movie may lead.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reach {
@@ -46,20 +48,25 @@ impl WrittenPath {
     }
 }
 
-/// The file that a path means, without links: as it is written, seen from one of the folders `from`; the same with
-/// backslashes as slashes; or its last component in the movie's folder `home`. `None` when nothing is there, or, with
+/// The file that a path means, without links: as it is written, seen from one of the folders `from`; with backslashes as
+/// slashes; as an address (`file:/a%20b`); or its last component in the movie's folder `home`. `None` when nothing is there, or, with
 /// [`Reach::Folder`], nothing within `home`: what lies elsewhere is not even looked at. `from` and `home` are without links.
 pub(crate) fn find(written: &WrittenPath, from: &[&Path], home: &Path, reach: Reach) -> Option<PathBuf> {
     let slashes = written.text.replace('\\', "/");
+    let address = percent_decode_str(&slashes).decode_utf8_lossy().into_owned();
+    let address =
+        address.strip_prefix("file:").map(|path| format!("/{}", path.trim_start_matches('/'))).unwrap_or(address);
     let mut candidates = Vec::new();
-    for text in [written.text.as_str(), &slashes] {
+    for text in [written.text.as_str(), &slashes, &address] {
         if written.is_relative() {
             candidates.extend(from.iter().map(|folder| folder.join(text.trim_start_matches('/'))));
-        } else {
+        }
+        if !written.is_relative() || text.starts_with('/') {
             candidates.push(from.first().unwrap_or(&home).join(text));
         }
     }
-    candidates.extend(written.last().map(|name| home.join(name)));
+    let names = [written.last(), address.rsplit('/').next().filter(|name| !matches!(*name, "" | "." | ".."))];
+    candidates.extend(names.into_iter().flatten().map(|name| home.join(name)));
     candidates.iter().find_map(|candidate| match reach {
         Reach::Anywhere => candidate.canonicalize().ok().filter(|real| real.is_file()),
         Reach::Folder => {
@@ -123,6 +130,10 @@ mod tests {
             ("C:\\movies\\main.h5", "main/main.h5"),
             ("\\\\server\\share\\main.h5", "main/main.h5"),
             (absolute.as_str(), "main/parts/parts.h5"),
+            (format!("file:{absolute}").as_str(), "main/parts/parts.h5"),
+            (format!("file://{absolute}").as_str(), "main/parts/parts.h5"),
+            ("parts/p%61rts.h5", "main/parts/parts.h5"),
+            ("file:///C:/movies/main%2Eh5", "main/main.h5"),
         ] {
             for reach in [Reach::Folder, Reach::Anywhere] {
                 assert_eq!(found(text, reach).as_deref(), Some(file), "{text}");

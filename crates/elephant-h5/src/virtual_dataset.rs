@@ -32,7 +32,7 @@ pub(crate) struct Part {
 
 impl Part {
     /// `None` when the box in the source, or all of it, does not have the shape of the box `place`.
-    fn new(place: &[Range<usize>], from: Option<&[Range<usize>]>, source: Arc<Volume>) -> Option<Self> {
+    pub fn new(place: &[Range<usize>], from: Option<&[Range<usize>]>, source: Arc<Volume>) -> Option<Self> {
         let place = padded(place, 0..1)?;
         let shape = source.shape();
         let from = from.map_or_else(|| Some(shape.map(|edge| 0..edge)), |from| padded(from, 0..1))?;

@@ -10,6 +10,7 @@ mod timepoints;
 use std::{
     fs::File,
     io::Read,
+    ops::Range,
     path::{Path, PathBuf},
 };
 
@@ -37,6 +38,8 @@ const MAX_TEXT: usize = 1 << 20;
 const SEQUENCE: &str = "SpimData/SequenceDescription/";
 /// Where the view setups are in the document, and where they were before version 0.2 of the format.
 const VIEW_SETUP: [&str; 2] = ["ViewSetups/ViewSetup", "ViewSetup"];
+/// Where the pieces of split images are.
+const PIECE: &str = "ImageLoader/SetupIds/SetupIdDefinition";
 
 /// What the `.xml` file says about a movie.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -87,6 +90,11 @@ impl SpimData {
     /// Whether the document says that a setup has no image at a timepoint.
     pub fn is_missing(&self, timepoint: u32, setup: u32) -> bool {
         self.missing_views.binary_search(&(timepoint, setup)).is_ok()
+    }
+
+    /// The setup of the `.h5` file that has the images of `setup`, and the box (z, y, x) of them that it is, if not all.
+    pub(crate) fn stored(&self, setup: u32) -> (u32, Option<[Range<usize>; 3]>) {
+        self.loader.stored(setup)
     }
 
     /// The name of the `.h5` file, without the folders that the document names.
@@ -165,6 +173,8 @@ impl Document {
             let id = |name| attribute(element, name).and_then(|id| id.trim().parse().ok());
             let view = id("timepoint").zip(id("setup"));
             self.data.missing_views.push(view.ok_or("a missing view has no timepoint or no setup")?);
+        } else if inside == PIECE {
+            self.data.loader.begin_piece();
         } else if inside.ends_with("ImageLoader") {
             self.data.loader.begin(attribute(element, "format").or_else(|| attribute(element, "class")));
         }
@@ -197,6 +207,9 @@ impl Document {
         }
         if inside.starts_with("ImageLoader/") && inside.ends_with("/hdf5") {
             self.data.loader.name_file(WrittenPath { text: text.to_owned(), is_relative: self.is_relative });
+        }
+        if let Some(field) = inside.strip_prefix(PIECE) {
+            return self.data.loader.take(field.trim_start_matches('/'), text);
         }
         let field = VIEW_SETUP.iter().find_map(|setup| inside.strip_prefix(setup)?.strip_prefix('/'));
         match (field, self.data.setups.last_mut()) {

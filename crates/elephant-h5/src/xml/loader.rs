@@ -1,5 +1,8 @@
 //! The `ImageLoader` element: the HDF5 file, perhaps inside other loaders, or the format that cannot be read.
 
+use std::ops::Range;
+
+use super::reversed_triple;
 use crate::paths::WrittenPath;
 
 /// What the image loaders of a document say.
@@ -9,6 +12,17 @@ pub(super) struct Loader {
     formats: Vec<String>,
     /// The `.h5` file, as written.
     pub hdf5: Option<WrittenPath>,
+    pieces: Vec<Piece>,
+}
+
+/// A setup that is a piece of a setup of the file: BigStitcher splits large images in this way.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Piece {
+    id: u32,
+    setup: u32,
+    /// First and last voxel (z, y, x).
+    min: [usize; 3],
+    max: [usize; 3],
 }
 
 impl Loader {
@@ -20,6 +34,39 @@ impl Loader {
     /// The loader names its HDF5 file; the outermost one counts.
     pub fn name_file(&mut self, file: WrittenPath) {
         self.hdf5.get_or_insert(file);
+    }
+
+    /// A piece begins.
+    pub fn begin_piece(&mut self) {
+        self.pieces.push(Piece::default());
+    }
+
+    /// Takes over the text of an element of the last piece.
+    pub fn take(&mut self, field: &str, text: &str) -> Result<(), String> {
+        let Some(piece) = self.pieces.last_mut() else { return Ok(()) };
+        let is_taken = match field {
+            "NewId" => text.parse().map(|id| piece.id = id).is_ok(),
+            "OldId" => text.parse().map(|id| piece.setup = id).is_ok(),
+            "min" => reversed_triple(text).map(|voxel| piece.min = voxel).is_some(),
+            "max" => reversed_triple(text).map(|voxel| piece.max = voxel).is_some(),
+            _ => true,
+        };
+        if is_taken {
+            Ok(())
+        } else {
+            Err(format!("the {field} of a piece of an image is {text:.40?}, not numbers from 0"))
+        }
+    }
+
+    /// The setup of the file that has the images of `setup`, and the box (z, y, x) that they are, if not all of it.
+    pub fn stored(&self, setup: u32) -> (u32, Option<[Range<usize>; 3]>) {
+        match self.pieces.iter().find(|piece| piece.id == setup) {
+            Some(piece) => {
+                let range = |axis: usize| piece.min[axis]..piece.max[axis].saturating_add(1);
+                (piece.setup, Some([range(0), range(1), range(2)]))
+            }
+            None => (setup, None),
+        }
     }
 
     /// Says why there is no HDF5 file, where there is none.
