@@ -66,6 +66,9 @@ fn failures_are_one_line_and_a_status() {
         ("truncated.h5", "the file is damaged or incomplete, copy or upload it again"),
         ("nonexistent.h5", "cannot open nonexistent.h5"),
         ("bomb.h5", "a chunk is not valid gzip data of its size"),
+        ("../../field/reading/not_closed.h5", "run h5clear -s not_closed.h5"),
+        ("../../field/reading/level_1.h5", "has no resolution level 0; it has only level 1"),
+        ("../../field/reading/xml/data/not_n5.xml", "images are in N5 (image loader \"bdv.n5\")"),
     ] {
         let failed = run(&[&movie(input), &output]);
         let message = text(&failed.stderr);
@@ -76,6 +79,57 @@ fn failures_are_one_line_and_a_status() {
     assert_eq!(run(&[&movie("gzip.h5"), &output, "--divisor", "0"]).status.code(), Some(1));
     assert_eq!(run(&["--no-such-option"]).status.code(), Some(2));
     assert_eq!(run(&[]).status.code(), Some(2));
+}
+
+/// A movie of `tests/golden/field/reading/make_reading.py`.
+fn field(name: &str) -> String {
+    golden("field/reading").join(name).display().to_string()
+}
+
+#[test]
+fn the_xml_chooses_timepoints_and_setup_and_leads_anywhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let sum = |name: &str, args: &[&str]| {
+        let output = folder.path().join(name.replace('/', "_")).display().to_string();
+        let done = run(&[&[field(name).as_str(), output.as_str()], args].concat());
+        assert_eq!(done.status.code(), Some(0), "{name}: {}", text(&done.stderr));
+        let dataset = elephant_volume::Dataset::open(Path::new(&output)).unwrap();
+        let frames = dataset.store(elephant_volume::Store::Images).shape()[0];
+        let frame = |t| dataset.read_frame(t, [0; 3], [3, 4, 5]).unwrap().sum();
+        (0..frames).map(frame).collect::<Vec<f32>>()
+    };
+    let halves = |t: usize, setup: usize| {
+        let voxel = |index: usize| (t * 100 + setup * 10 + index / 20 * 7 + index / 5 % 4 * 3 + index % 5) / 2;
+        (0..60).map(voxel).sum::<usize>() as f32
+    };
+    let of_setup_1 = [halves(1, 1), halves(3, 1), halves(3, 1)];
+    for name in ["xml/data/same.xml", "xml/above/up.xml", "xml/above/base.xml", "xml/down.xml", "xml/data/cp1252.xml"] {
+        assert_eq!(sum(name, &[]), of_setup_1, "{name}");
+    }
+    assert_eq!(sum("xml/data/missing.xml", &[]), [halves(1, 1), 0.0, halves(3, 1)], "a missing view is blank");
+    assert_eq!(sum("xml/data/same.xml", &["--setup=0"]), [halves(1, 0), halves(3, 0), halves(3, 0)]);
+    let all = [0, 1, 2, 3, 3].map(|t| halves(t, 0));
+    assert_eq!(sum("xml/data/movie.h5", &[]), all, "without an .xml, all timepoints in order");
+    assert_eq!(sum("links/home/elsewhere.h5", &["--uint16"]).len(), 2, "parts in other folders are the user's own");
+}
+
+#[test]
+fn values_that_change_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().display().to_string();
+    let done = run(&[&field("values/fraction.h5"), &output]);
+    assert!(text(&done.stdout).ends_with("voxels, 16 bit\n"), "{}", text(&done.stdout));
+    let says = "dataset_generator: the values lie within 0 and 1: they were multiplied by 32768 and rounded down\n";
+    assert_eq!(text(&done.stderr), says);
+    let done = run(&[&field("values/float.h5"), &output]);
+    assert!(text(&done.stdout).ends_with("voxels, 16 bit\n") && done.stderr.is_empty(), "8 bit do not hold it");
+    let done = run(&[&field("values/large.h5"), &output]);
+    assert_eq!(done.status.code(), Some(1));
+    assert!(
+        text(&done.stderr).contains("divide them by 3 or more (dataset_generator --divisor 3"),
+        "{}",
+        text(&done.stderr)
+    );
 }
 
 #[test]

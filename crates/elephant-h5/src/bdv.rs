@@ -111,7 +111,7 @@ impl BdvFile {
         let volume = Volume::open(&self.files, located, path, self.declared_type(stored)?.as_deref(), Role::Image)?;
         match region {
             None => Ok(Some(volume)),
-            Some(region) if level == 0 => volume.piece(region).map(Some),
+            Some(region) if level == 0 => volume.piece(&region).map(Some),
             Some(_) => {
                 let object = format!("setup {setup}, level {level}");
                 let detail = "it is a piece of a split image, which has level 0 only";
@@ -177,12 +177,10 @@ fn read_text(group: &Group, name: &str) -> hdf5_metno::Result<Option<String>> {
     }
     let attribute = group.attr(name)?;
     let text = match attribute.dtype()?.to_descriptor()? {
-        TypeDescriptor::FixedAscii(_) => attribute.read_raw::<FixedAscii<32>>()?.first().map(|text| text.to_string()),
-        TypeDescriptor::FixedUnicode(_) => {
-            attribute.read_raw::<FixedUnicode<32>>()?.first().map(|text| text.to_string())
-        }
-        TypeDescriptor::VarLenAscii => attribute.read_raw::<VarLenAscii>()?.first().map(|text| text.to_string()),
-        TypeDescriptor::VarLenUnicode => attribute.read_raw::<VarLenUnicode>()?.first().map(|text| text.to_string()),
+        TypeDescriptor::FixedAscii(_) => attribute.read_raw::<FixedAscii<32>>()?.first().map(ToString::to_string),
+        TypeDescriptor::FixedUnicode(_) => attribute.read_raw::<FixedUnicode<32>>()?.first().map(ToString::to_string),
+        TypeDescriptor::VarLenAscii => attribute.read_raw::<VarLenAscii>()?.first().map(ToString::to_string),
+        TypeDescriptor::VarLenUnicode => attribute.read_raw::<VarLenUnicode>()?.first().map(ToString::to_string),
         _ => None,
     };
     Ok(text.map(|text| text.trim().to_lowercase()))

@@ -1,4 +1,4 @@
-//! Paths that movies hold: of the `.h5` file in the `.xml`, of partition files in links. WrittenPath on some machine at some
+//! Paths that movies hold: of the `.h5` file in the `.xml`, of partition files in links. Written on some machine at some
 //! time, they may be relative or absolute, with slashes or backslashes, and lead to where the files once were.
 
 use std::path::{Component, Path, PathBuf};

@@ -45,7 +45,9 @@ impl Scale {
     pub(crate) fn apply(&self, values: &mut [u16]) -> f64 {
         let largest = values.iter().fold(0, |max: u16, &value| max.max(value));
         if let Some(table) = &self.table {
-            values.iter_mut().for_each(|value| *value = table[usize::from(*value)]);
+            for value in values {
+                *value = table[usize::from(*value)];
+            }
         }
         largest.into()
     }

@@ -62,24 +62,29 @@ pub(crate) fn parts(
             return Err(fail(Unreadable::Virtual));
         }
         let key = (mapping.file, mapping.path);
-        let source = match sources.get(&key) {
-            Some(source) => Arc::clone(source),
-            None => {
-                let (source_file, path) = (&key.0, &key.1);
-                let home =
-                    if source_file == "." { Arc::clone(file) } else { files.partition(file, object, source_file)? };
-                let located = files.locate_from(home, path)?;
-                let missing =
-                    || H5Error::object(&file.name, object, format!("its source {path:?} is not in {source_file:?}"));
-                let role = Role::Source { nesting: nesting + 1 };
-                let source = Volume::open(files, located.ok_or_else(missing)?, path.clone(), declared, role)?;
-                Arc::clone(sources.entry(key).or_insert(Arc::new(source)))
-            }
-        };
+        let known = sources.get(&key).map(Arc::clone);
+        let source =
+            known.map_or_else(|| open_source(files, file, object, &key, declared, nesting).map(Arc::new), Ok)?;
+        sources.entry(key).or_insert_with(|| Arc::clone(&source));
         let part = Part::new(&mapping.place, mapping.from.as_deref(), source);
         parts.push(part.ok_or_else(|| fail(Unreadable::Virtual))?);
     }
     Ok((shape, parts))
+}
+
+/// Opens the source of a virtual dataset in `file`, by the names of its file and its path there.
+fn open_source(
+    files: &Files,
+    file: &Arc<OpenFile>,
+    object: &str,
+    (source_file, path): &(String, String),
+    declared: Option<&str>,
+    nesting: u32,
+) -> Result<Volume, H5Error> {
+    let home = if source_file == "." { Arc::clone(file) } else { files.partition(file, object, source_file)? };
+    let located = files.locate_from(home, path)?;
+    let missing = || H5Error::object(&file.name, object, format!("its source {path:?} is not in {source_file:?}"));
+    Volume::open(files, located.ok_or_else(missing)?, path.clone(), declared, Role::Source { nesting: nesting + 1 })
 }
 
 /// Whether any part has values beyond 16 bit.

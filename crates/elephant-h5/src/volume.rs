@@ -122,12 +122,12 @@ impl Volume {
     }
 
     /// The box `region`, (z, y, x), as a volume of its own.
-    pub(crate) fn piece(self, region: [Range<usize>; 3]) -> Result<Self, H5Error> {
+    pub(crate) fn piece(self, region: &[Range<usize>; 3]) -> Result<Self, H5Error> {
         let (file, object, element) = (Arc::clone(&self.file), self.object.clone(), self.element);
         let shape = region.each_ref().map(Range::len);
         let whole = self.shape;
         let place = shape.map(|edge| 0..edge);
-        let part = if shape.contains(&0) { None } else { Part::new(&place, Some(&region), Arc::new(self)) };
+        let part = if shape.contains(&0) { None } else { Part::new(&place, Some(region), Arc::new(self)) };
         let part = part.ok_or_else(|| {
             let detail = format!("it has {whole:?} voxels (z, y, x), and the piece {region:?} of it is not in there");
             H5Error::object(&file.name, &object, detail)

@@ -16,7 +16,10 @@ use elephant_types::TaskContext;
 use elephant_volume::{ArrayStore, CHUNK_EDGE, DataType, Dataset, DatasetShape, Store};
 use ndarray::ArrayViewD;
 
-use crate::PipelineError;
+use crate::{
+    PipelineError,
+    values::{FEW_LEVELS, Summary, fraction_divisor, too_large},
+};
 
 /// Most bytes of voxels in memory at a time. With the chunks being read and written, the process stays well below 300 MB.
 const BLOCK_BYTES: usize = 128 << 20;
@@ -29,10 +32,6 @@ const MAX_TIMEPOINTS: usize = 105_120;
 const MAX_CHUNK_FILES: usize = 50_000_000;
 /// Largest chunk of a movie that is decoded in one piece.
 const MAX_CHUNK_VOXELS: usize = 128 << 20;
-/// A floating-point movie whose largest value, rounded down, is below this has lost much.
-const FEW_LEVELS: f64 = 16.0;
-/// Of the smallest divisor: below, numbers lose precision.
-const SMALLEST_EXPONENT: f64 = -1022.0;
 /// Largest first volume that may be there without a single voxel written.
 const MAX_BLANK_VOXELS: usize = 16 << 20;
 
@@ -84,55 +83,6 @@ impl GenerateOptions {
     }
 }
 
-/// What was made.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Summary {
-    /// The size of the movie.
-    pub shape: DatasetShape,
-    /// Whether the images are 16 bit.
-    pub is_uint16: bool,
-    /// The largest value of the movie, before division.
-    pub max_value: f64,
-    /// What values were divided by.
-    pub divisor: f64,
-    /// Whether the divisor is not the one asked for, but fits a floating-point movie within 0 and 1.
-    pub is_scaled: bool,
-    /// Whether values were too large for the images' type, which keeps their last 8 or 16 bits only.
-    pub is_wrapped: bool,
-    /// Whether a floating-point movie has so small values that rounding them left few grey levels.
-    pub is_coarse: bool,
-}
-
-impl Summary {
-    /// What the user should know of the values, in sentences; `uint16` and `divisor` are the names under which they set
-    /// these options.
-    pub fn remarks(&self, uint16: &str, divisor: &str) -> Vec<String> {
-        let bits = if self.is_uint16 { 16 } else { 8 };
-        let largest = self.max_value;
-        let mut remarks = Vec::new();
-        if self.is_wrapped {
-            let way_out = if self.is_uint16 { format!("a larger {divisor}") } else { format!("{uint16} or {divisor}") };
-            remarks.push(format!(
-                "values up to {largest} do not fit into {bits} bit and lost their upper bits; use {way_out}"
-            ));
-        }
-        if self.is_scaled {
-            let factor = 1.0 / self.divisor;
-            remarks.push(format!(
-                "the values lie within 0 and {largest}: they were multiplied by {factor} and rounded down"
-            ));
-        }
-        if self.is_coarse {
-            remarks
-                .push(format!("the values, up to {largest}, were rounded down to few levels; use a smaller {divisor}"));
-        }
-        if largest <= 0.0 {
-            remarks.push("no value is above 0: all frames are blank".to_owned());
-        }
-        remarks
-    }
-}
-
 /// Makes a dataset, in place of the one that may be in the folder. Timepoints are reported as they are finished.
 ///
 /// The t-th timepoint becomes frame t, whatever its id is: BigDataViewer and Mastodon count in this way. Values are rounded
@@ -159,7 +109,11 @@ pub fn generate_dataset(options: &GenerateOptions, context: &TaskContext) -> Res
             continue;
         }
         staging.publish(&Store::ALL.map(Store::folder))?;
-        return Ok(movie.summary(&pass, seen));
+        let summary = movie.summary(&pass, seen);
+        for remark in summary.remarks("is_uint16", "divisor") {
+            tracing::warn!(dataset = %options.output.display(), "{remark}");
+        }
+        return Ok(summary);
     }
 }
 
@@ -208,7 +162,7 @@ impl<'a> Movie<'a> {
         let file = BdvFile::open_within(&options.input, options.reach)?;
         let timepoints = options.timepoints.clone().unwrap_or_else(|| file.shown_timepoints().to_vec());
         if timepoints.len() > MAX_TIMEPOINTS {
-            return refuse(format!("has {} timepoints, more than {MAX_TIMEPOINTS}", timepoints.len()));
+            return refuse(&format!("has {} timepoints, more than {MAX_TIMEPOINTS}", timepoints.len()));
         }
         let setup = options.setup.unwrap_or_else(|| file.first_setup());
         let first = file.first_volume(&timepoints, setup, options.level)?;
@@ -282,7 +236,7 @@ impl<'a> Movie<'a> {
     fn next_pass(&self, pass: &Pass, seen: Seen) -> Result<Option<Pass>, PipelineError> {
         if self.needs_more(pass, seen) {
             if pass.is_uint16 || self.options.is_uint16.is_some() {
-                return Err(too_large(seen.wide, pass));
+                return Err(too_large(seen.wide, pass.is_uint16));
             }
             return Ok(Some(Pass { is_uint16: true, scale: pass.scale.clone() }));
         }
@@ -389,31 +343,7 @@ impl Reader<'_> {
     }
 }
 
-/// The divisor that brings values up to `largest`, which is at most 1, to about half of what the images can hold. It is a
-/// power of two, so that the quotients are exact.
-fn fraction_divisor(largest: f64, is_uint16: bool) -> f64 {
-    let bits = if is_uint16 { 15.0 } else { 7.0 };
-    (largest.log2().ceil() - bits).max(SMALLEST_EXPONENT).exp2()
-}
-
-/// Says how to get values into the images that do not fit.
-fn too_large(largest: f64, pass: &Pass) -> PipelineError {
-    if largest.is_infinite() {
-        let what = "the movie holds infinite values, which cannot be stored; export it again without them";
-        return PipelineError::Invalid(what.to_owned());
-    }
-    let bits = if pass.is_uint16 { 16 } else { 8 };
-    let enough = (largest / (pass.limit() + 1.0)).floor() + 1.0;
-    let number = |value: f64| if value < 1e15 { value.to_string() } else { format!("{value:e}") };
-    let wider = if pass.is_uint16 { "" } else { "store it with 16 bit, or " };
-    PipelineError::Invalid(format!(
-        "the movie has values up to {} and more, which do not fit into {bits} bit; {wider}give a divisor of {} or more",
-        number(largest),
-        number(enough)
-    ))
-}
-
-fn refuse<T>(what: String) -> Result<T, PipelineError> {
+fn refuse<T>(what: &str) -> Result<T, PipelineError> {
     Err(PipelineError::Invalid(format!("the movie {what}; it is damaged or not a movie")))
 }
 
@@ -422,13 +352,13 @@ fn check_extent(first: &Volume, frame: [usize; 3], timepoints: usize) -> Result<
     let product = |sizes: [usize; 3]| sizes.iter().fold(1, |product: usize, &size| product.saturating_mul(size));
     let tiles = [frame[0], frame[1].div_ceil(CHUNK_EDGE), frame[2].div_ceil(CHUNK_EDGE)];
     if product(tiles).saturating_mul(timepoints) > MAX_CHUNK_FILES {
-        return refuse(format!("of {timepoints} x {frame:?} voxels needs more than {MAX_CHUNK_FILES} files"));
+        return refuse(&format!("of {timepoints} x {frame:?} voxels needs more than {MAX_CHUNK_FILES} files"));
     }
     if product(first.block()) > MAX_CHUNK_VOXELS {
-        return refuse(format!("has chunks of {:?} voxels", first.block()));
+        return refuse(&format!("has chunks of {:?} voxels", first.block()));
     }
     if first.stored_bytes() == 0 && product(frame) > MAX_BLANK_VOXELS {
-        return refuse(format!("holds no voxels of its {frame:?}"));
+        return refuse(&format!("holds no voxels of its {frame:?}"));
     }
     Ok(())
 }
@@ -476,21 +406,6 @@ mod tests {
         assert_eq!(block_size([500, 2048, 2048], [500, 2048, 2048]), [16, 2048, 2048]);
         assert_eq!(block_size([1, 7, 9], [16, 16, 16]), [1, 7, 9]);
         assert_eq!(block_size([1 << 20, 1024, 1], [1, 1, 1])[0], 128);
-    }
-
-    #[test]
-    fn fractions_fill_half_of_the_images() {
-        for (largest, is_uint16, expected) in [
-            (1.0, true, 32768.0),
-            (0.75, true, 24576.0),
-            (0.5, true, 32768.0),
-            (1.0, false, 128.0),
-            (1e-9, true, 17592.0),
-        ] {
-            let scale = Scale::new(fraction_divisor(largest, is_uint16));
-            assert_eq!(scale.quotient(largest), expected, "{largest}");
-        }
-        assert!(fraction_divisor(f64::from_bits(1), true) > 0.0);
     }
 
     proptest! {

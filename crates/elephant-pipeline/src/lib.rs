@@ -17,12 +17,13 @@ mod predict;
 mod scalars;
 mod train;
 mod upload;
+mod values;
 mod workspace;
 
 pub use check::{READY, check_dataset};
 pub use elephant_h5::Reach;
 pub use error::PipelineError;
-pub use generate::{GenerateOptions, Summary, generate_dataset};
+pub use generate::{GenerateOptions, generate_dataset};
 pub use labels::{Labels, UpdateLabels, label_centroids};
 pub use models::{ModelSource, Models, VersatileLocations};
 pub use ports::{ModelDownload, ModelInTraining, PortError, SegmentationModel, TrainableModel};
@@ -32,4 +33,5 @@ pub use train::{
     TrainingControl,
 };
 pub use upload::Uploads;
+pub use values::Summary;
 pub use workspace::Workspace;

@@ -15,7 +15,7 @@ pub(super) struct Loader {
     pieces: Vec<Piece>,
 }
 
-/// A setup that is a piece of a setup of the file: BigStitcher splits large images in this way.
+/// A setup that is a piece of a setup of the file: `BigStitcher` splits large images in this way.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Piece {
     id: u32,
