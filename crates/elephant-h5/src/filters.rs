@@ -1,9 +1,12 @@
 //! Undoing the filters of a chunk, without the HDF5 library: its own filters trust the sizes in the file.
 
-use hdf5_metno::filters::{Filter, ScaleOffset as Scaling};
+use hdf5_metno::filters::{Filter, SZip, ScaleOffset as Scaling};
 use libdeflater::Decompressor;
 
-use crate::scale_offset::{self, ScaleOffset};
+use crate::{
+    scale_offset::{self, ScaleOffset},
+    szip::Szip,
+};
 
 /// h5py's fast compression, registered with The HDF Group under this number.
 const LZF: i32 = 32000;
@@ -13,6 +16,18 @@ const CHECKSUM_BYTES: usize = 4;
 enum Compression {
     Deflate,
     Lzf,
+    Szip(Szip),
+}
+
+/// What filters know of the values of a dataset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Values {
+    /// How they would be packed.
+    pub scale: ScaleOffset,
+    /// Whether they are floating-point numbers.
+    pub is_float: bool,
+    /// Values of a chunk (z, y, x).
+    pub chunk: [usize; 3],
 }
 
 /// The filters of a dataset, each with its position in the order of writing: scale-offset or byte shuffle, then
@@ -26,9 +41,9 @@ pub(crate) struct Pipeline {
 }
 
 impl Pipeline {
-    /// The pipeline of `filters`, in the order of writing, or the name of the one that cannot be undone. `scale` says how
-    /// the dataset's values would be packed, `is_float` whether they are floating-point numbers.
-    pub fn of(filters: &[Filter], scale: ScaleOffset, is_float: bool) -> Result<Self, String> {
+    /// The pipeline of `filters`, in the order of writing, or the name of the one that cannot be undone.
+    pub fn of(filters: &[Filter], values: Values) -> Result<Self, String> {
+        let Values { scale, is_float, chunk } = values;
         let mut pipeline = Self::default();
         for (position, filter) in (0..).zip(filters) {
             let unchecked = pipeline.checksum.is_none();
@@ -48,6 +63,11 @@ impl Pipeline {
                 Filter::Deflate(_) if uncompressed => pipeline.compression = Some((position, Compression::Deflate)),
                 other if other.id() == LZF && uncompressed => {
                     pipeline.compression = Some((position, Compression::Lzf));
+                }
+                Filter::SZip(coding, block) if uncompressed && pipeline.scale.is_none() => {
+                    let has_differences = *coding == SZip::NearestNeighbor;
+                    let szip = Szip::new(scale.size, scale.big_endian, has_differences, (*block).into(), chunk);
+                    pipeline.compression = Some((position, Compression::Szip(szip.ok_or_else(|| name(filter.id()))?)));
                 }
                 Filter::Fletcher32 if unchecked => pipeline.checksum = Some(position),
                 other => return Err(name(other.id())),
@@ -80,6 +100,10 @@ impl Pipeline {
                     )?,
                     Compression::Lzf => unpack_lzf(stored, &mut scratch.plain)
                         .ok_or("a chunk is not valid LZF data of its size; the file is damaged, copy it again")?,
+                    Compression::Szip(szip) => szip
+                        .decode(stored, &mut scratch.plain)
+                        .map(|()| expected)
+                        .ok_or("a chunk is not valid szip data of its size; the file is damaged, copy it again")?,
                 };
                 &scratch.plain[..length]
             }
@@ -153,7 +177,7 @@ fn fletcher32(bytes: &[u8]) -> u32 {
 fn name(id: i32) -> String {
     let name = match id {
         1 | 2 | 3 | 6 | LZF => return "filters in an unusual order".to_owned(),
-        4 => "SZIP",
+        4 => "an unknown kind of SZIP",
         5 => "N-bit",
         32001 => "Blosc",
         32004 => "LZ4",
@@ -172,7 +196,11 @@ mod tests {
 
     use super::*;
 
-    const SCALE: ScaleOffset = ScaleOffset { size: 2, big_endian: false, fill: None, decimals: None };
+    const VALUES: Values = Values {
+        scale: ScaleOffset { size: 2, big_endian: false, fill: None, decimals: None },
+        is_float: false,
+        chunk: [2, 3, 4],
+    };
 
     #[test]
     fn filters_are_known_in_their_usual_order_only() {
@@ -186,7 +214,7 @@ mod tests {
             vec![scale.clone(), gzip.clone()],
             vec![Filter::Shuffle, Filter::Fletcher32],
         ] {
-            assert!(Pipeline::of(&good, SCALE, false).is_ok(), "{good:?}");
+            assert!(Pipeline::of(&good, VALUES).is_ok(), "{good:?}");
         }
         for bad in [
             vec![gzip.clone(), gzip.clone()],
@@ -196,7 +224,7 @@ mod tests {
             vec![lzf, Filter::NBit],
             vec![Filter::Fletcher32, Filter::Fletcher32],
         ] {
-            assert!(Pipeline::of(&bad, SCALE, false).is_err(), "{bad:?}");
+            assert!(Pipeline::of(&bad, VALUES).is_err(), "{bad:?}");
         }
     }
 
@@ -218,10 +246,11 @@ mod tests {
                 vec![Filter::Shuffle, Filter::User(LZF, vec![])],
                 vec![Filter::Deflate(1), Filter::Fletcher32],
                 vec![Filter::Fletcher32],
+                vec![Filter::SZip(SZip::NearestNeighbor, 8)],
                 vec![Filter::ScaleOffset(Scaling::Integer(0)), Filter::Deflate(1)],
                 vec![Filter::ScaleOffset(Scaling::Integer(0))],
             ] {
-                let pipeline = Pipeline::of(&filters, SCALE, false).unwrap();
+                let pipeline = Pipeline::of(&filters, VALUES).unwrap();
                 let mut scratch = Scratch { stored: stored.clone(), ..Scratch::default() };
                 if let Ok((bytes, _)) = pipeline.undo(skipped, expected, &mut scratch) {
                     prop_assert_eq!(bytes.len(), expected);

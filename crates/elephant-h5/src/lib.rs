@@ -19,6 +19,7 @@ mod links;
 mod paths;
 mod scale;
 mod scale_offset;
+mod szip;
 mod typed;
 mod virtual_dataset;
 mod virtual_map;

@@ -14,7 +14,7 @@ use crate::{
     element::{Element, Stored},
     error::Unreadable,
     file::{Files, Located, OpenFile, brief},
-    filters::Pipeline,
+    filters::{Pipeline, Values},
     scale_offset::ScaleOffset,
     typed,
     virtual_dataset::{self, Part},
@@ -93,12 +93,12 @@ impl Volume {
             Layout::Chunked => {
                 let unsupported =
                     |filter| H5Error::UnsupportedFilter { file: file.name.clone(), object: object.clone(), filter };
-                let pipeline = pipeline(&properties, element, &fill).map_err(library)?.map_err(unsupported)?;
+                let chunk = properties.get_chunk().map_err(library)?.unwrap_or_default();
+                let chunk = checked_chunk(&chunk, element).map_err(fail)?;
+                let pipeline = pipeline(&properties, element, &fill, chunk).map_err(library)?.map_err(unsupported)?;
                 if element.is_big_endian() {
                     fill.reverse();
                 }
-                let chunk = properties.get_chunk().map_err(library)?.unwrap_or_default();
-                let chunk = checked_chunk(&chunk, element).map_err(fail)?;
                 Storage::Chunks(ChunkIndex::list(
                     &file,
                     &object,
@@ -263,6 +263,7 @@ fn pipeline(
     properties: &DatasetCreate,
     element: Element,
     fill: &[u8],
+    chunk: [usize; 3],
 ) -> Result<Result<Pipeline, String>, hdf5_metno::Error> {
     let filters = properties.get_filters()?;
     if properties.chunk_opts().is_some_and(|options| !options.is_empty()) {
@@ -275,7 +276,7 @@ fn pipeline(
         fill: (properties.get_fill_value_defined()? != FillValue::Undefined).then_some(bits),
         decimals: None,
     };
-    Ok(Pipeline::of(&filters, scale, element.is_float()))
+    Ok(Pipeline::of(&filters, Values { scale, is_float: element.is_float(), chunk }))
 }
 
 /// Where contiguous voxels begin, all of which must be in the file.

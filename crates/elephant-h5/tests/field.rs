@@ -65,6 +65,18 @@ fn every_type_is_read_in_every_storage() {
 }
 
 #[test]
+fn szip_gives_the_voxels_of_gzip() {
+    let movie = open("szip.h5");
+    assert_eq!(movie.setups().len(), 30);
+    for &setup in movie.setups() {
+        let volumes = [0, 1].map(|t| movie.volume(t, setup, 0).unwrap().unwrap());
+        assert!(volumes[0].stored_bytes() > 0 && volumes[0].shape() == [6, 24, 12]);
+        let [szip, gzip] = volumes.map(|volume| voxels(&volume));
+        assert!(szip == gzip, "setup {setup}");
+    }
+}
+
+#[test]
 fn sixteen_bit_are_signed_where_the_setup_says_so() {
     for (name, negative) in
         [("fixed", 0), ("variable", 0), ("padded", 0), ("legacy", 65_516), ("unsigned", 65_516), ("number", 65_516)]

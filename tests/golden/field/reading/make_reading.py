@@ -73,6 +73,31 @@ def types():
                 file.create_dataset(path(0, 6), SHAPE, dtype, fillvalue=9)
 
 
+def szip():
+    """Setups by kind of coding: every type and order of bytes, blocks of 4 to 32, values that are few, many, noise or zero."""
+    random = numpy.random.default_rng(7)
+    shape = (6, 24, 12)
+    kinds = (
+        lambda: numpy.zeros(shape, int),
+        lambda: random.integers(0, 3, shape),
+        lambda: numpy.where(random.random(shape) < 0.01, 200, 0),
+        lambda: random.integers(0, 256, shape),
+        lambda: numpy.add.outer(numpy.arange(6) * 5, numpy.add.outer(numpy.arange(24), numpy.arange(12))) + random.integers(0, 4, shape),
+    )
+    with create("szip.h5") as file:
+        s = 0
+        for dtype in ("<u2", ">u2", "u1", "<f4", ">u4", "<f8"):
+            for kind in kinds:
+                block = (4, 8, 16, 32)[s % 4]
+                chunks = ((2, 8, 12), (3, 24, 7), (1, 8, 10), (6, 24, 3))[(s + s // 4) % 4]
+                options = ("nn", block) if s % 3 else ("ec", block)
+                data = kind().astype(dtype)
+                for name, how in ((path(0, s), {"compression": "szip", "compression_opts": options}), (path(1, s), {"compression": "gzip"})):
+                    file.create_dataset(name, data=data, chunks=chunks, shuffle=s % 5 == 4, **how)
+                s += 1
+        declare(file, range(s), "uint16")
+
+
 def compact(file, name, data):
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     properties.set_layout(h5py.h5d.COMPACT)
@@ -234,6 +259,7 @@ def levels():
 
 if __name__ == "__main__":
     types()
+    szip()
     values()
     links()
     virtual()
