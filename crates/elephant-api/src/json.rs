@@ -126,13 +126,56 @@ pub(crate) fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, Problem> {
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();
         let inner = error.into_inner();
+        let reason = without_position(&inner);
         // Syntax errors have no field.
         if path == "." || inner.is_syntax() || inner.is_eof() {
-            Problem::bad_request(format!("the body is not valid: {inner}"))
+            Problem::bad_request(format!("the body is not valid: {reason}"))
         } else {
-            Problem::bad_request(format!("{path}: {inner}"))
+            Problem::bad_request(format!("{path}: {reason}"))
         }
     })?;
-    deserializer.end().map_err(|error| Problem::bad_request(format!("the body is not valid JSON: {error}")))?;
+    deserializer
+        .end()
+        .map_err(|error| Problem::bad_request(format!("the body is not valid JSON: {}", without_position(&error))))?;
     Ok(value)
+}
+
+/// What is wrong, without "at line 1 column 27": whoever reads it in the client has not written the JSON.
+fn without_position(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let position = format!(" at line {} column {}", error.line(), error.column());
+    text.strip_suffix(&position).unwrap_or(&text).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use elephant_types::DatasetName;
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    struct Request {
+        #[expect(dead_code, reason = "only parsed")]
+        dataset_name: DatasetName,
+        #[expect(dead_code, reason = "only parsed")]
+        timepoint: u32,
+    }
+
+    #[test]
+    fn errors_name_the_field_and_no_position() {
+        for (text, expected) in [
+            (
+                r#"{"dataset_name": "/fly"}"#,
+                "dataset_name: the dataset name \"/fly\" is absolute; give it relative to the workspace",
+            ),
+            (r#"{"dataset_name": "fly", "timepoint": "x"}"#, "timepoint: invalid type: string \"x\", expected u32"),
+            (r#"{"dataset_name": "fly"}"#, "the body is not valid: missing field `timepoint`"),
+            (r#"{"dataset_name": "fly" "#, "the body is not valid: EOF while parsing an object"),
+            (r#"{"dataset_name": fly}"#, "the body is not valid: expected ident"),
+            (r#"{"dataset_name": "fly", "timepoint": 0} x"#, "the body is not valid JSON: trailing characters"),
+        ] {
+            assert_eq!(parse::<Request>(text.as_bytes()).unwrap_err().message(), expected, "{text}");
+        }
+    }
 }

@@ -15,6 +15,7 @@ mod number;
 mod ops;
 mod problem;
 mod services;
+mod status_line;
 
 use axum::{Router, extract::DefaultBodyLimit, http::header, middleware};
 use tower_http::{

@@ -10,8 +10,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use elephant_types::{Coded, ErrorCode};
-use hyper::ext::ReasonPhrase;
 use serde_json::{Map, Value};
+
+use crate::status_line::reason_phrase;
 
 /// An error as it is told to the caller.
 #[derive(Debug)]
@@ -97,22 +98,6 @@ impl IntoResponse for Problem {
         );
         response
     }
-}
-
-/// The message as a status line can carry it: printable ASCII in one line.
-fn reason_phrase(message: &str) -> Option<ReasonPhrase> {
-    const MAX_BYTES: usize = 400;
-    let printable = |c: char| {
-        if c.is_ascii_graphic() {
-            c as u8
-        } else if c.is_whitespace() {
-            b' '
-        } else {
-            b'?'
-        }
-    };
-    let bytes: Vec<u8> = message.chars().map(printable).take(MAX_BYTES).collect();
-    ReasonPhrase::try_from(bytes).ok()
 }
 
 pub(crate) async fn no_such_route(method: Method, uri: Uri) -> Problem {

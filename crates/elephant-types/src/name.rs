@@ -45,8 +45,17 @@ fn check(kind: &'static str, name: &str) -> Result<(), InvalidName> {
     Err(InvalidName { kind, name: shown, reason })
 }
 
+/// A dataset is a folder, so its name may end in `/`, as a shell completes it.
+fn without_final_slash(mut name: String) -> String {
+    let length = name.trim_end_matches('/').len();
+    if length > 0 {
+        name.truncate(length);
+    }
+    name
+}
+
 macro_rules! name_type {
-    ($(#[$doc:meta])* $type:ident, $kind:literal) => {
+    ($(#[$doc:meta])* $type:ident, $kind:literal, $simplify:expr) => {
         $(#[$doc])*
         ///
         /// At most 255 bytes of UTF-8, parts separated by `/`, no part empty or starting with a dot.
@@ -64,6 +73,7 @@ macro_rules! name_type {
         impl TryFrom<String> for $type {
             type Error = InvalidName;
             fn try_from(name: String) -> Result<Self, InvalidName> {
+                let name: String = $simplify(name);
                 check($kind, &name)?;
                 Ok(Self(name))
             }
@@ -97,19 +107,22 @@ macro_rules! name_type {
 }
 
 name_type!(
-    /// The name of a dataset: its folder below `workspace/datasets`.
+    /// The name of a dataset: its folder below `workspace/datasets`. Read from text, it may end in `/`.
     DatasetName,
-    "dataset"
+    "dataset",
+    without_final_slash
 );
 name_type!(
     /// The name of a model: its file below `workspace/models`.
     ModelName,
-    "model"
+    "model",
+    std::convert::identity
 );
 name_type!(
     /// The name of a file inside a dataset's folder.
     FileName,
-    "file"
+    "file",
+    std::convert::identity
 );
 
 #[cfg(test)]
@@ -150,6 +163,18 @@ mod tests {
         ] {
             assert!(name.parse::<ModelName>().is_err(), "{name:?}");
         }
+    }
+
+    #[test]
+    fn a_dataset_is_a_folder_and_may_end_in_a_slash() {
+        for name in ["lab/fly", "lab/fly/", "lab/fly//"] {
+            assert_eq!(name.parse::<DatasetName>().unwrap().as_str(), "lab/fly");
+            assert_eq!(serde_json::from_str::<DatasetName>(&format!("{name:?}")).unwrap().as_str(), "lab/fly");
+        }
+        for name in ["/", "//", "/fly/", "lab//fly/"] {
+            assert!(name.parse::<DatasetName>().is_err(), "{name}");
+        }
+        assert!("fly.h5/".parse::<FileName>().is_err());
     }
 
     proptest! {
