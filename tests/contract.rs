@@ -7,7 +7,7 @@ use std::{
     net::TcpStream,
 };
 
-use common::{BINARY, demo_dataset};
+use common::{BINARY, demo_dataset, demo_movie};
 use elephant_testkit::TestServer;
 use serde_json::json;
 
@@ -104,20 +104,54 @@ fn models_are_downloaded_whole_or_not_at_all() {
     assert_eq!(server.post_json("/download/model", &json!({"model_name": "c.pth"})).body, model.body);
 }
 
+/// The status line of the answer to a JSON body.
+fn status_line(server: &TestServer, path: &str, body: &serde_json::Value) -> String {
+    let mut stream = TcpStream::connect(server.address()).unwrap();
+    let body = body.to_string();
+    let length = body.len();
+    let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {length}");
+    write!(stream, "{head}\r\n\r\n{body}").unwrap();
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).unwrap();
+    line
+}
+
 #[test]
 fn reasons_reach_the_java_client_in_the_status_line() {
     let (server, _folder) = server(&[]);
-    let body = r#"{"dataset_name": "fly", "timepoint": 0}"#;
-    let mut stream = TcpStream::connect(server.address()).unwrap();
-    write!(
-        stream,
-        "POST /seg/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .unwrap();
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line).unwrap();
+    let line = status_line(&server, "/seg/predict", &json!({"dataset_name": "fly", "timepoint": 0}));
     assert!(line.starts_with("HTTP/1.1 404 the dataset fly does not exist"), "{line}");
+    // In ASCII, with nothing lost.
+    let line = status_line(&server, "/seg/predict", &json!({"dataset_name": "Größe … µ 日", "timepoint": 0}));
+    assert!(line.starts_with("HTTP/1.1 404 the dataset Grosse ... u \\u{65e5} does not exist"), "{line}");
+    let long = "ä".repeat(500);
+    let line = status_line(&server, "/params", &json!({"lr": long}));
+    assert!(line.starts_with("HTTP/1.1 400 Invalid learning rate: \"aaaa") && line.is_ascii(), "{line}");
+    assert!(!line.contains('?'), "{line}");
+}
+
+#[test]
+fn names_are_refused_in_plain_words() {
+    let (server, _folder) = server(&[]);
+    let check = |name: &str| server.post_json("/dataset/check", &json!({"dataset_name": name, "shape": [1, 1, 1, 1]}));
+    for (name, expected) in [
+        ("/fly", "dataset_name: the dataset name \"/fly\" is absolute; give it relative to the workspace"),
+        ("a/../b", "dataset_name: the dataset name \"a/../b\" would leave its folder; write it without . and .. parts"),
+    ] {
+        let reply = check(name);
+        assert_eq!((reply.status, reply.error().as_str()), (400, expected));
+    }
+    let broken = server.post("/dataset/check", "application/json", br#"{"dataset_name": "fly", "shape": [1, }"#);
+    assert_eq!(broken.status, 400);
+    assert!(!broken.error().contains("line"), "{}", broken.error());
+    // A folder's name may end in a slash, everywhere.
+    let movie = demo_movie();
+    server.upload("lab/fly/", "fly.h5", &movie.content, 1 << 20);
+    assert_eq!(server.post_json("/dataset/generate", &json!({"dataset_name": "lab/fly/"})).status, 200);
+    for name in ["lab/fly", "lab/fly/"] {
+        let reply = server.post_json("/dataset/check", &json!({"dataset_name": name, "shape": movie.shape}));
+        assert_eq!(reply.json()["message"], "ready");
+    }
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn check_shape(array: &ArrayStore, expected: &[usize]) -> Result<(), String> {
 }
 
 /// Numbers as Python prints a tuple.
-fn tuple(numbers: &[usize]) -> String {
+pub(crate) fn tuple(numbers: &[usize]) -> String {
     match numbers {
         [one] => format!("({one},)"),
         _ => format!("({})", numbers.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")),

@@ -27,7 +27,7 @@ const BLOCK_BYTES: usize = 128 << 20;
 const SHORTEST_ROW: usize = 256;
 
 /// A year at five minutes a timepoint.
-const MAX_TIMEPOINTS: usize = 105_120;
+pub(crate) const MAX_TIMEPOINTS: usize = 105_120;
 /// Chunk files of the images.
 const MAX_CHUNK_FILES: usize = 50_000_000;
 /// Largest chunk of a movie that is decoded in one piece.
@@ -92,9 +92,7 @@ impl GenerateOptions {
 /// When the movie cannot be read, its values do not fit, the disk is too small, another generation into the folder is
 /// running, or the task is cancelled. The old dataset is untouched then.
 pub fn generate_dataset(options: &GenerateOptions, context: &TaskContext) -> Result<Summary, PipelineError> {
-    if !(options.divisor.is_finite() && options.divisor > 0.0) {
-        return Err(PipelineError::Invalid(format!("the divisor {} is not a positive number", options.divisor)));
-    }
+    check_divisor(options.divisor)?;
     context.check()?;
     let movie = Movie::open(options)?;
     let staging = StagingDir::begin(&options.output, "a dataset generation")?;
@@ -139,6 +137,14 @@ struct Seen {
     wide: f64,
     /// Whether all volumes were floating-point numbers.
     is_float: bool,
+}
+
+/// Refuses a divisor that is no positive number.
+pub(crate) fn check_divisor(divisor: f64) -> Result<(), PipelineError> {
+    if divisor.is_finite() && divisor > 0.0 {
+        return Ok(());
+    }
+    Err(PipelineError::Invalid(format!("the divisor {divisor} is not a positive number")))
 }
 
 /// A movie, and what is asked of it.

@@ -6,14 +6,18 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
 mod check;
+mod datasets;
 mod error;
 mod frames;
 mod generate;
 mod labels;
 mod memory;
 mod models;
+mod movies;
+mod plan;
 mod ports;
 mod predict;
+mod record;
 mod scalars;
 mod train;
 mod upload;
@@ -21,6 +25,7 @@ mod values;
 mod workspace;
 
 pub use check::{READY, check_dataset};
+pub use datasets::{GenerateRequest, Generated, check, generate};
 pub use elephant_h5::Reach;
 pub use error::PipelineError;
 pub use generate::{GenerateOptions, generate_dataset};

@@ -86,7 +86,7 @@ impl Uploads {
         Ok(append(&partial, collected, piece)?)
     }
 
-    /// Puts the collected file in its place.
+    /// Puts the collected file in its place. If it is a movie, it is the dataset's from now on.
     ///
     /// # Errors
     /// When no upload of this file was begun, or the file cannot be put in its place.
@@ -96,7 +96,10 @@ impl Uploads {
         let partial = partial_path(&target);
         let collected = File::open(&partial).map_err(|error| not_begun(error, &partial, dataset, file))?;
         collected.sync_all().map_err(FsError::io("flush", &partial))?;
-        Ok(fs::rename(&partial, &target).map_err(FsError::io("replace", &target))?)
+        fs::rename(&partial, &target).map_err(FsError::io("replace", &target))?;
+        let folder = self.workspace.dataset(dataset)?;
+        self.workspace.records().update(dataset, &folder, |record| record.add_upload(file));
+        Ok(())
     }
 
     /// Drops an unfinished upload, if there is one.

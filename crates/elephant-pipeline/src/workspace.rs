@@ -7,12 +7,15 @@ use std::path::{Path, PathBuf};
 use elephant_fs::{FsError, Root, StagingDir, remove_temporary};
 use elephant_types::{DatasetName, FileName, ModelName};
 
+use crate::record::Records;
+
 /// An opened workspace.
 #[derive(Clone, Debug)]
 pub struct Workspace {
     root: Root,
     datasets: Root,
     models: Root,
+    records: Records,
 }
 
 impl Workspace {
@@ -29,7 +32,7 @@ impl Workspace {
         let models = Root::open(&root.path().join("models"))?;
         remove_abandoned(datasets.path())?;
         remove_temporary(models.path())?;
-        Ok(Self { root, datasets, models })
+        Ok(Self { root, datasets, models, records: Records::default() })
     }
 
     /// The workspace's own path.
@@ -63,26 +66,9 @@ impl Workspace {
         self.datasets.resolve(AsRef::<Path>::as_ref(dataset).join(file))
     }
 
-    /// The movie in a dataset's folder: `NAME.h5` for a dataset `lab/NAME`, or else the first `.h5` by name. Partitions
-    /// (`NAME-00-00.h5`), to which a movie's main file refers, come last.
-    ///
-    /// # Errors
-    /// When the folder cannot be listed, or it or the movie is a link that leads out of the datasets.
-    pub fn movie(&self, dataset: &DatasetName) -> Result<Option<PathBuf>, FsError> {
-        let folder = self.dataset(dataset)?;
-        if !folder.is_dir() {
-            return Ok(None);
-        }
-        let leaf = dataset.as_str().rsplit('/').next().unwrap_or_default();
-        let main = format!("{leaf}.h5");
-        let names = folder.read_dir().and_then(|entries| {
-            entries.map(|entry| Ok(entry?.file_name().into_string().unwrap_or_default())).collect::<Result<Vec<_>, _>>()
-        });
-        let names = names.map_err(FsError::io("list", &folder))?;
-        let is_h5 = |name: &str| Path::new(name).extension().is_some_and(|extension| extension == "h5");
-        let movies = names.into_iter().filter(|name| is_h5(name) && !name.starts_with('.'));
-        let first = movies.min_by_key(|name| (*name != main, is_partition(name), name.clone()));
-        first.map(|name| self.datasets.resolve(AsRef::<Path>::as_ref(dataset).join(name))).transpose()
+    /// What is remembered of the datasets.
+    pub(crate) fn records(&self) -> &Records {
+        &self.records
     }
 
     /// A folder of logs, which need not exist.
@@ -122,38 +108,4 @@ fn remove_abandoned(folder: &Path) -> Result<(), FsError> {
         }
     }
     Ok(())
-}
-
-/// Whether BigDataViewer names its partition files so: `-SETUP-TIME.h5` with at least two digits each.
-fn is_partition(name: &str) -> bool {
-    let stem = name.strip_suffix(".h5").unwrap_or(name);
-    let mut parts = stem.rsplit('-');
-    let mut is_number =
-        || parts.next().is_some_and(|part| part.len() >= 2 && part.bytes().all(|byte| byte.is_ascii_digit()));
-    is_number() && is_number() && parts.next().is_some()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_movie_is_the_main_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let workspace = Workspace::open(folder.path()).unwrap();
-        let dataset: DatasetName = "lab/fly".parse().unwrap();
-        let movie = || workspace.movie(&dataset).unwrap().map(|path| path.file_name().unwrap().to_owned());
-        assert_eq!(movie(), None);
-        let put = |name: &str| std::fs::write(workspace.dataset(&dataset).unwrap().join(name), "").unwrap();
-        std::fs::create_dir_all(workspace.dataset(&dataset).unwrap()).unwrap();
-        put(".upload-a.h5");
-        put("a.xml");
-        assert_eq!(movie(), None);
-        put("b-00-00.h5");
-        assert_eq!(movie().unwrap(), "b-00-00.h5");
-        put("b.h5");
-        assert_eq!(movie().unwrap(), "b.h5");
-        put("fly.h5");
-        assert_eq!(movie().unwrap(), "fly.h5");
-    }
 }

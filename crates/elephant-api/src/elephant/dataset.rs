@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use elephant_jobs::JobKind;
-use elephant_pipeline::{GenerateOptions, check_dataset, generate_dataset};
+use elephant_pipeline::Generated;
 use elephant_types::DatasetName;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -32,11 +32,13 @@ pub(crate) struct CheckRequest {
 
 #[derive(Serialize, ToSchema)]
 pub(crate) struct CheckReply {
-    /// "ready", or what is wrong with the dataset.
+    /// "ready", or what is wrong with the dataset and, on a line of its own, why making it failed the last time.
     message: String,
 }
 
 /// Whether a dataset is ready
+///
+/// The shape is what the next `/dataset/generate` has to give.
 #[utoipa::path(
     post, path = "/dataset/check", tag = "dataset", request_body = CheckRequest,
     responses((status = 200, body = CheckReply), (status = 400, description = "A field is missing or wrong"))
@@ -49,15 +51,13 @@ pub(crate) async fn check(
     let shape = request.shape.ok_or_else(|| Problem::bad_request("shape key is missing"))?;
     let shape: Option<Vec<usize>> = shape.into_iter().map(Integer::to_usize).collect();
     let shape = shape.ok_or_else(|| Problem::bad_request("shape: every size must be 0 or more"))?;
-    let folder = services.workspace.dataset(&name)?;
-    // Where the original has its datasets; where ours are is nobody's business.
-    let shown_as = format!("/workspace/datasets/{name}");
-    blocking(move || Ok(Reply(CheckReply { message: check_dataset(&folder, &shown_as, &shape) }))).await
+    blocking(move || Ok(Reply(CheckReply { message: elephant_pipeline::check(&services.workspace, &name, &shape)? })))
+        .await
 }
 
 #[derive(Deserialize, ToSchema)]
 pub(crate) struct GenerateRequest {
-    /// Below the workspace's `datasets`; the movie must be there as an `.h5` file.
+    /// Below the workspace's `datasets`, where the movie must be.
     #[schema(value_type = String)]
     dataset_name: DatasetName,
     /// Whether the movie has one plane and the dataset shall be 2-D.
@@ -68,7 +68,7 @@ pub(crate) struct GenerateRequest {
     /// Intensities are divided by this number.
     #[serde(default = "one")]
     divisor: f64,
-    /// View setup (channel, angle) of the movie; the first one when absent.
+    /// View setup (channel, angle) of the movie; when absent, the lowest one of its `.xml`, or else of its file.
     #[schema(value_type = u32)]
     #[serde(default)]
     setup: Option<Integer>,
@@ -85,12 +85,14 @@ fn one() -> f64 {
 /// Make a dataset from its movie
 ///
 /// Replies when the dataset is ready; progress is told on `/events`. An old dataset is replaced, with its labels, when
-/// the new one is complete.
+/// the new one is complete. The movie is the one that was uploaded last, or else one that is in the dataset's folder.
+/// Its timepoints become frames in their order, in the number that the last `/dataset/check` asked for.
 #[utoipa::path(
     post, path = "/dataset/generate", tag = "dataset", request_body = GenerateRequest,
     responses(
         (status = 200, description = "The dataset is ready"),
-        (status = 204, description = "There is no movie: upload one and try again"),
+        (status = 204, description = "There is no movie, or none that gives the shape of the last check: upload one and \
+                                      try again. After an upload, and a second time, the reason is told with 400"),
         (status = 400, description = "The movie or a field is wrong"),
         (status = 409, description = "This dataset is being made already"),
         (status = 507, description = "The disk is full"),
@@ -98,30 +100,26 @@ fn one() -> f64 {
 )]
 pub(crate) async fn generate(
     State(services): State<Services>,
-    Json(request): Json<GenerateRequest>,
+    Json(body): Json<GenerateRequest>,
 ) -> Result<Response, Problem> {
-    let name = request.dataset_name;
-    let folder = services.workspace.dataset(&name)?;
-    let Some(input) = services.workspace.movie(&name)? else {
-        return Ok(StatusCode::NO_CONTENT.into_response());
-    };
     let index = |field: &str, value: Option<Integer>| {
         let index = value.map(|value| u32::try_from(value.0)).transpose();
         index.map_err(|_| Problem::bad_request(format!("{field} must be 0 or more")))
     };
-    let options = GenerateOptions {
-        setup: index("setup", request.setup)?,
-        level: index("level", request.level)?.unwrap_or(0),
-        is_uint16: request.is_uint16,
-        divisor: request.divisor,
-        is_2d: request.is_2d,
-        ..GenerateOptions::new(&input, &folder)
+    let request = elephant_pipeline::GenerateRequest {
+        dataset: body.dataset_name,
+        setup: index("setup", body.setup)?,
+        level: index("level", body.level)?.unwrap_or(0),
+        is_uint16: body.is_uint16,
+        divisor: body.divisor,
+        is_2d: body.is_2d,
     };
-    let work = move |context: &_| generate_dataset(&options, context);
-    let done = run(&services, JobKind::Generate, name.as_str(), None, Caller::MayLeave, work).await?;
-    match done {
+    let (workspace, name) = (services.workspace.clone(), request.dataset.clone());
+    let work = move |context: &_| elephant_pipeline::generate(&workspace, &request, context);
+    match run(&services, JobKind::Generate, name.as_str(), None, Caller::MayLeave, work).await? {
         // The original's reply: an empty JSON string.
-        Some(_) => Ok(Reply("").into_response()),
+        Some(Generated::Ready(_)) => Ok(Reply("").into_response()),
+        Some(Generated::NeedsMovie) => Ok(StatusCode::NO_CONTENT.into_response()),
         None => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down; try again later")),
     }
 }

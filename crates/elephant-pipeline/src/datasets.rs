@@ -1,0 +1,123 @@
+//! Checking and making datasets for a client, which says first what shape it expects.
+//!
+//! A client that is told to upload a movie does so and tries again; it has no other way to replace a movie, and shows no
+//! error of a failed generation. So a movie that does not give the expected shape is asked for once after each check, and
+//! the reason is told by the next check.
+
+use elephant_h5::H5Error;
+use elephant_types::{Coded, DatasetName, ErrorCode, TaskContext};
+use elephant_volume::DatasetShape;
+
+use crate::{
+    GenerateOptions, PipelineError, READY, Summary, Workspace, check_dataset, generate::check_divisor,
+    generate_dataset, movies::candidates, plan::plan,
+};
+
+/// What to make a dataset of: the movie that is in its folder.
+#[derive(Clone, Debug)]
+pub struct GenerateRequest {
+    /// The dataset.
+    pub dataset: DatasetName,
+    /// The view setup; `None` takes the lowest one of the movie's `.xml`, or else of its file.
+    pub setup: Option<u32>,
+    /// The resolution level; 0 is the full one.
+    pub level: u32,
+    /// Whether to store 16 bit; `None` looks for a value above 255.
+    pub is_uint16: Option<bool>,
+    /// Values are divided by this and rounded down.
+    pub divisor: f64,
+    /// Whether to store the first plane only, without a z axis.
+    pub is_2d: bool,
+}
+
+/// What came of a request.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Generated {
+    /// The dataset is ready.
+    Ready(Summary),
+    /// There is no movie that gives the shape asked for; a client can upload one.
+    NeedsMovie,
+}
+
+/// Whether a dataset is there in the shape (t, z, y, x) or (t, y, x): [`READY`], or what is wrong, and on a line of its own
+/// why the last generation failed. The shape is what the next [`generate`] has to give.
+///
+/// # Errors
+/// When a link on the way leads out of the datasets.
+pub fn check(workspace: &Workspace, dataset: &DatasetName, shape: &[usize]) -> Result<String, PipelineError> {
+    let folder = workspace.dataset(dataset)?;
+    // Where the original has its datasets; where ours are is nobody's business.
+    let message = check_dataset(&folder, &format!("/workspace/datasets/{dataset}"), shape);
+    let failure = workspace.records().update(dataset, &folder, |record| {
+        if DatasetShape::from_images(shape).is_some() {
+            record.ask(shape);
+        }
+        record.failure.clone()
+    });
+    Ok(match failure {
+        Some(failure) if message != READY => format!("{message}\nThe last attempt failed: {failure}"),
+        _ => message,
+    })
+}
+
+/// Makes a dataset of the movie in its folder, in the shape that the last [`check`] asked for. The old stores, with their
+/// labels, stay as they are until the new ones are complete.
+///
+/// # Errors
+/// As [`generate_dataset`], and when the movie has another shape although it was just uploaded, or asked for since the
+/// last check.
+pub fn generate(
+    workspace: &Workspace,
+    request: &GenerateRequest,
+    context: &TaskContext,
+) -> Result<Generated, PipelineError> {
+    check_divisor(request.divisor)?;
+    let folder = workspace.dataset(&request.dataset)?;
+    let record = workspace.records().load(&request.dataset, &folder);
+    let made = candidates(workspace, &request.dataset, &record.uploads).and_then(|candidates| {
+        if candidates.is_empty() {
+            return Ok(None);
+        }
+        let plan = plan(&candidates, request, record.asked_shape.as_deref())?;
+        let options = GenerateOptions {
+            timepoints: Some(plan.timepoints),
+            setup: Some(plan.setup),
+            level: request.level,
+            is_uint16: request.is_uint16,
+            divisor: request.divisor,
+            is_2d: request.is_2d,
+            ..GenerateOptions::new(&plan.input, &folder)
+        };
+        generate_dataset(&options, context).map(Some)
+    });
+    let error = match made {
+        Ok(None) => return Ok(Generated::NeedsMovie),
+        Ok(Some(summary)) => {
+            workspace.records().update(&request.dataset, &folder, |record| record.failure = None);
+            return Ok(Generated::Ready(summary));
+        }
+        Err(error) if matches!(error.code(), ErrorCode::Cancelled | ErrorCode::Conflict) => return Err(error),
+        Err(error) => error,
+    };
+    let is_requested = workspace.records().update(&request.dataset, &folder, |record| {
+        record.failure = Some(error.to_string());
+        let is_requested = record.may_request_upload && another_movie_may_help(&error, request);
+        record.may_request_upload &= !is_requested;
+        is_requested
+    });
+    if is_requested {
+        tracing::info!(dataset = %request.dataset, %error, "the movie cannot be used, another one is asked for");
+        return Ok(Generated::NeedsMovie);
+    }
+    Err(error)
+}
+
+/// Whether the movie is to blame, and not the request or this machine.
+fn another_movie_may_help(error: &PipelineError, request: &GenerateRequest) -> bool {
+    use H5Error::{NoImages, NoLevel, NoSetup};
+    let is_asked_for = request.setup.is_some() || request.level != 0;
+    match error {
+        PipelineError::H5(NoImages { .. } | NoLevel { .. } | NoSetup { .. }) if is_asked_for => false,
+        error => matches!(error.code(), ErrorCode::InvalidArgument | ErrorCode::NotFound),
+    }
+}
