@@ -1,14 +1,13 @@
 //! Synthetic data to try the server with: `elephant-server demo`, and `serve --demo`.
 
-use std::{io::IsTerminal, net::SocketAddr, path::Path, time::Duration};
+use std::{net::SocketAddr, path::Path};
 
 use anyhow::{Context, Result};
 use elephant_pipeline::{GenerateOptions, Workspace, generate_dataset};
 use elephant_synth::{EmbryoOptions, Preset, write_movie};
-use elephant_types::{CancelToken, DatasetName, FileName, TaskContext};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use elephant_types::{DatasetName, FileName};
 
-use crate::config::DemoArgs;
+use crate::{config::DemoArgs, terminal::with_bar};
 
 /// The demo's dataset and movie.
 const NAME: &str = "elephant-demo";
@@ -88,23 +87,4 @@ fn has_datasets(workspace: &Workspace) -> Result<bool> {
 fn write_embryo(folder: &Path, name: &FileName, seed: u64) -> Result<()> {
     let options = EmbryoOptions::preset(Preset::Small, seed);
     with_bar("imaging a synthetic embryo", |context| Ok(write_movie(folder, name, &options, context)?))
-}
-
-/// Runs long work with a bar on the terminal, if there is one.
-fn with_bar<T>(what: &'static str, work: impl FnOnce(&TaskContext) -> Result<T>) -> Result<T> {
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_message(what);
-    if !std::io::stderr().is_terminal() {
-        bar.set_draw_target(ProgressDrawTarget::hidden());
-    }
-    let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar.enable_steady_tick(Duration::from_millis(200));
-    let shown = bar.clone();
-    let context = TaskContext::new(CancelToken::default(), move |progress| {
-        shown.set_length(progress.total);
-        shown.set_position(progress.done);
-    });
-    let result = work(&context);
-    bar.finish_and_clear();
-    result
 }

@@ -5,9 +5,11 @@
 mod config;
 mod demo;
 mod download;
+mod pretrain;
 mod serve;
 mod state;
 mod telemetry;
+mod terminal;
 mod wiring;
 
 use std::process::ExitCode;
@@ -20,6 +22,8 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(args) => serve::serve(&args),
         Command::Demo(args) => demo::write(&args),
+        Command::Pretrain(args) => pretrain::pretrain(&args),
+        Command::Score(args) => pretrain::score(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

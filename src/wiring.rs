@@ -23,7 +23,7 @@ use ndarray::Array4;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{DeviceArg, PrecisionArg, ServeArgs},
+    config::{ComputeArgs, DeviceArg, PrecisionArg, ServeArgs},
     download::HttpsDownload,
     state,
 };
@@ -31,7 +31,7 @@ use crate::{
 /// Joins everything that `serve` needs.
 pub fn services(args: &ServeArgs, workspace: &Workspace, closing: CancellationToken) -> Result<(Services, Jobs)> {
     let jobs = state::open(args, workspace)?;
-    let network = Arc::new(Network::start(args)?);
+    let network = Arc::new(Network::start(&args.compute)?);
     let versatile = VersatileLocations { volumetric: args.versatile_3d.clone(), planar: args.versatile_2d.clone() };
     let download = Arc::new(HttpsDownload::new(args.model_hosts.clone()));
     let models = Arc::new(Models::new(workspace, network.clone(), download, versatile));
@@ -43,7 +43,7 @@ pub fn services(args: &ServeArgs, workspace: &Workspace, closing: CancellationTo
 }
 
 /// The U-Net on its device.
-struct Network {
+pub struct Network {
     device: DeviceHandle,
     last_model: Mutex<Option<LoadedModel>>,
 }
@@ -56,7 +56,7 @@ struct LoadedModel {
 }
 
 impl Network {
-    fn start(args: &ServeArgs) -> Result<Self> {
+    pub fn start(args: &ComputeArgs) -> Result<Self> {
         let device = match args.device {
             DeviceArg::Auto => DeviceChoice::Auto,
             DeviceArg::Cpu => DeviceChoice::Cpu,

@@ -75,6 +75,13 @@ impl Checkpoint {
         }
     }
 
+    /// The same parameters in half precision (IEEE 754 binary16), in half the room.
+    #[must_use]
+    pub fn to_half(&self) -> Self {
+        let half = |dict: &StateDict| dict.iter().map(|(name, tensor)| (name.to_owned(), tensor.to_half())).collect();
+        Self { members: self.members.iter().map(half).collect() }
+    }
+
     /// Writes the checkpoint in PyTorch's zip format, replacing `path` whole. One member is written as a state dict,
     /// several as a list. Equal checkpoints give equal bytes.
     ///

@@ -102,6 +102,12 @@ impl Tensor {
             Dtype::U8 | Dtype::Bool => elements(bytes, |[b]: [u8; 1]| b.into()),
         }
     }
+
+    /// The elements as [`F16`](Dtype::F16), rounded to the nearest.
+    pub(crate) fn to_half(&self) -> Self {
+        let bytes = self.to_f32().into_iter().flat_map(|value| f16::from_f32(value).to_le_bytes()).collect();
+        Self { dtype: Dtype::F16, shape: self.shape.clone(), bytes }
+    }
 }
 
 /// The elements of `N` bytes each in `bytes`.

@@ -28,11 +28,10 @@ fn main() -> AnyResult<()> {
     println!("training step: {threads} threads");
     for (name, shape, n_keep_axials, runs) in FIGURES {
         let objective = Objective::Labels { class_weights: [1.0, 10.0, 10.0], false_weight: 10.0 };
-        let options =
-            TrainingOptions { keep_axials: KeepAxials::first(n_keep_axials), objective, numerics: Numerics::Corrected };
+        let options = TrainingOptions { objective, numerics: Numerics::Corrected };
         let training = device.train(model.clone(), options, None, &CancelToken::default())?;
         let mut peer = Peer::start("unet_train.py", &model_path)?;
-        let batch = crops(shape);
+        let batch = crops(shape, n_keep_axials);
         let (mut ours, mut theirs) = (f64::INFINITY, f64::INFINITY);
         for run in 0..runs {
             ours = ours.min(step(&training, &batch, run)?);
@@ -56,7 +55,7 @@ fn main() -> AnyResult<()> {
 }
 
 /// Balls with labels: centre, border, and background around them; the rest is not labelled.
-fn crops(shape: [usize; 3]) -> TrainingBatch {
+fn crops(shape: [usize; 3], n_keep_axials: i64) -> TrainingBatch {
     let images = nuclei(shape).insert_axis(Axis(0));
     let labels = images.mapv(|value| match value {
         value if value > 0.75 => 3,
@@ -64,7 +63,7 @@ fn crops(shape: [usize; 3]) -> TrainingBatch {
         value if value < 0.15 => 1,
         _ => 0,
     });
-    TrainingBatch { images, labels }
+    TrainingBatch { images, labels, keep_axials: KeepAxials::first(n_keep_axials) }
 }
 
 fn step(training: &Training, batch: &TrainingBatch, run: usize) -> AnyResult<f64> {

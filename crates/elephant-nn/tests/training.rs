@@ -15,7 +15,7 @@ static DEVICE: LazyLock<DeviceHandle> = LazyLock::new(|| {
 });
 
 fn options(objective: Objective) -> TrainingOptions {
-    TrainingOptions { keep_axials: KeepAxials::first(2), objective, numerics: Numerics::Corrected }
+    TrainingOptions { objective, numerics: Numerics::Corrected }
 }
 
 fn from_labels() -> TrainingOptions {
@@ -42,6 +42,7 @@ fn batch(count: usize, [depth, height, width]: [usize; 3], number: usize) -> Tra
             d if d < 9.0 => 1,
             _ => 0,
         }),
+        keep_axials: KeepAxials::first(2),
     }
 }
 
@@ -93,7 +94,7 @@ fn a_failed_or_cancelled_step_changes_nothing() {
     let before = fingerprint(&training);
     let unlabelled = TrainingBatch { labels: Array4::zeros((1, 4, 16, 16)), ..batch(1, shape, 1) };
     let other_size = TrainingBatch { labels: Array4::zeros((1, 4, 16, 17)), ..batch(1, shape, 1) };
-    let empty = TrainingBatch { images: Array4::zeros((0, 4, 16, 16)), labels: Array4::zeros((0, 4, 16, 16)) };
+    let empty = batch(0, shape, 1);
     for (wrong, word) in [(unlabelled, "labelled"), (other_size, "size"), (empty, "empty")] {
         let error = training.step(wrong, 1e-3, &cancel).unwrap_err();
         assert!(matches!(&error, NnError::InvalidTraining { reason } if reason.contains(word)), "{error}");

@@ -19,6 +19,8 @@ mod ports;
 mod predict;
 mod record;
 mod scalars;
+mod scenes;
+mod score;
 mod train;
 mod upload;
 mod values;
@@ -33,9 +35,10 @@ pub use labels::{Labels, UpdateLabels, label_centroids};
 pub use models::{ModelSource, Models, VersatileLocations};
 pub use ports::{ModelDownload, ModelInTraining, PortError, SegmentationModel, TrainableModel};
 pub use predict::{CropBox, PredictRequest, Predictor};
+pub use score::{SceneScore, score_empty_frames, score_scene};
 pub use train::{
-    CropOptions, Lessons, LiveTrainings, MAX_CROPS, MAX_LEARNING_RATE, PriorTraining, TrainRequest, Trainer,
-    TrainingControl,
+    CropOptions, Lessons, LiveTrainings, MAX_CROPS, MAX_LEARNING_RATE, Pretraining, PriorTraining, TrainRequest,
+    Trainer, TrainingControl, pretrain,
 };
 pub use upload::Uploads;
 pub use values::Summary;

@@ -2,7 +2,7 @@
 
 use crate::{
     EmbryoOptions, Nucleus, SynthError,
-    nucleus::{Chromatin, Grain},
+    nucleus::{Chromatin, Grain, Surface},
     rng::Rng,
     vector::{Rotation, Vector, add, axis, norm, rotation_from, scale, sub, turned, unit},
 };
@@ -280,6 +280,7 @@ impl<'a> Growth<'a> {
             brightness: cell.brightness * (1.0 + 0.6 * condensed),
             contrast: 1.0 - 0.7 * condensed,
             chromatin: cell.chromatin.clone(),
+            surface: Surface::default(),
         }
     }
 }
@@ -295,7 +296,7 @@ fn cycle(rng: &mut Rng, mean: f64) -> usize {
 }
 
 /// Bright grains of heterochromatin, and one or two nucleoli without DNA.
-fn chromatin(rng: &mut Rng) -> Chromatin {
+pub(crate) fn chromatin(rng: &mut Rng) -> Chromatin {
     let mut grains = Vec::new();
     for _ in 0..7 {
         let (place, width, amount) = (scale(rng.in_ball(), 0.8), rng.uniform(0.16, 0.34), rng.uniform(0.8, 2.0));

@@ -17,6 +17,7 @@ mod nucleus;
 mod options;
 mod render;
 mod rng;
+mod scene;
 mod vector;
 
 pub use embryo::{Embryo, Track};
@@ -25,3 +26,4 @@ pub use movie::write_movie;
 pub use nucleus::Nucleus;
 pub use options::{EmbryoOptions, Preset};
 pub use render::Frame;
+pub use scene::{Scene, SceneOptions, SceneSet};

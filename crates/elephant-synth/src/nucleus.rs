@@ -1,6 +1,6 @@
 //! One nucleus at one timepoint.
 
-use crate::vector::{Rotation, Vector, into_body, sub};
+use crate::vector::{Rotation, Vector, dot, into_body, norm, scale, sub};
 
 /// A nucleus at one timepoint: an ellipsoid with a place in the lineage.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +22,52 @@ pub struct Nucleus {
     /// How strongly the chromatin shows.
     pub(crate) contrast: f64,
     pub(crate) chromatin: Chromatin,
+    pub(crate) surface: Surface,
+}
+
+/// How a nucleus differs from a smooth, filled ellipsoid.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Surface {
+    /// Bulges and dents.
+    pub(crate) bumps: Vec<Bump>,
+    /// How much of the fluorescence is missing inside, 0 to 1: 1 leaves a shell.
+    pub(crate) hollowness: f64,
+}
+
+/// A bulge or, where `height` is negative, a dent.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Bump {
+    /// From the centre, of length 1, in coordinates relative to the semi-axes.
+    pub(crate) direction: Vector,
+    /// Relative to the distance of the ellipsoid's surface.
+    pub(crate) height: f64,
+}
+
+impl Surface {
+    /// The distance of the surface from the centre along `place`, relative to the ellipsoid's.
+    fn distance(&self, place: Vector) -> f64 {
+        let length = norm(place);
+        if self.bumps.is_empty() || length < 1e-9 {
+            return 1.0;
+        }
+        let along = scale(place, 1.0 / length);
+        let bumps = self.bumps.iter().map(|bump| {
+            let nearness = 0.5 + 0.5 * dot(bump.direction, along);
+            bump.height * nearness.powi(4)
+        });
+        (1.0 + bumps.sum::<f64>()).max(0.4)
+    }
+
+    /// A bound on [`distance`](Self::distance).
+    fn reach(&self) -> f64 {
+        1.0 + self.bumps.iter().map(|bump| bump.height.max(0.0)).sum::<f64>()
+    }
+
+    /// Fluorescence relative to that of a filled nucleus, at a distance from the centre relative to the surface's.
+    fn filling(&self, distance: f64) -> f64 {
+        let inside = ((0.85 - distance) / 0.4).clamp(0.0, 1.0);
+        1.0 - self.hollowness * inside
+    }
 }
 
 /// Where DNA is dense or absent inside a nucleus. Coordinates and widths are relative to the semi-axes.
@@ -75,14 +121,22 @@ impl Nucleus {
         std::array::from_fn(|k| body[k] / self.semi_axes_um[k])
     }
 
+    /// Half the size in µm of the box (z, y, x) outside which nothing of the nucleus shines.
+    pub(crate) fn half_reach_um(&self) -> Vector {
+        scale(self.half_box_um(), 1.1 * self.surface.reach())
+    }
+
     /// Fluorescence at a place relative to the semi-axes.
     pub(crate) fn fluorescence(&self, place: Vector) -> f64 {
-        let distance = place.iter().map(|c| c * c).sum::<f64>().sqrt();
+        let distance = norm(place) / self.surface.distance(place);
         let inside = ((1.06 - distance) / 0.12).clamp(0.0, 1.0);
         if inside == 0.0 {
             return 0.0;
         }
         let envelope = inside * inside * (3.0 - 2.0 * inside);
-        envelope * self.brightness * (1.0 + self.contrast * self.chromatin.density(place)).max(0.1)
+        envelope
+            * self.surface.filling(distance)
+            * self.brightness
+            * (1.0 + self.contrast * self.chromatin.density(place)).max(0.1)
     }
 }

@@ -76,33 +76,45 @@ fn draw_plane(
     draw_tissue(options, z, &mut photons);
     let mut nearest = ndarray::Array2::from_elem(photons.dim(), 1.0_f64);
     let edges = options.voxel_size.zyx();
-    let plane_um = z as f64 * edges[0];
     for nucleus in nuclei {
-        let half = nucleus.half_box_um();
-        let reach = 1.1 * half[0] + 0.5 * edges[0];
-        if (plane_um - nucleus.center_um[0]).abs() > reach {
-            continue;
-        }
-        let range = |axis: usize| {
-            let (low, high) = (nucleus.center_um[axis] - 1.1 * half[axis], nucleus.center_um[axis] + 1.1 * half[axis]);
-            let last = (high / edges[axis]).ceil().max(-1.0) + 1.0;
-            (low / edges[axis]).floor().max(0.0) as usize..(last as usize).min(options.shape[axis])
-        };
-        for y in range(1) {
-            for x in range(2) {
-                let point = [plane_um, y as f64 * edges[1], x as f64 * edges[2]];
-                // A voxel collects light from its whole depth.
-                let light = [-1.0, 0.0, 1.0].map(|third| {
-                    let deeper = [point[0] + third / 3.0 * edges[0], point[1], point[2]];
-                    nucleus.fluorescence(nucleus.relative(deeper))
-                });
-                photons[(y, x)] += (NUCLEUS_PHOTONS * light.iter().sum::<f64>() / 3.0) as f32;
-                let square = nucleus.relative(point).iter().map(|c| c * c).sum::<f64>();
-                if square < nearest[(y, x)] {
-                    nearest[(y, x)] = square;
-                    labels[(y, x)] = nucleus.track;
-                }
+        for_each_pixel(nucleus, options.shape, edges, z, |[y, x], point, light| {
+            photons[(y, x)] += (NUCLEUS_PHOTONS * light) as f32;
+            let square = nucleus.relative(point).iter().map(|c| c * c).sum::<f64>();
+            if square < nearest[(y, x)] {
+                nearest[(y, x)] = square;
+                labels[(y, x)] = nucleus.track;
             }
+        });
+    }
+}
+
+/// Visits the pixels (y, x) of plane `z` that a nucleus may shine into, with their centres (z, y, x) in µm and the mean
+/// fluorescence there. The image has `shape` voxels with edges in µm, both (z, y, x).
+pub(crate) fn for_each_pixel(
+    nucleus: &Nucleus,
+    shape: [usize; 3],
+    edges: [f64; 3],
+    z: usize,
+    mut visit: impl FnMut([usize; 2], [f64; 3], f64),
+) {
+    let (plane_um, reach) = (z as f64 * edges[0], nucleus.half_reach_um());
+    if (plane_um - nucleus.center_um[0]).abs() > reach[0] + 0.5 * edges[0] {
+        return;
+    }
+    let range = |axis: usize| {
+        let (low, high) = (nucleus.center_um[axis] - reach[axis], nucleus.center_um[axis] + reach[axis]);
+        let last = (high / edges[axis]).ceil().max(-1.0) + 1.0;
+        (low / edges[axis]).floor().max(0.0) as usize..(last as usize).min(shape[axis])
+    };
+    for y in range(1) {
+        for x in range(2) {
+            let point = [plane_um, y as f64 * edges[1], x as f64 * edges[2]];
+            // A voxel collects light from its whole depth.
+            let light = [-1.0, 0.0, 1.0].map(|third| {
+                let deeper = [point[0] + third / 3.0 * edges[0], point[1], point[2]];
+                nucleus.fluorescence(nucleus.relative(deeper))
+            });
+            visit([y, x], point, light.iter().sum::<f64>() / 3.0);
         }
     }
 }

@@ -31,6 +31,12 @@ impl KeepAxials {
     pub fn first(n: i64) -> Self {
         Self(std::array::from_fn(|level| (level as i64) < n))
     }
+
+    /// What clients choose for voxels that are `anisotropy` times as long along z as along x: z is pooled once voxels
+    /// have become about as long along x (contract section 1.1, `n_keep_axials`).
+    pub fn for_anisotropy(anisotropy: f64) -> Self {
+        Self::first([2.0, 3.0, 6.0, 12.0].into_iter().filter(|&bound| anisotropy >= bound).count() as i64)
+    }
 }
 
 /// Which class probabilities the caller needs.
@@ -72,5 +78,14 @@ mod tests {
         assert_eq!(KeepAxials::first(-1), KeepAxials([false; 4]));
         assert_eq!(KeepAxials::first(2), KeepAxials([true, true, false, false]));
         assert_eq!(KeepAxials::first(5), KeepAxials([true; 4]));
+    }
+
+    #[test]
+    fn keep_axials_follow_the_anisotropy_as_clients_have_it() {
+        let cases =
+            [(0.3, 0), (1.0, 0), (1.8, 0), (2.0, 1), (2.9, 1), (3.0, 2), (5.0, 2), (6.0, 3), (11.1, 3), (12.0, 4)];
+        for (anisotropy, n) in cases {
+            assert_eq!(KeepAxials::for_anisotropy(anisotropy), KeepAxials::first(n), "{anisotropy}");
+        }
     }
 }

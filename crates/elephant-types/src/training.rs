@@ -22,8 +22,6 @@ pub enum Objective {
 /// How a network is trained.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainingOptions {
-    /// Pooling along z.
-    pub keep_axials: KeepAxials,
     /// What is minimised.
     pub objective: Objective,
     /// Whose arithmetic to use.
@@ -37,6 +35,8 @@ pub struct TrainingBatch {
     pub images: Array4<f32>,
     /// Values of the label store, (n, z, y, x); 0 where nothing is known. Not read by [`Objective::Intensities`].
     pub labels: Array4<u8>,
+    /// Pooling along z, as it suits the anisotropy of the voxels.
+    pub keep_axials: KeepAxials,
 }
 
 /// Values of a loss: the sum that is minimised, and its parts by the names of the original's TensorBoard tags.

@@ -85,12 +85,13 @@ fn without_a_centre_the_last_dice_loss_stands_in() {
 fn steps_case(folder: &Path, case: &Value, numerics: Numerics) -> (Trainer, TrainingBatch) {
     let model = Model::read(&folder.join("..").join(case["model"].as_str().unwrap())).unwrap();
     let keep_axials = KeepAxials::first(case["n_keep_axials"].as_i64().unwrap_or(0));
-    let options = TrainingOptions { keep_axials, objective: objective(case), numerics };
+    let options = TrainingOptions { objective: objective(case), numerics };
     let planar = |array: ArrayD<f32>| if array.ndim() == 3 { array.insert_axis(Axis(1)) } else { array };
     let images = file(folder, case, "x").unwrap().index_axis_move(Axis(1), 0);
     let batch = TrainingBatch {
         images: planar(images).into_dimensionality().unwrap(),
         labels: labels(&planar(file(folder, case, "y").unwrap())).into_dimensionality().unwrap(),
+        keep_axials,
     };
     (Trainer::new(&model, options, None, &Hardware::cpu()).unwrap(), batch)
 }

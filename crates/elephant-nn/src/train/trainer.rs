@@ -3,7 +3,9 @@
 use std::thread;
 
 use elephant_checkpoint::{Checkpoint, OptimizerState, StateDict};
-use elephant_types::{CancelToken, LossValues, NetworkKind, Numerics, Objective, TrainingBatch, TrainingOptions};
+use elephant_types::{
+    CancelToken, KeepAxials, LossValues, NetworkKind, Numerics, Objective, TrainingBatch, TrainingOptions,
+};
 use ndarray::{ArrayD, Axis, Slice};
 use tch::{Device, Kind, Tensor};
 
@@ -85,7 +87,7 @@ impl Trainer {
         let (images, labels) = self.arrange(batch)?;
         let mut found = Vec::with_capacity(self.members.len());
         for member in &self.members {
-            found.push(self.differentiate(member, &images, &labels, cancel)?);
+            found.push(self.differentiate(member, batch.keep_axials, &images, &labels, cancel)?);
         }
         cancel.check()?;
         for (member, (values, gradients)) in self.members.iter_mut().zip(&found) {
@@ -104,6 +106,7 @@ impl Trainer {
     fn differentiate(
         &self,
         member: &Member,
+        keep_axials: KeepAxials,
         images: &Tensor,
         labels: &ArrayD<u8>,
         cancel: &CancelToken,
@@ -111,6 +114,7 @@ impl Trainer {
         let pass = Pass {
             kind: self.kind,
             options: &self.options,
+            keep_axials,
             precision: self.hardware.precision,
             last_dice: member.last_dice,
             cancel,
@@ -241,6 +245,7 @@ fn average(shares: Vec<Derivative>, device: Device) -> Result<Derivative, NnErro
 struct Pass<'a> {
     kind: NetworkKind,
     options: &'a TrainingOptions,
+    keep_axials: KeepAxials,
     precision: Precision,
     last_dice: f64,
     cancel: &'a CancelToken,
@@ -254,7 +259,8 @@ impl Pass<'_> {
         images: &Tensor,
         labels: &ArrayD<u8>,
     ) -> Result<Derivative, NnError> {
-        let TrainingOptions { keep_axials, ref objective, numerics } = *self.options;
+        let TrainingOptions { ref objective, numerics } = *self.options;
+        let keep_axials = self.keep_axials;
         let arithmetic = Arithmetic::of(numerics);
         let precision = if arithmetic == Arithmetic::Original { Precision::F32 } else { self.precision };
         let size = ops::spatial_size(images);
@@ -299,7 +305,7 @@ impl Trainer {
     /// The gradient by every parameter of the first member, with the parameter's name.
     pub(super) fn gradients(&self, batch: &TrainingBatch) -> Vec<(String, Tensor)> {
         let (images, labels) = self.arrange(batch).unwrap();
-        let found = self.differentiate(&self.members[0], &images, &labels, &CancelToken::default());
+        let found = self.differentiate(&self.members[0], batch.keep_axials, &images, &labels, &CancelToken::default());
         self.names.iter().cloned().zip(found.unwrap().1).collect()
     }
 }

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, ops::Range};
 
 use elephant_image::Augmentation;
-use elephant_types::{CancelToken, TrainingBatch};
+use elephant_types::{CancelToken, KeepAxials, TrainingBatch};
 use elephant_volume::{Dataset, Store};
 use fastrand::Rng;
 use ndarray::{Array3, Array4, ArrayD, Axis, Ix3, IxDyn};
@@ -20,6 +20,7 @@ pub(super) struct Crops<'a> {
     dataset: &'a Dataset,
     rescaled: [usize; 3],
     augmentation: Augmentation,
+    keep_axials: KeepAxials,
     /// Lowest and highest intensity of the frames that were looked at.
     ranges: HashMap<usize, Range<f32>>,
     rng: Rng,
@@ -28,7 +29,8 @@ pub(super) struct Crops<'a> {
 impl<'a> Crops<'a> {
     pub(super) fn new(dataset: &'a Dataset, options: &CropOptions, seed: u64) -> Self {
         let (rescaled, augmentation) = options.augmentation(dataset.frame_shape());
-        Self { dataset, rescaled, augmentation, ranges: HashMap::new(), rng: Rng::with_seed(seed) }
+        let keep_axials = options.keep_axials;
+        Self { dataset, rescaled, augmentation, keep_axials, ranges: HashMap::new(), rng: Rng::with_seed(seed) }
     }
 
     /// `count` times each of the timepoints, in random order.
@@ -56,7 +58,7 @@ impl<'a> Crops<'a> {
             cancel.check()?;
             crops.push(self.labelled_crop(*t, anchors)?);
         }
-        stack(crops)
+        stack(crops, self.keep_axials)
     }
 
     /// A crop from anywhere at any time, without labels.
@@ -66,7 +68,7 @@ impl<'a> Crops<'a> {
         let crop = self.augmentation.draw(frame, self.rescaled, None, &mut self.rng);
         let (origin, size) = crop.source(frame);
         let image = self.read_image(t, origin, size)?;
-        stack(vec![(crop.image(image.view(), origin), Array3::zeros((0, 0, 0)))])
+        stack(vec![(crop.image(image.view(), origin), Array3::zeros((0, 0, 0)))], self.keep_axials)
     }
 
     fn labelled_crop(&mut self, t: usize, anchors: &[[usize; 3]]) -> Result<(Array3<f32>, Array3<u8>), PipelineError> {
@@ -127,11 +129,15 @@ fn intensity_range(dataset: &Dataset, t: usize) -> Result<Range<f32>, PipelineEr
     (0..depth).into_par_iter().map(plane).try_reduce(none, widen)
 }
 
-fn stack(crops: Vec<(Array3<f32>, Array3<u8>)>) -> Result<TrainingBatch, PipelineError> {
+/// A batch of crops of the same size.
+pub(super) fn stack(
+    crops: Vec<(Array3<f32>, Array3<u8>)>,
+    keep_axials: KeepAxials,
+) -> Result<TrainingBatch, PipelineError> {
     let (images, labels): (Vec<_>, Vec<_>) = crops.into_iter().unzip();
     let (images, labels) = (stack_arrays(&images), stack_arrays(&labels));
     let wrong = |error: ndarray::ShapeError| PipelineError::Invalid(error.to_string());
-    Ok(TrainingBatch { images: images.map_err(wrong)?, labels: labels.map_err(wrong)? })
+    Ok(TrainingBatch { images: images.map_err(wrong)?, labels: labels.map_err(wrong)?, keep_axials })
 }
 
 fn stack_arrays<T: Clone>(arrays: &[Array3<T>]) -> Result<Array4<T>, ndarray::ShapeError> {

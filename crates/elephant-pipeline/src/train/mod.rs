@@ -5,6 +5,7 @@
 
 mod crops;
 mod live;
+mod pretrain;
 mod prior;
 mod request;
 mod saver;
@@ -23,6 +24,7 @@ use self::{
 };
 pub use self::{
     live::LiveTrainings,
+    pretrain::{Pretraining, pretrain},
     prior::PriorTraining,
     request::{CropOptions, Lessons, MAX_CROPS, MAX_LEARNING_RATE, TrainRequest},
 };
@@ -132,11 +134,7 @@ impl Trainer {
     }
 
     fn options(&self, request: &TrainRequest) -> TrainingOptions {
-        TrainingOptions {
-            keep_axials: request.crops.keep_axials,
-            objective: request.objective.clone(),
-            numerics: self.numerics,
-        }
+        TrainingOptions { objective: request.objective.clone(), numerics: self.numerics }
     }
 
     fn log_folder(&self, request: &TrainRequest) -> Result<PathBuf, PipelineError> {

@@ -59,11 +59,7 @@ impl Trainer {
         let dataset = open_dataset(&self.workspace, &request.dataset)?;
         check_dimensions(&dataset, &options)?;
         self.require_memory(&dataset, &options, 1)?;
-        let training = TrainingOptions {
-            keep_axials: options.keep_axials,
-            objective: Objective::Intensities,
-            numerics: self.numerics,
-        };
+        let training = TrainingOptions { objective: Objective::Intensities, numerics: self.numerics };
         let model = self.trainable.begin(checkpoint, training, None, context.cancel_token())?;
         let mut crops = Crops::new(&dataset, &options, request.seed);
         let total = LEARNING_RATES.len() as u64 * u64::from(request.crop_count);

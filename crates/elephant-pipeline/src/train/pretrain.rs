@@ -1,0 +1,260 @@
+//! Training a network on synthetic scenes alone, before it has seen any movie: how the networks that come with the program
+//! are made.
+
+use std::{
+    f64::consts::PI,
+    fs,
+    path::{Path, PathBuf},
+    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use elephant_checkpoint::{Checkpoint, OptimizerState};
+use elephant_fs::FsError;
+use elephant_image::{BACKGROUND, LabelFrame};
+use elephant_synth::{Scene, SceneOptions, SceneSet};
+use elephant_types::{
+    CancelToken, NetworkKind, Numerics, Objective, TaskContext, TaskEvent, TrainingBatch, TrainingOptions, TrainingStep,
+};
+use fastrand::Rng;
+use ndarray::{Array3, Axis};
+
+use super::crops::stack;
+use crate::{ModelInTraining, PipelineError, SegmentationModel, TrainableModel, scenes};
+
+/// Learning rate of Adam after the warm-up; it then falls to 0 as half a cosine.
+const LEARNING_RATE: f64 = 1e-3;
+/// Steps over which the learning rate rises from 0.
+const WARM_UP: f64 = 100.0;
+/// How long a state may be in memory only.
+const SAVE_INTERVAL: Duration = Duration::from_secs(120);
+/// Scenes in a step: planes are small.
+const PLANAR_SCENES: u64 = 4;
+
+/// How a network is pretrained. The same values give the same network, but for the rounding of different CPUs.
+#[derive(Clone, Debug)]
+pub struct Pretraining {
+    /// Which kind of network.
+    pub kind: NetworkKind,
+    /// Steps of the optimiser in all.
+    pub steps: u64,
+    /// Where all randomness comes from.
+    pub seed: u64,
+    /// Folder for the state, from which an interrupted training goes on.
+    pub folder: PathBuf,
+}
+
+/// Trains a network on synthetic scenes, or goes on where an earlier call with the same folder was interrupted. Each step
+/// learns from scenes of its own.
+///
+/// # Errors
+/// When the state cannot be read or written, the device fails, or the task is cancelled; what was learnt is then in the
+/// folder.
+pub fn pretrain<N: SegmentationModel + TrainableModel>(
+    request: &Pretraining,
+    network: &N,
+    context: &TaskContext,
+) -> Result<Checkpoint, PipelineError> {
+    let folder = StateFolder { path: request.folder.clone(), kind: request.kind };
+    fs::create_dir_all(&folder.path).map_err(FsError::io("create", &folder.path))?;
+    let (start, checkpoint, state) = match folder.newest()? {
+        Some((checkpoint, state)) => (state.step, checkpoint, Some(state)),
+        None => (0, network.initialise(request.kind, request.seed)?, None),
+    };
+    if start >= request.steps {
+        return Ok(checkpoint);
+    }
+    let options = TrainingOptions {
+        objective: Objective::Labels { class_weights: [1.0, 10.0, 10.0], false_weight: 10.0 },
+        numerics: Numerics::Corrected,
+    };
+    let model = network.begin(checkpoint, options, state, context.cancel_token())?;
+    thread::scope(|scope| {
+        let (batches, received) = sync_channel(2);
+        scope.spawn(move || send_batches(request, start, &batches, context.cancel_token()));
+        learn(request, start, &*model, received, &folder, context)
+    })
+}
+
+fn learn(
+    request: &Pretraining,
+    start: u64,
+    model: &dyn ModelInTraining,
+    batches: Receiver<Result<TrainingBatch, PipelineError>>,
+    folder: &StateFolder,
+    context: &TaskContext,
+) -> Result<Checkpoint, PipelineError> {
+    let mut saved = Instant::now();
+    for (step, batch) in (start..request.steps).zip(batches) {
+        let learnt = batch.and_then(|batch| {
+            context.check()?;
+            Ok(model.step(batch, learning_rate(step, request.steps), context.cancel_token())?)
+        });
+        let loss = match learnt {
+            Ok(loss) => loss,
+            Err(error) => {
+                folder.save(&model.snapshot()?)?;
+                return Err(error);
+            }
+        };
+        let step = TrainingStep { done: step + 1, total: Some(request.steps), loss: loss.total, parts: loss.parts };
+        context.tell(TaskEvent::TrainingStep(step));
+        if saved.elapsed() > SAVE_INTERVAL {
+            folder.save(&model.snapshot()?)?;
+            saved = Instant::now();
+        }
+    }
+    let last = model.snapshot()?;
+    folder.save(&last)?;
+    Ok(last.0)
+}
+
+fn learning_rate(step: u64, steps: u64) -> f64 {
+    let warm_up = ((step + 1) as f64 / WARM_UP).min(1.0);
+    let progress = step as f64 / steps as f64;
+    LEARNING_RATE * warm_up * 0.5 * (1.0 + (PI * progress).cos())
+}
+
+/// Sends the batches of all steps from `start` on, until nobody listens.
+fn send_batches(
+    request: &Pretraining,
+    start: u64,
+    batches: &SyncSender<Result<TrainingBatch, PipelineError>>,
+    cancel: &CancelToken,
+) {
+    for step in start..request.steps {
+        let batch = cancel.check().map_err(PipelineError::from).and_then(|()| batch(request, step));
+        if batches.send(batch).is_err() {
+            return;
+        }
+    }
+}
+
+/// What the network learns from in a step.
+fn batch(request: &Pretraining, step: u64) -> Result<TrainingBatch, PipelineError> {
+    let is_planar = request.kind == NetworkKind::Planar;
+    let count = if is_planar { PLANAR_SCENES } else { 1 };
+    let first = request.seed.wrapping_mul(1 << 32).wrapping_add(step * count);
+    let mut crops = Vec::new();
+    let mut keep_axials = None;
+    for seed in first..first + count {
+        let scene = Scene::render(&SceneOptions::draw(SceneSet::Trained, is_planar, seed));
+        keep_axials = Some(scenes::keep_axials(&scene));
+        let mut image = scenes::normalized(&scene);
+        vary_range(&mut image, seed);
+        crops.push((image, labels(&scene, request.kind)?));
+    }
+    stack(crops, keep_axials.unwrap_or(elephant_types::KeepAxials::first(0)))
+}
+
+/// In a whole frame something may be brighter than all that a scene shows, and then the scene is dim.
+fn vary_range(image: &mut Array3<f32>, seed: u64) {
+    let mut rng = Rng::with_seed(seed);
+    if rng.bool() {
+        let gain = 0.15_f32.powf(rng.f32());
+        image.mapv_inplace(|value| gain * value);
+    }
+}
+
+/// Every voxel's class: background, border or centre.
+fn labels(scene: &Scene, kind: NetworkKind) -> Result<Array3<u8>, PipelineError> {
+    let (depth, height, width) = scene.image.dim();
+    let shape = [depth, height, width];
+    let mut frame = LabelFrame::new(shape, scene.voxel_size, scenes::CENTER_RATIO, scenes::dims(kind));
+    for nucleus in &scene.nuclei {
+        // One that lies in the margin shows nothing of itself.
+        let _ = frame.add(&scenes::tagged(nucleus));
+    }
+    let mut labels = Array3::from_elem(shape, BACKGROUND);
+    for (z, plane) in labels.axis_iter_mut(Axis(0)).enumerate() {
+        frame.draw(z, [0, 0], plane);
+    }
+    Ok(labels)
+}
+
+/// Where the state of a training lies: `KIND-STEP.pth` and, beside it, what the optimiser remembers. The files of a step
+/// are complete before those of the step before it go.
+struct StateFolder {
+    path: PathBuf,
+    kind: NetworkKind,
+}
+
+impl StateFolder {
+    fn prefix(&self) -> &'static str {
+        match self.kind {
+            NetworkKind::Volumetric => "3d-",
+            NetworkKind::Planar => "2d-",
+        }
+    }
+
+    /// Steps of which there are files, the latest first.
+    fn steps(&self) -> Result<Vec<(u64, PathBuf)>, PipelineError> {
+        let entries = fs::read_dir(&self.path).map_err(FsError::io("list", &self.path))?;
+        let step_of = |path: &Path| {
+            let name = path.file_name()?.to_str()?;
+            name.strip_prefix(self.prefix())?.strip_suffix(".pth")?.parse().ok()
+        };
+        let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+        let mut steps: Vec<_> = paths.filter_map(|path| Some((step_of(&path)?, path))).collect();
+        steps.sort_by(|a, b| b.cmp(a));
+        Ok(steps)
+    }
+
+    fn newest(&self) -> Result<Option<(Checkpoint, OptimizerState)>, PipelineError> {
+        for (_, path) in self.steps()? {
+            let checkpoint = Checkpoint::read(&path)?;
+            let optimizer = path.with_extension("adam");
+            // A kill may have come between the two files.
+            if optimizer.is_file()
+                && let Some(state) = OptimizerState::read(&checkpoint, &optimizer)?
+            {
+                return Ok(Some((checkpoint, state)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn save(&self, (checkpoint, state): &(Checkpoint, OptimizerState)) -> Result<(), PipelineError> {
+        let old = self.steps()?;
+        let path = self.path.join(format!("{}{:06}.pth", self.prefix(), state.step));
+        checkpoint.write(&path)?;
+        state.write(checkpoint.fingerprint(), &path.with_extension("adam"))?;
+        for (_, old) in old.into_iter().filter(|(step, _)| *step != state.step) {
+            for file in [old.with_extension("adam"), old] {
+                // What cannot be removed only takes room.
+                let _ = fs::remove_file(file);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(kind: NetworkKind) -> Pretraining {
+        Pretraining { kind, steps: 10, seed: 1, folder: PathBuf::new() }
+    }
+
+    #[test]
+    fn every_voxel_of_a_batch_has_a_class() {
+        for kind in [NetworkKind::Volumetric, NetworkKind::Planar] {
+            for step in 0..3 {
+                let batch = batch(&request(kind), step).unwrap();
+                assert_eq!(batch.images.dim(), batch.labels.dim());
+                assert!(batch.labels.iter().all(|label| (1..=3).contains(label)));
+                assert!(batch.images.iter().all(|value| (0.0..=1.0).contains(value)));
+                assert_eq!(batch, super::batch(&request(kind), step).unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn the_learning_rate_rises_and_falls() {
+        let rates = [0, 99, 500, 999].map(|step| learning_rate(step, 1000));
+        assert!(rates[0] < rates[1] && rates[1] > rates[2] && rates[2] > rates[3], "{rates:?}");
+        assert!(rates[3] < 1e-8);
+    }
+}

@@ -1,0 +1,121 @@
+//! `elephant-server pretrain` and `score`: making and measuring the networks that come with the program.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use elephant_pipeline::{Pretraining, SceneScore, pretrain as train, score_empty_frames, score_scene};
+use elephant_synth::{SceneOptions, SceneSet};
+use elephant_types::{CancelToken, NetworkKind, TaskContext, TaskEvent};
+
+use crate::{
+    config::{PretrainArgs, ScoreArgs},
+    terminal::with_bar,
+    wiring::Network,
+};
+
+/// Steps between two lines of the log.
+const LOG_STEPS: u64 = 100;
+
+/// Trains a network on synthetic scenes and writes it.
+pub fn pretrain(args: &PretrainArgs) -> Result<()> {
+    let network = Network::start(&args.compute)?;
+    let request =
+        Pretraining { kind: args.dims.into(), steps: args.steps, seed: args.seed, folder: args.state.clone() };
+    let begun = Instant::now();
+    let log = std::sync::Mutex::new((0.0, 0_u64));
+    let context = TaskContext::watched(CancelToken::default(), move |event| {
+        let TaskEvent::TrainingStep(step) = event else { return };
+        let mut sum = log.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *sum = (sum.0 + step.loss, sum.1 + 1);
+        if step.done % LOG_STEPS == 0 {
+            let (mean, minutes) = (sum.0 / sum.1 as f64, begun.elapsed().as_secs_f64() / 60.0);
+            eprintln!("step {} of {}: loss {mean:.4}, {minutes:.1} min", step.done, request.steps);
+            *sum = (0.0, 0);
+        }
+    });
+    let request =
+        Pretraining { kind: args.dims.into(), steps: args.steps, seed: args.seed, folder: args.state.clone() };
+    train(&request, &network, &context)?.to_half().write(&args.output)?;
+    println!("{}: trained in {} steps", args.output.display(), args.steps);
+    Ok(())
+}
+
+/// A row of a table: its name, and which scenes belong to it.
+type Row = (&'static str, fn(&SceneOptions) -> bool);
+
+const TABLES: [(&str, &[Row]); 5] = [
+    (
+        "anisotropy",
+        &[
+            ("1 to 2", |o| o.anisotropy < 2.0),
+            ("2 to 4", |o| (2.0..4.0).contains(&o.anisotropy)),
+            ("4 to 8", |o| o.anisotropy >= 4.0),
+        ],
+    ),
+    (
+        "radius in pixels",
+        &[
+            ("3 to 5", |o| o.radius < 5.0),
+            ("5 to 8", |o| (5.0..8.0).contains(&o.radius)),
+            ("8 to 14", |o| (8.0..14.0).contains(&o.radius)),
+            ("14 to 25", |o| o.radius >= 14.0),
+        ],
+    ),
+    (
+        "share of the volume in nuclei",
+        &[
+            ("below 0.05", |o| o.fill < 0.05),
+            ("0.05 to 0.2", |o| (0.05..0.2).contains(&o.fill)),
+            ("above 0.2", |o| o.fill >= 0.2),
+        ],
+    ),
+    (
+        "noise relative to the light of a nucleus",
+        &[
+            ("below 0.08", |o| o.noise_to_signal < 0.08),
+            ("0.08 to 0.2", |o| (0.08..0.2).contains(&o.noise_to_signal)),
+            ("above 0.2", |o| o.noise_to_signal >= 0.2),
+        ],
+    ),
+    (
+        "background relative to a nucleus",
+        &[("below 0.2", |o| o.background < 0.2), ("above 0.2", |o| o.background >= 0.2)],
+    ),
+];
+
+/// Prints how well a model finds the nuclei of scenes that were never trained on.
+pub fn score(args: &ScoreArgs) -> Result<()> {
+    let network = Network::start(&args.compute)?;
+    let kind: NetworkKind = args.dims.into();
+    let scores = with_bar("scoring", |context| {
+        let mut scores = Vec::new();
+        for (set, count) in [(SceneSet::Scored, args.scenes), (SceneSet::HeldOut, args.scenes.div_ceil(4))] {
+            for seed in 0..count {
+                let options = SceneOptions::draw(set, kind == NetworkKind::Planar, seed);
+                let score = score_scene(&network, &args.model, &options, &TaskContext::detached())?;
+                scores.push((set, options, score));
+                context.report(scores.len() as u64, args.scenes + args.scenes.div_ceil(4));
+            }
+        }
+        Ok(scores)
+    })?;
+    let print = |name: &str, wanted: &dyn Fn(SceneSet, &SceneOptions) -> bool| {
+        let chosen = scores.iter().filter(|(set, options, _)| wanted(*set, options));
+        let (count, sum) = chosen.fold((0, SceneScore::default()), |(n, sum), (_, _, score)| (n + 1, sum.plus(*score)));
+        let precision = sum.hits as f64 / (sum.found.max(1)) as f64;
+        let recall = sum.hits as f64 / (sum.nuclei.max(1)) as f64;
+        let f1 = sum.f1();
+        println!("| {name} | {count} | {} | {f1:.3} | {precision:.3} | {recall:.3} |", sum.nuclei);
+    };
+    println!("| | images | nuclei | F1 | precision | recall |\n|---|---|---|---|---|---|");
+    print("the whole range", &|set, _| set == SceneSet::Scored);
+    print("bands left out of training", &|set, _| set == SceneSet::HeldOut);
+    for (table, rows) in TABLES {
+        for (row, is_in) in rows {
+            print(&format!("{table} {row}"), &|set, options| set == SceneSet::Scored && is_in(options));
+        }
+    }
+    let found = score_empty_frames(&network, &args.model, kind, &TaskContext::detached())?;
+    println!("\nspots in 9 frames of zeros and of pure noise: {found}");
+    Ok(())
+}
