@@ -141,23 +141,13 @@ pub struct ServeArgs {
     )]
     pub model_hosts: Vec<String>,
 
-    /// File or https URL of the pretrained 3-D network ("Versatile")
-    #[arg(
-        long,
-        env = "ELEPHANT_VERSATILE_3D",
-        value_name = "PATH_OR_URL",
-        default_value = "https://github.com/elephant-track/elephant-server/releases/download/data/versatile3d.pth"
-    )]
-    pub versatile_3d: String,
+    /// File or https URL of a 3-D network to begin with, instead of the built-in one and of the original's ("Versatile")
+    #[arg(long, env = "ELEPHANT_VERSATILE_3D", value_name = "PATH_OR_URL")]
+    pub versatile_3d: Option<String>,
 
-    /// File or https URL of the pretrained 2-D network
-    #[arg(
-        long,
-        env = "ELEPHANT_VERSATILE_2D",
-        value_name = "PATH_OR_URL",
-        default_value = "https://github.com/elephant-track/elephant-server/releases/download/data/versatile2d.pth"
-    )]
-    pub versatile_2d: String,
+    /// File or https URL of a 2-D network to begin with
+    #[arg(long, env = "ELEPHANT_VERSATILE_2D", value_name = "PATH_OR_URL")]
+    pub versatile_2d: Option<String>,
 
     /// Keep state, parameters and job records in this Redis instead of a file in the workspace
     ///

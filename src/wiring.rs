@@ -12,8 +12,8 @@ use elephant_fs::FileVersion;
 use elephant_jobs::Jobs;
 use elephant_nn::{DeviceChoice, DeviceHandle, DeviceOptions, Model, NnError, Precision, Training};
 use elephant_pipeline::{
-    Labels, ModelInTraining, Models, PortError, Predictor, SegmentationModel, TrainableModel, Trainer, Uploads,
-    VersatileLocations, Workspace,
+    Labels, ModelInTraining, Models, PortError, Predictor, PretrainedNetwork, PretrainedNetworks, SegmentationModel,
+    TrainableModel, Trainer, Uploads, Workspace,
 };
 use elephant_types::{
     CancelToken, Coded, ErrorCode, LossValues, NetworkKind, Numerics, SegmentationRequest, TaskContext, TrainingBatch,
@@ -28,18 +28,37 @@ use crate::{
     state,
 };
 
+/// The networks that the ELEPHANT project trained.
+const ORIGINAL_3D: &str = "https://github.com/elephant-track/elephant-server/releases/download/data/versatile3d.pth";
+const ORIGINAL_2D: &str = "https://github.com/elephant-track/elephant-server/releases/download/data/versatile2d.pth";
+
 /// Joins everything that `serve` needs.
 pub fn services(args: &ServeArgs, workspace: &Workspace, closing: CancellationToken) -> Result<(Services, Jobs)> {
     let jobs = state::open(args, workspace)?;
     let network = Arc::new(Network::start(&args.compute)?);
-    let versatile = VersatileLocations { volumetric: args.versatile_3d.clone(), planar: args.versatile_2d.clone() };
     let download = Arc::new(HttpsDownload::new(args.model_hosts.clone()));
-    let models = Arc::new(Models::new(workspace, network.clone(), download, versatile));
+    let models = Arc::new(Models::new(workspace, network.clone(), download, pretrained(args)));
     let predictor = Predictor::new(workspace, models.clone(), network.clone(), args.numerics.into());
     let labels = Labels::new(workspace, args.numerics.into());
     let trainer = Trainer::new(workspace, models.clone(), network, labels.clone(), args.numerics.into());
     let uploads = Uploads::open(workspace)?;
     Ok((Services::new(workspace.clone(), jobs.clone(), uploads, models, predictor, labels, trainer, closing), jobs))
+}
+
+/// The networks that stand in for a model that does not exist yet.
+fn pretrained(args: &ServeArgs) -> PretrainedNetworks {
+    PretrainedNetworks {
+        volumetric: PretrainedNetwork {
+            bundled: include_bytes!("../models/nuclei-3d.pth"),
+            given: args.versatile_3d.clone(),
+            original: ORIGINAL_3D.into(),
+        },
+        planar: PretrainedNetwork {
+            bundled: include_bytes!("../models/nuclei-2d.pth"),
+            given: args.versatile_2d.clone(),
+            original: ORIGINAL_2D.into(),
+        },
+    }
 }
 
 /// The U-Net on its device.
@@ -98,14 +117,8 @@ impl SegmentationModel for Network {
         self.device.segment(self.model(model)?, request, context.clone()).map_err(|error| port_error(&error))
     }
 
-    fn verify(&self, checkpoint: &Checkpoint, kind: NetworkKind) -> Result<(), PortError> {
-        let model = Model::new(checkpoint.clone()).map_err(|error| port_error(&error))?;
-        if model.kind() == kind {
-            return Ok(());
-        }
-        let dims = |kind| if kind == NetworkKind::Volumetric { "3-D" } else { "2-D" };
-        let message = format!("the file holds a {} network but a {} one is needed", dims(model.kind()), dims(kind));
-        Err(PortError::new(ErrorCode::InvalidArgument, message))
+    fn identify(&self, checkpoint: &Checkpoint) -> Result<NetworkKind, PortError> {
+        Ok(Model::new(checkpoint.clone()).map_err(|error| port_error(&error))?.kind())
     }
 
     fn initialise(&self, kind: NetworkKind, seed: u64) -> Result<Checkpoint, PortError> {

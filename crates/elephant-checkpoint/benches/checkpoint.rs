@@ -44,7 +44,7 @@ fn main() -> AnyResult<()> {
     println!("checkpoint of 23.5 MB, read: ours {read:.1} ms, peer {theirs:.1} ms, ratio {:.1}", theirs / read);
     let members = [all_types()?, all_types()?];
     for count in [1, 2] {
-        let checkpoint = Checkpoint { members: members[..count].to_vec() };
+        let checkpoint = Checkpoint::new(members[..count].to_vec());
         checkpoint.write(&path)?;
         assert_eq!(peer.load(&path)?["members"], described(&checkpoint), "PyTorch reads the same");
     }

@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use zip::{CompressionMethod, ZipArchive, result::ZipError};
 
 use crate::{
-    Checkpoint, CheckpointError, interpret,
+    Checkpoint, CheckpointError, Provenance, interpret,
     pickle::Pickle,
     views::{self, ByteOrder, View},
 };
@@ -15,15 +15,21 @@ const MAX_DIRECTORY_BYTES: u64 = 8 << 20;
 /// The longest `data.pkl` that is read; a tensor takes about 200 bytes.
 const MAX_PICKLE_BYTES: u64 = 4 << 20;
 
+/// Where the model comes from, as JSON; beside what PyTorch knows.
+pub(crate) const PROVENANCE: &str = "elephant-provenance.json";
+const MAX_PROVENANCE_BYTES: u64 = 4096;
+
 pub(crate) fn read(reader: impl Read + Seek, file_length: u64) -> Result<Checkpoint, CheckpointError> {
     let mut archive = Archive::open(reader, file_length)?;
     let description = archive.entry("data.pkl", MAX_PICKLE_BYTES)?;
     let pickle = Pickle::parse(&description, interpret::is_known_global)?;
     let members = interpret::members(&pickle)?;
     let order = archive.byte_order()?;
-    views::materialise(members, order, file_length, |view: &View| {
+    let provenance = archive.provenance()?;
+    let checkpoint = views::materialise(members, order, file_length, |view: &View| {
         archive.entry(&format!("data/{}", view.storage_key), file_length)
-    })
+    })?;
+    Ok(Checkpoint { provenance, ..checkpoint })
 }
 
 struct Archive<R> {
@@ -58,6 +64,16 @@ impl<R: Read + Seek> Archive<R> {
         let mut content = Vec::with_capacity(entry.size().min(entry.compressed_size()) as usize);
         entry.read_to_end(&mut content).map_err(|error| damaged(ZipError::Io(error)))?;
         Ok(content)
+    }
+
+    /// Where the model comes from, if this program wrote the file; what is not understood is left out.
+    fn provenance(&mut self) -> Result<Option<Provenance>, CheckpointError> {
+        if self.zip.index_for_name(&format!("{}{PROVENANCE}", self.prefix)).is_none() {
+            return Ok(None);
+        }
+        let text = self.entry(PROVENANCE, MAX_PROVENANCE_BYTES)?;
+        let provenance: Option<Provenance> = serde_json::from_slice(&text).ok();
+        Ok(provenance.filter(|provenance| !provenance.origin.chars().any(char::is_control)))
     }
 
     fn byte_order(&mut self) -> Result<ByteOrder, CheckpointError> {

@@ -28,6 +28,7 @@ use std::{
 };
 
 use elephant_fs::FsError;
+use serde::{Deserialize, Serialize};
 
 pub use error::CheckpointError;
 pub use events::{EventWriter, last_step};
@@ -42,9 +43,25 @@ const MAX_FILE_BYTES: u64 = 2 << 30;
 pub struct Checkpoint {
     /// The members, in the file's order; never empty in a checkpoint that was read.
     pub members: Vec<StateDict>,
+    /// Where the parameters come from; `None` in files of other programs.
+    pub provenance: Option<Provenance>,
+}
+
+/// Where a model comes from. It lies in the file, so that it goes wherever the file goes; PyTorch does not look at it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// What the parameters were before any training by this program, in a few words.
+    pub origin: String,
+    /// Steps of the optimiser since then.
+    pub steps: u64,
 }
 
 impl Checkpoint {
+    /// A checkpoint of these members, of which nothing more is known.
+    pub fn new(members: Vec<StateDict>) -> Self {
+        Self { members, provenance: None }
+    }
+
     /// Reads a `.pth` file: a state dict or a list of them, in PyTorch's zip format (1.6 and later) or in the older one.
     ///
     /// # Errors
@@ -79,7 +96,7 @@ impl Checkpoint {
     #[must_use]
     pub fn to_half(&self) -> Self {
         let half = |dict: &StateDict| dict.iter().map(|(name, tensor)| (name.to_owned(), tensor.to_half())).collect();
-        Self { members: self.members.iter().map(half).collect() }
+        Self { members: self.members.iter().map(half).collect(), provenance: self.provenance.clone() }
     }
 
     /// Writes the checkpoint in PyTorch's zip format, replacing `path` whole. One member is written as a state dict,
@@ -94,6 +111,6 @@ impl Checkpoint {
 
 impl From<StateDict> for Checkpoint {
     fn from(member: StateDict) -> Self {
-        Self { members: vec![member] }
+        Self::new(vec![member])
     }
 }

@@ -53,7 +53,7 @@ impl OptimizerState {
         ];
         let moments = self.first_moments.iter().zip(&self.second_moments).flat_map(|(first, second)| [first, second]);
         let members = std::iter::once(head.into_iter().collect()).chain(moments.cloned()).collect();
-        Checkpoint { members }.write(path)
+        Checkpoint::new(members).write(path)
     }
 
     /// The state in a file, when it goes with these parameters: the same names and shapes, left by that optimiser.
@@ -86,7 +86,7 @@ mod tests {
         let dict = |value: f32| -> StateDict {
             [("a".to_owned(), Tensor::from_f32(vec![2], &[value, 2.0]).unwrap())].into_iter().collect()
         };
-        let model = Checkpoint { members: vec![dict(1.0), dict(3.0)] };
+        let model = Checkpoint::new(vec![dict(1.0), dict(3.0)]);
         let state = OptimizerState {
             step: 1 << 40,
             first_moments: vec![dict(4.0), dict(5.0)],
@@ -96,7 +96,7 @@ mod tests {
         let path = folder.path().join("model.adam");
         state.write(model.fingerprint(), &path).unwrap();
         assert_eq!(OptimizerState::read(&model, &path).unwrap(), Some(state));
-        let other = Checkpoint { members: vec![dict(1.0), dict(3.5)] };
+        let other = Checkpoint::new(vec![dict(1.0), dict(3.5)]);
         assert_eq!(OptimizerState::read(&other, &path).unwrap(), None);
         model.write(&path).unwrap();
         assert_eq!(OptimizerState::read(&model, &path).unwrap(), None, "a model is no state");

@@ -198,7 +198,7 @@ mod tests {
     fn lengths_are_checked_without_overflow() {
         assert!(Tensor::new(Dtype::F32, vec![2, 3], vec![0; 23]).is_err());
         assert!(Tensor::new(Dtype::F32, vec![usize::MAX, usize::MAX], vec![]).is_err());
-        assert_eq!(Tensor::new(Dtype::F32, vec![0, 5], vec![]).unwrap().to_f32(), []);
+        assert_eq!(Tensor::new(Dtype::F32, vec![0, 5], vec![]).unwrap().to_f32(), Vec::<f32>::new());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::io::{self, Seek, Write};
 
 use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 
-use crate::{Checkpoint, Dtype, StateDict, Tensor};
+use crate::{Checkpoint, Dtype, StateDict, Tensor, archive::PROVENANCE};
 
 /// Storages start at multiples of this, as PyTorch writes them, so that they can be mapped into memory.
 const ALIGNMENT: u16 = 64;
@@ -24,6 +24,9 @@ pub(crate) fn write(checkpoint: &Checkpoint, file: impl Write + Seek) -> io::Res
     let tensors = checkpoint.members.iter().flat_map(StateDict::iter);
     for (key, (_, tensor)) in tensors.enumerate() {
         add(&format!("data/{key}"), tensor.bytes())?;
+    }
+    if let Some(provenance) = &checkpoint.provenance {
+        add(PROVENANCE, &serde_json::to_vec(provenance)?)?;
     }
     add("version", b"3\n")?;
     zip.finish()?;

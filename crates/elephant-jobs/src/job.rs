@@ -67,7 +67,7 @@ impl Job {
     }
 
     fn take_end(&mut self, outcome: &Outcome) -> Option<End> {
-        let record = self.record.take()?.ended(outcome, unix_now());
+        let record = self.record.take()?.ended(outcome, self.monitor.note(), unix_now());
         Some(End { record, losses: self.monitor.take_unsaved_losses() })
     }
 

@@ -106,6 +106,7 @@ impl Jobs {
             subject: subject.into(),
             status: JobStatus::Running.as_str().into(),
             error: None,
+            note: None,
             begun_at: Some(unix_now()),
             ended_at: None,
         };
@@ -128,6 +129,7 @@ impl Jobs {
     pub fn details(&self, id: i64) -> Result<JobDetails, JobsError> {
         let running = self.0.recorder.running.recorded().into_iter().find(|job| job.record.id == id);
         if let Some(Recorded { record, monitor }) = running {
+            let record = JobRecord { note: monitor.note(), ..record };
             return Ok(JobDetails { record, progress: monitor.progress(), losses: monitor.losses() });
         }
         let record = self.store().job(id)?.ok_or(JobsError::UnknownJob(id))?;

@@ -35,6 +35,7 @@ struct Seen {
     last_percent: Option<u64>,
     progress: Option<JobProgress>,
     curve: LossCurve,
+    note: Option<String>,
     /// The curve has points that are not in the store.
     unsaved: bool,
 }
@@ -42,7 +43,8 @@ struct Seen {
 impl Monitor {
     pub(crate) fn new(bus: Bus, template: Event) -> Self {
         let pace = Pace { begun: Instant::now(), first: None };
-        let seen = Seen { pace, last_percent: None, progress: None, curve: LossCurve::default(), unsaved: false };
+        let seen =
+            Seen { pace, last_percent: None, progress: None, curve: LossCurve::default(), note: None, unsaved: false };
         Self { bus, template, seen: Mutex::new(seen) }
     }
 
@@ -60,6 +62,10 @@ impl Monitor {
             TaskEvent::Progress(progress) => self.progressed(*progress),
             TaskEvent::TrainingStep(step) => self.stepped(step),
             TaskEvent::ModelUpdated => self.publish(EventKind::ModelUpdated),
+            TaskEvent::Note(note) => {
+                tracing::info!(job = self.template.job, subject = self.template.subject, "{note}");
+                self.seen().note = Some(note.clone());
+            }
         }
     }
 
@@ -89,6 +95,11 @@ impl Monitor {
 
     pub(crate) fn progress(&self) -> Option<JobProgress> {
         self.seen().progress
+    }
+
+    /// The last note.
+    pub(crate) fn note(&self) -> Option<String> {
+        self.seen().note.clone()
     }
 
     pub(crate) fn losses(&self) -> Vec<LossPoint> {

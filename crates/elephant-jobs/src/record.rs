@@ -133,6 +133,9 @@ pub struct JobRecord {
     pub status: String,
     /// Why it failed.
     pub error: Option<String>,
+    /// What whoever asked should know, such as where a model came from.
+    #[serde(default)]
+    pub note: Option<String>,
     /// When it began, in seconds since 1970 UTC; null for records older than this field.
     pub begun_at: Option<f64>,
     /// When it ended, or was found to be interrupted, in seconds since 1970 UTC.
@@ -141,9 +144,9 @@ pub struct JobRecord {
 
 impl JobRecord {
     /// The record after the job's end at `ended_at`.
-    pub(crate) fn ended(self, outcome: &Outcome, ended_at: f64) -> Self {
+    pub(crate) fn ended(self, outcome: &Outcome, note: Option<String>, ended_at: f64) -> Self {
         let status = outcome.status().as_str().to_owned();
-        Self { status, error: outcome.error().map(str::to_owned), ended_at: Some(ended_at), ..self }
+        Self { status, error: outcome.error().map(str::to_owned), note, ended_at: Some(ended_at), ..self }
     }
 }
 

@@ -73,7 +73,7 @@ fn load(case_number: u64, case: &Value) -> Case {
     let members = (0..case["members"].as_u64().unwrap()).map(|i| member(&names_and_shapes, i)).collect();
     let name = case["name"].as_str().unwrap().to_owned();
     Case {
-        model: Arc::new(Model::new(Checkpoint { members }).unwrap()),
+        model: Arc::new(Model::new(Checkpoint::new(members)).unwrap()),
         request: SegmentationRequest {
             image: Array3::from_shape_vec(shape, pixels).unwrap(),
             kind,

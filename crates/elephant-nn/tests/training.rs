@@ -126,7 +126,7 @@ fn a_step_that_runs_is_cancelled_soon() {
 fn an_ensemble_learns_with_every_member() {
     let members = [1, 2].map(|seed| Model::random(NetworkKind::Volumetric, seed).unwrap());
     let members = members.map(|model| model.checkpoint().members[0].clone());
-    let model = Model::new(elephant_checkpoint::Checkpoint { members: members.clone().into() }).unwrap();
+    let model = Model::new(elephant_checkpoint::Checkpoint::new(members.clone().into())).unwrap();
     let training = DEVICE.train(Arc::new(model), from_labels(), None, &CancelToken::default()).unwrap();
     step(&training, batch(1, [4, 16, 16], 0));
     let (trained, state) = training.snapshot().unwrap();

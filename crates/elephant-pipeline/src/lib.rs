@@ -32,7 +32,7 @@ pub use elephant_h5::Reach;
 pub use error::PipelineError;
 pub use generate::{GenerateOptions, generate_dataset};
 pub use labels::{Labels, UpdateLabels, label_centroids};
-pub use models::{ModelSource, Models, VersatileLocations};
+pub use models::{ModelContent, ModelInfo, ModelSource, Models, PretrainedNetwork, PretrainedNetworks};
 pub use ports::{ModelDownload, ModelInTraining, PortError, SegmentationModel, TrainableModel};
 pub use predict::{CropBox, PredictRequest, Predictor};
 pub use score::{SceneScore, score_empty_frames, score_scene};

@@ -1,19 +1,20 @@
 //! The models of a workspace: made, fetched, checked, and replaced whole.
 
 use std::{
-    io::{Read, Write},
+    collections::HashMap,
+    io::{Cursor, Read, Write},
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         mpsc::{self, RecvTimeoutError},
     },
     thread,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
-use elephant_checkpoint::Checkpoint;
-use elephant_fs::FsError;
-use elephant_types::{CancelToken, Coded, ErrorCode, ModelName, NetworkKind, TaskContext};
+use elephant_checkpoint::{Checkpoint, CheckpointError, Provenance};
+use elephant_fs::{FileVersion, FsError};
+use elephant_types::{CancelToken, Coded, ErrorCode, ModelName, NetworkKind, TaskContext, TaskEvent};
 
 use tempfile::NamedTempFile;
 
@@ -36,21 +37,68 @@ pub enum ModelSource {
         /// What they learn from images first; see [`Trainer::reset`](crate::Trainer::reset).
         prior: Option<PriorTraining>,
     },
-    /// The network that the ELEPHANT project trained on many kinds of images.
+    /// The network that the ELEPHANT project trained on many kinds of images, or, where it cannot be had, the built-in
+    /// one.
     Versatile,
+    /// The network that comes with the program, or the one that was configured instead.
+    Pretrained,
     /// A file somewhere on the network.
     Url(String),
     /// A file on this machine.
     File(PathBuf),
 }
 
-/// Where the pretrained networks are: paths of files, or URLs.
+/// Where a network to begin with comes from.
 #[derive(Clone, Debug)]
-pub struct VersatileLocations {
+pub struct PretrainedNetwork {
+    /// The `.pth` file that comes with the program.
+    pub bundled: &'static [u8],
+    /// A path or URL to use instead of all others.
+    pub given: Option<String>,
+    /// URL of the original's ("Versatile").
+    pub original: String,
+}
+
+/// The networks to begin with.
+#[derive(Clone, Debug)]
+pub struct PretrainedNetworks {
     /// The 3-D network.
-    pub volumetric: String,
+    pub volumetric: PretrainedNetwork,
     /// The 2-D network.
-    pub planar: String,
+    pub planar: PretrainedNetwork,
+}
+
+impl PretrainedNetworks {
+    fn of(&self, kind: NetworkKind) -> &PretrainedNetwork {
+        match kind {
+            NetworkKind::Volumetric => &self.volumetric,
+            NetworkKind::Planar => &self.planar,
+        }
+    }
+}
+
+/// What a model's file holds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelContent {
+    /// Which kind of network, or why it is none.
+    pub kind: Result<NetworkKind, String>,
+    /// Networks in the ensemble.
+    pub members: usize,
+    /// Where it comes from, if that is known.
+    pub provenance: Option<Provenance>,
+}
+
+/// A model of the workspace.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelInfo {
+    /// Its name.
+    pub name: ModelName,
+    /// Length of its file.
+    pub bytes: u64,
+    /// When its file was written.
+    pub modified: Option<SystemTime>,
+    /// What is in it.
+    pub content: ModelContent,
 }
 
 /// The models of a workspace.
@@ -58,7 +106,9 @@ pub struct Models {
     workspace: Workspace,
     network: Arc<dyn SegmentationModel>,
     download: Arc<dyn ModelDownload>,
-    versatile: VersatileLocations,
+    pretrained: PretrainedNetworks,
+    /// What is known of files, as long as they stay as they are.
+    known: Mutex<HashMap<PathBuf, (FileVersion, ModelContent)>>,
 }
 
 impl Models {
@@ -67,9 +117,9 @@ impl Models {
         workspace: &Workspace,
         network: Arc<dyn SegmentationModel>,
         download: Arc<dyn ModelDownload>,
-        versatile: VersatileLocations,
+        pretrained: PretrainedNetworks,
     ) -> Self {
-        Self { workspace: workspace.clone(), network, download, versatile }
+        Self { workspace: workspace.clone(), network, download, pretrained, known: Mutex::default() }
     }
 
     /// The model's file, or `None` when there is none.
@@ -79,6 +129,57 @@ impl Models {
     pub fn file(&self, name: &ModelName) -> Result<Option<PathBuf>, PipelineError> {
         let path = self.workspace.model(name)?;
         Ok(path.is_file().then_some(path))
+    }
+
+    /// The models there are, by name, and the pretrained networks.
+    ///
+    /// # Errors
+    /// When the folder of models cannot be listed.
+    pub fn list(&self) -> Result<Vec<ModelInfo>, PipelineError> {
+        self.workspace.model_names()?.into_iter().map(|name| self.info(name)).filter_map(Result::transpose).collect()
+    }
+
+    /// The networks that come with the program.
+    ///
+    /// # Errors
+    /// When one is damaged, which is a defect.
+    pub fn bundled(&self) -> Result<Vec<ModelContent>, PipelineError> {
+        [NetworkKind::Volumetric, NetworkKind::Planar]
+            .into_iter()
+            .map(|kind| {
+                let checkpoint = Checkpoint::read_from(Cursor::new(self.pretrained.of(kind).bundled))?;
+                Ok(self.content(Ok(checkpoint)))
+            })
+            .collect()
+    }
+
+    /// What there is to know of a model; `None` when its file has just gone.
+    fn info(&self, name: ModelName) -> Result<Option<ModelInfo>, PipelineError> {
+        let path = self.workspace.model(&name)?;
+        let (Ok(version), Ok(metadata)) = (FileVersion::of(&path), path.metadata()) else { return Ok(None) };
+        let known = |models: &Self| models.known.lock().unwrap_or_else(PoisonError::into_inner).get(&path).cloned();
+        let content = match known(self) {
+            Some((seen, content)) if seen == version => content,
+            _ => {
+                let content = self.content(Checkpoint::read(&path));
+                let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+                known.insert(path, (version, content.clone()));
+                content
+            }
+        };
+        Ok(Some(ModelInfo { name, bytes: metadata.len(), modified: metadata.modified().ok(), content }))
+    }
+
+    fn content(&self, checkpoint: Result<Checkpoint, CheckpointError>) -> ModelContent {
+        let kind = |checkpoint: &Checkpoint| self.network.identify(checkpoint).map_err(|error| error.to_string());
+        match checkpoint {
+            Ok(checkpoint) => ModelContent {
+                kind: kind(&checkpoint),
+                members: checkpoint.members.len(),
+                provenance: checkpoint.provenance,
+            },
+            Err(error) => ModelContent { kind: Err(error.to_string()), members: 0, provenance: None },
+        }
     }
 
     /// A model's file. One that is missing is replaced by the pretrained one (contract section 6.2).
@@ -93,7 +194,7 @@ impl Models {
     ) -> Result<PathBuf, PipelineError> {
         let path = self.workspace.model(name)?;
         if !path.is_file() {
-            self.replace(name, kind, &ModelSource::Versatile, context).map_err(|error| {
+            self.replace(name, kind, &ModelSource::Pretrained, context).map_err(|error| {
                 if error.code() == ErrorCode::Cancelled {
                     return error;
                 }
@@ -145,23 +246,59 @@ impl Models {
         source: &ModelSource,
         context: &TaskContext,
     ) -> Result<Checkpoint, PipelineError> {
-        let location = match source {
-            ModelSource::Random { members, seed, .. } => {
+        let (checkpoint, origin) = match source {
+            ModelSource::Random { members, seed, prior } => {
                 let seeds = (0..*members as u64).map(|member| seed.wrapping_add(member));
                 let networks = seeds.map(|seed| self.network.initialise(kind, seed));
                 let networks = networks.collect::<Result<Vec<_>, _>>()?;
-                return Ok(Checkpoint { members: networks.into_iter().flat_map(|network| network.members).collect() });
+                let members = networks.into_iter().flat_map(|network| network.members).collect();
+                let prior = if prior.is_some() { ", prior training with images" } else { "" };
+                (Checkpoint::new(members), format!("random parameters, seed {seed}{prior}"))
             }
-            ModelSource::File(path) => return Ok(Checkpoint::read(path)?),
-            ModelSource::Url(url) => url,
-            ModelSource::Versatile => match kind {
-                NetworkKind::Volumetric => &self.versatile.volumetric,
-                NetworkKind::Planar => &self.versatile.planar,
-            },
+            ModelSource::File(path) => (Checkpoint::read(path)?, "an uploaded file".into()),
+            ModelSource::Url(url) => (self.fetch(url, context)?, url.clone()),
+            ModelSource::Pretrained => self.pretrained(kind, false, context)?,
+            ModelSource::Versatile => self.pretrained(kind, true, context)?,
         };
-        // Only the configured location may be a file of this machine; a client's URL always goes through the download.
-        let is_local = matches!(source, ModelSource::Versatile) && !location.contains("://");
-        if is_local { Ok(Checkpoint::read(Path::new(location))?) } else { self.fetch(location, context) }
+        // Files that this program wrote know better.
+        let provenance = checkpoint.provenance.clone().unwrap_or(Provenance { origin, steps: 0 });
+        Ok(Checkpoint { provenance: Some(provenance), ..checkpoint })
+    }
+
+    /// A pretrained network, and where it comes from in a few words. Tells `context` which one was taken.
+    fn pretrained(
+        &self,
+        kind: NetworkKind,
+        prefers_original: bool,
+        context: &TaskContext,
+    ) -> Result<(Checkpoint, String), PipelineError> {
+        let PretrainedNetwork { bundled, given, original } = self.pretrained.of(kind);
+        let dims = kind.dims();
+        if let Some(location) = given {
+            // Only a configured location may be a file of this machine; a client's URL always goes through the download.
+            let checkpoint = if location.contains("://") {
+                self.fetch(location, context)?
+            } else {
+                Checkpoint::read(Path::new(location))?
+            };
+            context.tell(TaskEvent::Note(format!("the {dims} network is the configured one, {location}")));
+            return Ok((checkpoint, location.clone()));
+        }
+        let instead = if prefers_original {
+            match self.fetch(original, context) {
+                Ok(checkpoint) => {
+                    context.tell(TaskEvent::Note(format!("the {dims} network was downloaded from {original}")));
+                    return Ok((checkpoint, original.clone()));
+                }
+                Err(error) if error.code() == ErrorCode::Cancelled => return Err(error),
+                Err(error) => format!(", as the original's cannot be had ({error})"),
+            }
+        } else {
+            String::new()
+        };
+        let checkpoint = Checkpoint::read_from(Cursor::new(*bundled))?;
+        context.tell(TaskEvent::Note(format!("the {dims} network is the built-in one{instead}")));
+        Ok((checkpoint, "the built-in network".into()))
     }
 
     /// Downloads on a thread of its own, which a cancelled task leaves behind: a host that says nothing cannot hold it.

@@ -44,11 +44,24 @@ pub trait SegmentationModel: Send + Sync {
         context: &TaskContext,
     ) -> Result<Array4<f32>, PortError>;
 
-    /// Whether every member of the checkpoint is a network of this kind.
+    /// Which kind of network every member of the checkpoint is.
     ///
     /// # Errors
     /// When a parameter is missing, superfluous or of the wrong shape; the message names it.
-    fn verify(&self, checkpoint: &Checkpoint, kind: NetworkKind) -> Result<(), PortError>;
+    fn identify(&self, checkpoint: &Checkpoint) -> Result<NetworkKind, PortError>;
+
+    /// Whether every member of the checkpoint is a network of this kind.
+    ///
+    /// # Errors
+    /// As [`identify`](Self::identify), and when it is of the other kind.
+    fn verify(&self, checkpoint: &Checkpoint, kind: NetworkKind) -> Result<(), PortError> {
+        let found = self.identify(checkpoint)?;
+        if found == kind {
+            return Ok(());
+        }
+        let message = format!("the file holds a {} network but a {} one is needed", found.dims(), kind.dims());
+        Err(PortError::new(ErrorCode::InvalidArgument, message))
+    }
 
     /// A network with random parameters; the same seed gives the same parameters.
     ///

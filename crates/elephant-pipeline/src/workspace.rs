@@ -2,7 +2,10 @@
 //!
 //! The names are the original server's, so that a workspace moves between the two.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use elephant_fs::{FsError, Root, StagingDir, remove_temporary};
 use elephant_types::{DatasetName, FileName, ModelName};
@@ -87,6 +90,34 @@ impl Workspace {
     pub fn model(&self, name: &ModelName) -> Result<PathBuf, FsError> {
         self.models.resolve(name)
     }
+
+    /// The names of all models, in order: `.pth` files in the folder of models and in the folders below it, but for hidden
+    /// ones and links.
+    ///
+    /// # Errors
+    /// When a folder cannot be listed.
+    pub fn model_names(&self) -> Result<Vec<ModelName>, FsError> {
+        let mut names = Vec::new();
+        let mut folders = vec![self.models.path().to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in folder.read_dir().map_err(FsError::io("list", &folder))? {
+                let entry = entry.map_err(FsError::io("list", &folder))?;
+                let (path, kind) = (entry.path(), entry.file_type());
+                if entry.file_name().to_string_lossy().starts_with('.') {
+                    continue;
+                }
+                if kind.as_ref().is_ok_and(fs::FileType::is_dir) {
+                    folders.push(path);
+                } else if kind.is_ok_and(|kind| kind.is_file()) && path.extension().is_some_and(|end| end == "pth") {
+                    let relative = path.strip_prefix(self.models.path()).ok().and_then(Path::to_str);
+                    // A name that no request can have is not a model's.
+                    names.extend(relative.and_then(|name| name.parse::<ModelName>().ok()));
+                }
+            }
+        }
+        names.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+        Ok(names)
+    }
 }
 
 /// Removes what killed publications left in the datasets below `folder`. Those that still run elsewhere are left alone.
@@ -108,4 +139,23 @@ fn remove_abandoned(folder: &Path) -> Result<(), FsError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_are_listed_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let workspace = Workspace::open(folder.path()).unwrap();
+        let models = folder.path().join("models");
+        std::fs::create_dir_all(models.join("lab")).unwrap();
+        for file in ["b.pth", "lab/a.pth", ".hidden.pth", "notes.txt", ".b.pth.adam"] {
+            std::fs::write(models.join(file), "").unwrap();
+        }
+        std::os::unix::fs::symlink("/etc/passwd", models.join("link.pth")).unwrap();
+        let names: Vec<String> = workspace.model_names().unwrap().into_iter().map(String::from).collect();
+        assert_eq!(names, ["b.pth", "lab/a.pth"]);
+    }
 }

@@ -26,4 +26,4 @@ pub use movie::write_movie;
 pub use nucleus::Nucleus;
 pub use options::{EmbryoOptions, Preset};
 pub use render::Frame;
-pub use scene::{Scene, SceneOptions, SceneSet};
+pub use scene::{Content, Scene, SceneOptions, SceneSet};

@@ -21,6 +21,16 @@ pub enum NetworkKind {
     Planar,
 }
 
+impl NetworkKind {
+    /// `3-D` or `2-D`.
+    pub fn dims(self) -> &'static str {
+        match self {
+            Self::Volumetric => "3-D",
+            Self::Planar => "2-D",
+        }
+    }
+}
+
 /// For each of the four pooling levels of the U-Net, whether z keeps its size there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct KeepAxials(pub [bool; 4]);

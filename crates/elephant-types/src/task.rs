@@ -68,6 +68,8 @@ pub enum TaskEvent {
     TrainingStep(TrainingStep),
     /// From now on a prediction uses a newer version of the model that the operation trains.
     ModelUpdated,
+    /// Something that whoever asked should know, in a sentence: where a model came from, what was done instead.
+    Note(String),
 }
 
 /// Cancellation and progress of one operation. Clones belong to the same operation.

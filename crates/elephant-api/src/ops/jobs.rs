@@ -42,6 +42,8 @@ pub(crate) struct JobReply {
     status: String,
     /// Why it failed.
     error: Option<String>,
+    /// What whoever asked should know, such as where a model came from.
+    note: Option<String>,
     /// Seconds since 1970 UTC.
     begun_at: Option<f64>,
     /// Seconds since 1970 UTC; null while it runs.
@@ -50,8 +52,8 @@ pub(crate) struct JobReply {
 
 impl From<JobRecord> for JobReply {
     fn from(record: JobRecord) -> Self {
-        let JobRecord { id, kind, subject, status, error, begun_at, ended_at } = record;
-        Self { id, kind, subject, status, error, begun_at, ended_at }
+        let JobRecord { id, kind, subject, status, error, note, begun_at, ended_at } = record;
+        Self { id, kind, subject, status, error, note, begun_at, ended_at }
     }
 }
 

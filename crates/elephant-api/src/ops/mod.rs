@@ -5,6 +5,7 @@ mod health;
 mod jobs;
 mod log;
 mod metrics;
+mod models;
 
 use axum::{Router, response::Redirect, routing::get};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -22,6 +23,7 @@ pub(crate) fn routes() -> OpenApiRouter<Services> {
         .routes(routes!(health::ready))
         .routes(routes!(events::stream))
         .routes(routes!(events::socket))
+        .routes(routes!(models::list))
         .routes(routes!(jobs::list))
         .routes(routes!(jobs::get, jobs::cancel))
 }

@@ -12,7 +12,7 @@ use crate::{JobFilter, JobKind, JobRecord, JobStatus, JobsError, LossPoint, Proc
 
 /// Each brings the file from the form of its index to the next; `PRAGMA user_version` counts them. Files of form 0 may
 /// have the first tables already.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "CREATE TABLE IF NOT EXISTS settings (key TEXT PRIMARY KEY, value ANY) STRICT;
      CREATE TABLE IF NOT EXISTS jobs (
          id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -27,6 +27,7 @@ const MIGRATIONS: [&str; 2] = [
      CREATE TABLE losses (job INTEGER PRIMARY KEY, points TEXT NOT NULL) STRICT;
      INSERT INTO settings VALUES ('last_job', (SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'jobs'))
          ON CONFLICT (key) DO NOTHING;",
+    "ALTER TABLE jobs ADD COLUMN note TEXT;",
 ];
 
 /// An SQLite database.
@@ -158,9 +159,9 @@ impl StateStore for SqliteStore {
         let mut write = || {
             let transaction = connection.transaction()?;
             transaction.execute(
-                "INSERT OR REPLACE INTO jobs (id, kind, subject, status, error, begun_at, ended_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-                params![job.id, job.kind, job.subject, job.status, job.error, job.begun_at, job.ended_at],
+                "INSERT OR REPLACE INTO jobs (id, kind, subject, status, error, begun_at, ended_at, note)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                params![job.id, job.kind, job.subject, job.status, job.error, job.begun_at, job.ended_at, job.note],
             )?;
             transaction.execute("DELETE FROM jobs WHERE id <= ?1", [job.id - KEPT_JOBS])?;
             transaction.commit()
@@ -227,7 +228,7 @@ impl StateStore for SqliteStore {
     }
 }
 
-const COLUMNS: &str = "id, kind, subject, status, error, begun_at, ended_at";
+const COLUMNS: &str = "id, kind, subject, status, error, begun_at, ended_at, note";
 
 fn record(row: &rusqlite::Row<'_>) -> rusqlite::Result<JobRecord> {
     Ok(JobRecord {
@@ -238,6 +239,7 @@ fn record(row: &rusqlite::Row<'_>) -> rusqlite::Result<JobRecord> {
         error: row.get(4)?,
         begun_at: row.get(5)?,
         ended_at: row.get(6)?,
+        note: row.get(7)?,
     })
 }
 

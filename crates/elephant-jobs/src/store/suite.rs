@@ -92,6 +92,7 @@ fn record(id: i64, kind: JobKind, status: JobStatus) -> JobRecord {
         subject: "lab/fly \"1\"".into(),
         status: status.as_str().into(),
         error: None,
+        note: None,
         begun_at: Some(unix_now()),
         ended_at: None,
     }

@@ -181,7 +181,7 @@ impl Trainer {
             first_moments: dicts(|member| &member.optimizer.first)?,
             second_moments: dicts(|member| &member.optimizer.second)?,
         };
-        Ok((Model::new(Checkpoint { members: dicts(|member| &member.parameters)? })?, state))
+        Ok((Model::new(Checkpoint::new(dicts(|member| &member.parameters)?))?, state))
     }
 
     fn dict(&self, tensors: &[Tensor]) -> Result<StateDict, NnError> {

@@ -13,13 +13,13 @@ mod schedule;
 
 use std::{path::PathBuf, sync::Arc, thread};
 
-use elephant_checkpoint::Checkpoint;
+use elephant_checkpoint::{Checkpoint, Provenance};
 use elephant_types::{Coded, ErrorCode, Numerics, TaskContext, TaskEvent, TrainingOptions, TrainingStep};
 use elephant_volume::Dataset;
 
 use self::{
     crops::Crops,
-    saver::{ModelFiles, Saver},
+    saver::{ModelFiles, Saver, Snapshot},
     schedule::{Lesson, Schedule},
 };
 pub use self::{
@@ -105,9 +105,11 @@ impl Trainer {
         let checkpoint = Checkpoint::read(&files.model)?;
         self.network.verify(&checkpoint, kind)?;
         let state = files.optimizer_state(&checkpoint);
+        let provenance = checkpoint.provenance.clone();
         let model = self.trainable.begin(checkpoint, self.options(request), state, context.cancel_token())?;
         let log = ScalarLog::open(&self.log_folder(request)?, request.log_interval);
-        let mut run = Run { model: &*model, request, control, context, log, done: 0, total: None, is_saved: true };
+        let mut run =
+            Run { model: &*model, request, control, context, log, provenance, done: 0, total: None, is_saved: true };
         thread::scope(|scope| {
             let saver = Saver::start(scope, &files, context);
             let schedule = Schedule::new(request, batch_size, &self.live, control);
@@ -119,7 +121,7 @@ impl Trainer {
             self.live.close();
             // What was learnt since the last epoch is kept too, unless it went wrong.
             let is_sound = trained.as_ref().err().is_none_or(|error| error.code() == ErrorCode::Cancelled);
-            let last = if is_sound && !run.is_saved { Some(model.snapshot()?) } else { None };
+            let last = if is_sound && !run.is_saved { Some(run.snapshot()?) } else { None };
             let saved = saver.finish(last);
             run.log.flush();
             // A failed thread has stopped the training, so that its error is the reason.
@@ -159,6 +161,8 @@ struct Run<'a> {
     control: &'a dyn TrainingControl,
     context: &'a TaskContext,
     log: ScalarLog,
+    /// Of the model before this training.
+    provenance: Option<Provenance>,
     done: u64,
     total: Option<u64>,
     /// Whether the saver has, or had, all that was learnt.
@@ -166,6 +170,13 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
+    fn snapshot(&self) -> Result<Snapshot, PipelineError> {
+        let (checkpoint, state) = self.model.snapshot()?;
+        let before = self.provenance.clone().unwrap_or_else(|| Provenance { origin: "unknown".into(), steps: 0 });
+        let provenance = Some(Provenance { steps: before.steps + self.done, ..before });
+        Ok(Snapshot { checkpoint: Checkpoint { provenance, ..checkpoint }, state })
+    }
+
     fn learn(&mut self, lesson: Result<Lesson, PipelineError>, saver: &Saver<'_>) -> Result<(), PipelineError> {
         self.context.check()?;
         match lesson? {
@@ -181,7 +192,7 @@ impl Run<'_> {
                 self.context.tell(TaskEvent::TrainingStep(step));
             }
             Lesson::EpochEnd => {
-                self.is_saved = saver.offer(self.model.snapshot()?);
+                self.is_saved = saver.offer(self.snapshot()?);
                 self.log.flush();
             }
         }

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use elephant_checkpoint::{Checkpoint, OptimizerState};
+use elephant_checkpoint::{Checkpoint, OptimizerState, Provenance};
 use elephant_fs::FsError;
 use elephant_image::{BACKGROUND, LabelFrame};
 use elephant_synth::{Scene, SceneOptions, SceneSet};
@@ -28,7 +28,7 @@ const LEARNING_RATE: f64 = 1e-3;
 /// Steps over which the learning rate rises from 0.
 const WARM_UP: f64 = 100.0;
 /// How long a state may be in memory only.
-const SAVE_INTERVAL: Duration = Duration::from_secs(120);
+const SAVE_INTERVAL: Duration = Duration::from_mins(2);
 /// Scenes in a step: planes are small.
 const PLANAR_SCENES: u64 = 4;
 
@@ -63,7 +63,7 @@ pub fn pretrain<N: SegmentationModel + TrainableModel>(
         None => (0, network.initialise(request.kind, request.seed)?, None),
     };
     if start >= request.steps {
-        return Ok(checkpoint);
+        return Ok(provenanced(checkpoint, request));
     }
     let options = TrainingOptions {
         objective: Objective::Labels { class_weights: [1.0, 10.0, 10.0], false_weight: 10.0 },
@@ -107,7 +107,12 @@ fn learn(
     }
     let last = model.snapshot()?;
     folder.save(&last)?;
-    Ok(last.0)
+    Ok(provenanced(last.0, request))
+}
+
+fn provenanced(checkpoint: Checkpoint, request: &Pretraining) -> Checkpoint {
+    let origin = format!("trained on synthetic nuclei by elephant-server pretrain, seed {}", request.seed);
+    Checkpoint { provenance: Some(Provenance { origin, steps: request.steps }), ..checkpoint }
 }
 
 fn learning_rate(step: u64, steps: u64) -> f64 {
@@ -143,7 +148,7 @@ fn batch(request: &Pretraining, step: u64) -> Result<TrainingBatch, PipelineErro
         keep_axials = Some(scenes::keep_axials(&scene));
         let mut image = scenes::normalized(&scene);
         vary_range(&mut image, seed);
-        crops.push((image, labels(&scene, request.kind)?));
+        crops.push((image, labels(&scene, request.kind)));
     }
     stack(crops, keep_axials.unwrap_or(elephant_types::KeepAxials::first(0)))
 }
@@ -158,7 +163,7 @@ fn vary_range(image: &mut Array3<f32>, seed: u64) {
 }
 
 /// Every voxel's class: background, border or centre.
-fn labels(scene: &Scene, kind: NetworkKind) -> Result<Array3<u8>, PipelineError> {
+fn labels(scene: &Scene, kind: NetworkKind) -> Array3<u8> {
     let (depth, height, width) = scene.image.dim();
     let shape = [depth, height, width];
     let mut frame = LabelFrame::new(shape, scene.voxel_size, scenes::CENTER_RATIO, scenes::dims(kind));
@@ -170,7 +175,7 @@ fn labels(scene: &Scene, kind: NetworkKind) -> Result<Array3<u8>, PipelineError>
     for (z, plane) in labels.axis_iter_mut(Axis(0)).enumerate() {
         frame.draw(z, [0, 0], plane);
     }
-    Ok(labels)
+    labels
 }
 
 /// Where the state of a training lies: `KIND-STEP.pth` and, beside it, what the optimiser remembers. The files of a step

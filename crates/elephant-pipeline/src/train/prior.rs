@@ -1,6 +1,6 @@
 //! What a network learns before it has labels: that cells are bright (contract sections 1.11 and 6.10).
 
-use elephant_checkpoint::Checkpoint;
+use elephant_checkpoint::{Checkpoint, Provenance};
 use elephant_types::{
     DatasetName, ModelName, NetworkKind, Objective, TaskContext, TaskEvent, TrainingOptions, TrainingStep,
 };
@@ -60,6 +60,7 @@ impl Trainer {
         check_dimensions(&dataset, &options)?;
         self.require_memory(&dataset, &options, 1)?;
         let training = TrainingOptions { objective: Objective::Intensities, numerics: self.numerics };
+        let before = checkpoint.provenance.clone();
         let model = self.trainable.begin(checkpoint, training, None, context.cancel_token())?;
         let mut crops = Crops::new(&dataset, &options, request.seed);
         let total = LEARNING_RATES.len() as u64 * u64::from(request.crop_count);
@@ -72,6 +73,7 @@ impl Trainer {
                 context.tell(TaskEvent::TrainingStep(step));
             }
         }
-        Ok(model.snapshot()?.0)
+        let provenance = before.map(|before| Provenance { steps: before.steps + done, ..before });
+        Ok(Checkpoint { provenance, ..model.snapshot()?.0 })
     }
 }

@@ -12,8 +12,13 @@ use elephant_types::{ErrorCode, TaskContext, TaskEvent};
 
 use crate::{PipelineError, PortError};
 
-/// A model's parameters and what the optimiser remembers of them.
-pub(super) type Snapshot = (Checkpoint, OptimizerState);
+/// A model in training as it is at one moment.
+pub(super) struct Snapshot {
+    /// Its parameters, and where they come from.
+    pub(super) checkpoint: Checkpoint,
+    /// What the optimiser remembers of them.
+    pub(super) state: OptimizerState,
+}
 
 /// Where a model and its optimiser's memory are.
 #[derive(Clone, Debug)]
@@ -84,7 +89,7 @@ impl<'scope> Saver<'scope> {
 
 fn save_all(snapshots: &Receiver<Snapshot>, files: &ModelFiles, context: &TaskContext) -> Result<(), PipelineError> {
     let mut version = files.found;
-    for (checkpoint, state) in snapshots {
+    for Snapshot { checkpoint, state } in snapshots {
         let found = FileVersion::of(&files.model).ok();
         if found.is_some() && found != version {
             return Err(keep_aside(&checkpoint, &files.model));

@@ -3,6 +3,7 @@
 //! Unlike an [`Embryo`](crate::Embryo), a scene has no time and no lineage; its nuclei differ in size, shape, texture and
 //! brightness, and so does the microscope.
 
+mod noise;
 mod options;
 mod placement;
 mod render;
@@ -10,7 +11,7 @@ mod render;
 use elephant_types::VoxelSize;
 use ndarray::Array3;
 
-pub use self::options::{SceneOptions, SceneSet};
+pub use self::options::{Content, SceneOptions, SceneSet};
 use crate::Nucleus;
 
 /// An image with its ground truth.
@@ -28,7 +29,10 @@ impl Scene {
     /// Places nuclei and makes the image. The same options give the same scene on every machine.
     pub fn render(options: &SceneOptions) -> Self {
         let nuclei = placement::place(options);
-        let image = render::image(options, &nuclei);
+        let image = match options.content {
+            Content::Noise => noise::image(options),
+            Content::Nuclei | Content::Empty => render::image(options, &nuclei),
+        };
         Self { image, nuclei, voxel_size: options.voxel_size() }
     }
 }

@@ -72,8 +72,19 @@ pub struct SceneOptions {
     pub is_noise_smeared: bool,
     /// Bits of a camera count: 8 or 16.
     pub bits: u32,
-    /// Whether there is any nucleus.
-    pub is_empty: bool,
+    /// What the image is of.
+    pub content: Content,
+}
+
+/// What a scene shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Nuclei.
+    Nuclei,
+    /// No nucleus, but background, debris and the camera's noise.
+    Empty,
+    /// Nothing but noise, of one of many distributions and correlations.
+    Noise,
 }
 
 impl SceneOptions {
@@ -84,7 +95,7 @@ impl SceneOptions {
             SceneSet::Scored => 2,
             SceneSet::HeldOut => 3,
         };
-        let mut rng = Rng::stream(seed, &[0x5ce_7e, stream, u64::from(is_planar)]);
+        let mut rng = Rng::stream(seed, &[0x0005_ce7e, stream, u64::from(is_planar)]);
         let (anisotropy, radius) = loop {
             let anisotropy = if is_planar { 1.0 } else { log_uniform(&mut rng, 1.0, 8.0) };
             let radius = log_uniform(&mut rng, 3.0, 25.0);
@@ -130,7 +141,7 @@ impl SceneOptions {
             noise_to_signal: log_uniform(&mut rng, 0.02, 0.5),
             is_noise_smeared: rng.unit() < 0.3,
             bits: if rng.unit() < 0.35 { 8 } else { 16 },
-            is_empty: set == SceneSet::Trained && rng.unit() < 0.06,
+            content: content(set, &mut rng),
         }
     }
 
@@ -147,6 +158,16 @@ impl SceneOptions {
     /// Whether the scene is a plane.
     pub fn is_planar(&self) -> bool {
         self.shape[0] == 1
+    }
+}
+
+/// Scenes for scoring have nuclei.
+fn content(set: SceneSet, rng: &mut Rng) -> Content {
+    match rng.unit() {
+        _ if set != SceneSet::Trained => Content::Nuclei,
+        drawn if drawn < 0.05 => Content::Empty,
+        drawn if drawn < 0.11 => Content::Noise,
+        _ => Content::Nuclei,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::f64::consts::PI;
 
-use super::SceneOptions;
+use super::{Content, SceneOptions};
 use crate::{
     Nucleus,
     embryo::chromatin,
@@ -19,7 +19,7 @@ const MAX_FAILURES: usize = 60;
 /// The nuclei of a scene, none closer to another than it may be.
 pub(super) fn place(options: &SceneOptions) -> Vec<Nucleus> {
     let mut nuclei: Vec<Nucleus> = Vec::new();
-    if options.is_empty {
+    if options.content != Content::Nuclei {
         return nuclei;
     }
     let mut rng = Rng::stream(options.seed, &[1]);
