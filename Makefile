@@ -7,7 +7,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build serve test bench peers services services-stop
+.PHONY: help setup build serve test bench pretrained peers services services-stop
 MAKEFLAGS += --no-print-directory
 
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
@@ -52,6 +52,10 @@ services-stop: ## stop them
 bench: setup ## run every benchmark, beside Python's where `make peers` was run
 	@echo 'bench: building and running; peer: $(or $(ELEPHANT_PEER_PYTHON),none (make peers))'
 	@$(if $(ELEPHANT_PEER_PYTHON),ELEPHANT_PEER_PYTHON='$(ELEPHANT_PEER_PYTHON)') cargo bench --quiet --workspace --bench '*'
+
+pretrained: build ## train the built-in networks again, from seeds alone (some hours; goes on where it was interrupted)
+	@'$(TARGET)/release/elephant-server' pretrain models/nuclei-3d.pth --dims 3d --steps 4000
+	@'$(TARGET)/release/elephant-server' pretrain models/nuclei-2d.pth --dims 2d --steps 1500
 
 peers: ## get the Python programs that `make bench` compares with, into the cache folder
 	@ELEPHANT_CACHE='$(ELEPHANT_CACHE)' scripts/peers.sh

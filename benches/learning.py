@@ -2,7 +2,9 @@
 """What the server learns from a few tagged cells, over HTTP: the demonstration movie, a model of random parameters, spots
 tagged in two timepoints, training for some minutes, and the detections in all other timepoints against the truth.
 
-    python benches/learning.py target/release/elephant-server [--spots 10 20 40 60] [--minutes 10] [--chunks 1]
+    python benches/learning.py target/release/elephant-server [--spots 10 20 40 60] [--minutes 10] [--chunks 1] [--built-in]
+
+With --built-in the built-in network learns instead.
 
 Prints one line for each number of spots: F1 (a detection counts within half a cell radius of a true centre, each once),
 precision, recall, the median of found radii as a fraction of the true ones, and DET of py-ctcmetrics where it is installed
@@ -134,7 +136,7 @@ def coverage(truth, drawn):
 def learn(server, truth, movie, count, options):
     rng = np.random.default_rng(options.seed)
     spots = tagged(truth, count, rng)
-    server.post("/seg/reset", **{k: FIELDS[k] for k in ("model_name", "is_3d")}, url=None, seed=options.seed,
+    server.post("/seg/reset", **{k: FIELDS[k] for k in ("model_name", "is_3d")}, url="built-in" if options.built_in else None, seed=options.seed,
                 **({"dataset_name": "elephant-demo", "n_crops": 5, "crop_size": options.crop, "scales": SCALES, "n_keep_axials": 2} if options.prior else {}))
     trained = 0.0
     for chunk in range(options.chunks):
@@ -174,6 +176,7 @@ def main():
     parser.add_argument("--p-thresh", type=float, default=0.5)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--prior", action="store_true")
+    parser.add_argument("--built-in", action="store_true")
     parser.add_argument("--server-arguments", nargs="*", default=[])
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -69,7 +69,7 @@ and set in Plugins > ELEPHANT > Preferences:
 Or ask for the cells of the first frame yourself:
     curl -s http://{address}/seg/predict -H 'Content-Type: application/json' -d '{{\"dataset_name\": \"{NAME}\", \
 \"timepoint\": 0, \"scales\": {scales:?}, \"n_keep_axials\": 2, \"patch\": [{x}, {y}, {z}], \"r_min\": 1, \"r_max\": 8}}'
-The first prediction fetches the pretrained network. Without a network connection, upload one of your own:
+It begins with the built-in network; to upload one of your own:
     curl http://{address}/seg/reset -F 'data={{\"model_name\": \"detection.pth\"}}' -F file=@YOUR_MODEL.pth
 Press Ctrl-C to stop.",
         )

@@ -35,7 +35,7 @@ pub(crate) struct ResetBody {
     /// Below the workspace's `models`.
     #[schema(value_type = String, example = "detection.pth")]
     model_name: Option<ModelName>,
-    /// null: random parameters, which then learn from the images of the dataset, if one is named; "Versatile": the pretrained network; an https URL: that file.
+    /// null: random parameters, which then learn from the images of the dataset, if one is named; "Versatile": the original's pretrained network, or the built-in one where that cannot be had; "built-in": that one; an https URL: that file.
     url: Option<String>,
     /// Networks in the ensemble, with random parameters.
     #[schema(value_type = u32)]
@@ -88,6 +88,7 @@ impl ResetBody {
     fn source(&mut self) -> Result<ModelSource, Problem> {
         match self.url.as_deref() {
             Some("Versatile") => Ok(ModelSource::Versatile),
+            Some("built-in") => Ok(ModelSource::Pretrained),
             Some(url) => Ok(ModelSource::Url(url.to_owned())),
             None if (1..=MAX_MEMBERS).contains(&self.nmodels.0) => {
                 let (members, seed) = (self.nmodels.0 as usize, self.seed.0.cast_unsigned());
