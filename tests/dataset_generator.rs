@@ -121,6 +121,9 @@ fn values_that_change_are_told() {
     assert!(text(&done.stdout).ends_with("voxels, 16 bit\n"), "{}", text(&done.stdout));
     let says = "dataset_generator: the values lie within 0 and 1: they were multiplied by 32768 and rounded down\n";
     assert_eq!(text(&done.stderr), says);
+    let done = run(&[&field("xml/data/missing.xml"), &output]);
+    let says = "dataset_generator: 1 of 3 frames are blank, because the movie has no image of them\n";
+    assert_eq!((done.status.code(), text(&done.stderr).as_str()), (Some(0), says));
     let done = run(&[&field("values/float.h5"), &output]);
     assert!(text(&done.stdout).ends_with("voxels, 16 bit\n") && done.stderr.is_empty(), "8 bit do not hold it");
     let done = run(&[&field("values/large.h5"), &output]);

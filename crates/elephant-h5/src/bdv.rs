@@ -7,13 +7,14 @@ use std::{ops::Range, path::Path};
 
 use hdf5_metno::{
     Group,
-    types::{FixedAscii, FixedUnicode, TypeDescriptor, VarLenAscii, VarLenUnicode},
+    types::{FixedAscii, FixedUnicode, TypeDescriptor},
 };
 
 use crate::{
     H5Error, Reach, SpimData, Volume,
     error::file_name,
     file::{Files, Located, brief},
+    header,
     volume::Role,
 };
 
@@ -128,9 +129,9 @@ impl BdvFile {
     /// The voxel type that the group of a setup declares ("int16", "float32"). Movies written before 2024 declare none.
     fn declared_type(&self, setup: u32) -> Result<Option<String>, H5Error> {
         let path = format!("s{setup:02}");
-        let Some(Located { file, group, name }) = self.files.locate(&path)? else { return Ok(None) };
-        let text = group.group(&name).and_then(|group| read_text(&group, "dataType"));
-        text.map_err(|error| H5Error::object(&file.name, path, brief(&error)))
+        let Some(located) = self.files.locate(&path)? else { return Ok(None) };
+        let file = located.file.name.clone();
+        read_text(&located, "dataType").map_err(|error| H5Error::object(&file, path, brief(&error)))
     }
 
     /// The first volume of a setup among `timepoints`, whose shape is that of all its volumes.
@@ -170,8 +171,9 @@ impl BdvFile {
     }
 }
 
-/// The text of an attribute, lowercase; `None` when there is no such attribute, or it holds no text.
-fn read_text(group: &Group, name: &str) -> hdf5_metno::Result<Option<String>> {
+/// The text of an attribute of a group, lowercase; `None` when there is no such attribute, or it holds no text.
+fn read_text(located: &Located, name: &str) -> hdf5_metno::Result<Option<String>> {
+    let group = located.group.group(&located.name)?;
     if !group.attr_names()?.iter().any(|found| found == name) {
         return Ok(None);
     }
@@ -179,8 +181,12 @@ fn read_text(group: &Group, name: &str) -> hdf5_metno::Result<Option<String>> {
     let text = match attribute.dtype()?.to_descriptor()? {
         TypeDescriptor::FixedAscii(_) => attribute.read_raw::<FixedAscii<32>>()?.first().map(ToString::to_string),
         TypeDescriptor::FixedUnicode(_) => attribute.read_raw::<FixedUnicode<32>>()?.first().map(ToString::to_string),
-        TypeDescriptor::VarLenAscii => attribute.read_raw::<VarLenAscii>()?.first().map(ToString::to_string),
-        TypeDescriptor::VarLenUnicode => attribute.read_raw::<VarLenUnicode>()?.first().map(ToString::to_string),
+        TypeDescriptor::VarLenAscii | TypeDescriptor::VarLenUnicode => {
+            let text = header::variable_text(&located.file, located.address, name);
+            Some(
+                text.ok_or_else(|| format!("its attribute {name} cannot be read; write it as a text of fixed length"))?,
+            )
+        }
         _ => None,
     };
     Ok(text.map(|text| text.trim().to_lowercase()))
@@ -211,7 +217,7 @@ fn listed(numbers: &[u32]) -> String {
 
 /// The names in the group at `path`; none when it does not exist.
 fn children(files: &Files, path: &str) -> Result<Vec<String>, H5Error> {
-    let Some(Located { file, group, name }) = files.locate(path)? else { return Ok(Vec::new()) };
+    let Some(Located { file, group, name, .. }) = files.locate(path)? else { return Ok(Vec::new()) };
     let names = group.group(&name).and_then(|group: Group| group.member_names());
     names.map_err(|error| H5Error::object(&file.name, path, brief(&error)))
 }

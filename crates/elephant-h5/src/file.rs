@@ -32,6 +32,8 @@ pub(crate) struct OpenFile {
     hdf5: hdf5_metno::File,
     raw: File,
     len: u64,
+    /// Where the file's addresses begin: behind a user block, if there is one.
+    base: u64,
 }
 
 impl OpenFile {
@@ -42,15 +44,15 @@ impl OpenFile {
             return Err(H5Error::NotHdf5 { file: name });
         }
         let raw = File::open(path).map_err(H5Error::io("open", path))?;
-        if !has_signature(&raw).map_err(H5Error::io("read", path))? {
+        let Some(base) = signature(&raw).map_err(H5Error::io("read", path))? else {
             return Err(H5Error::NotHdf5 { file: name });
-        }
+        };
         // Reading needs no lock, and some network file systems have none.
         let hdf5 = hdf5_metno::File::with_options()
             .with_fapl(|access| access.file_locking(false))
             .open(path)
             .map_err(|error| open_error(&name, &error))?;
-        Ok(Self { name, path: path.to_owned(), hdf5, raw, len: metadata.len() })
+        Ok(Self { name, path: path.to_owned(), hdf5, raw, len: metadata.len(), base })
     }
 
     /// The file's top group.
@@ -63,21 +65,31 @@ impl OpenFile {
         offset.checked_add(length).is_some_and(|end| end <= self.len)
     }
 
+    /// `length` bytes from the address `address`, as the file counts them; `None` when they are not in the file, or it asks
+    /// for more than a few MB.
+    pub fn bytes_at(&self, address: u64, length: u64) -> Option<Vec<u8>> {
+        const MOST: u64 = 64 << 20;
+        let offset = self.base.checked_add(address).filter(|&offset| length <= MOST && self.holds(offset, length))?;
+        let mut bytes = vec![0; length as usize];
+        self.read_at(&mut bytes, offset).ok()?;
+        Some(bytes)
+    }
+
     /// Fills `buffer` from `offset`, without the HDF5 library.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), H5Error> {
         self.raw.read_exact_at(buffer, offset).map_err(H5Error::io("read", &self.path))
     }
 }
 
-/// Whether the file has the HDF5 signature at one of the places where it may stand: 0, 512, 1024, 2048, …
-fn has_signature(file: &File) -> std::io::Result<bool> {
+/// The place of the HDF5 signature, which may be 0, 512, 1024, 2048 and so on.
+fn signature(file: &File) -> std::io::Result<Option<u64>> {
     let mut offset = 0;
     loop {
         let mut start = [0; 8];
         match file.read_exact_at(&mut start, offset) {
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(false),
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(None),
             Err(error) => return Err(error),
-            Ok(()) if start == *b"\x89HDF\r\n\x1a\n" => return Ok(true),
+            Ok(()) if start == *b"\x89HDF\r\n\x1a\n" => return Ok(Some(offset)),
             Ok(()) => offset = if offset == 0 { 512 } else { offset * 2 },
         }
     }
@@ -103,6 +115,8 @@ pub(crate) struct Located {
     pub group: Group,
     /// Its name in the group, a hard link.
     pub name: String,
+    /// Address of its header.
+    pub address: u64,
 }
 
 /// The main file of a movie and the partition files it links to.
@@ -140,8 +154,10 @@ impl Files {
             let link = read_link(&group, &name).map_err(|detail| H5Error::object(&file.name, path, detail))?;
             match link {
                 None => return Ok(None),
-                Some(Link::Hard) if ahead.is_empty() => return Ok(Some(Located { file, group, name })),
-                Some(Link::Hard) => {
+                Some(Link::Hard(address)) if ahead.is_empty() => {
+                    return Ok(Some(Located { file, group, name, address }));
+                }
+                Some(Link::Hard(_)) => {
                     group = group.group(&name).map_err(|error| H5Error::object(&file.name, path, brief(&error)))?;
                 }
                 Some(Link::Soft(target)) => {

@@ -15,6 +15,7 @@ mod element;
 mod error;
 mod file;
 mod filters;
+mod header;
 mod links;
 mod paths;
 mod scale;

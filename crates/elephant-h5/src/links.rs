@@ -11,8 +11,8 @@ use hdf5_metno_sys::{h5i::hid_t, h5l, h5p::H5P_DEFAULT};
 /// What a name in a group stands for.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Link {
-    /// An object of the same file.
-    Hard,
+    /// An object of the same file, by the address of its header.
+    Hard(u64),
     /// A path in the same file.
     Soft(String),
     /// A path in another file.
@@ -27,7 +27,10 @@ pub(crate) fn read_link(group: &Group, name: &str) -> Result<Option<Link>, Strin
     let c_name = CString::new(name).map_err(|_| "the name holds a NUL".to_owned())?;
     let Some((kind, value)) = raw_link(group.id(), &c_name)? else { return Ok(None) };
     match kind {
-        h5l::H5L_TYPE_HARD => Ok(Some(Link::Hard)),
+        h5l::H5L_TYPE_HARD => {
+            let address = value.first_chunk().ok_or("its link is damaged")?;
+            Ok(Some(Link::Hard(u64::from_le_bytes(*address))))
+        }
         h5l::H5L_TYPE_SOFT => text_until_nul(&value).map(|(path, _)| Some(Link::Soft(path))),
         h5l::H5L_TYPE_EXTERNAL => {
             // One byte of version and flags, then file name and path, each ended by a NUL (format spec IV.A.2.g).
@@ -45,7 +48,7 @@ fn text_until_nul(bytes: &[u8]) -> Result<(String, &[u8]), String> {
     Ok((text.to_owned(), &bytes[end + 1..]))
 }
 
-/// The kind of a link and, for soft and external ones, its value.
+/// The kind of a link and its value; of a hard one, the address.
 #[allow(unsafe_code, reason = "the safe wrapper of the HDF5 library has no call that reads a link's value")]
 fn raw_link(group: hid_t, name: &CString) -> Result<Option<(h5l::H5L_type_t, Vec<u8>)>, String> {
     hdf5_metno::sync::sync(|| {
@@ -63,7 +66,9 @@ fn raw_link(group: hid_t, name: &CString) -> Result<Option<(h5l::H5L_type_t, Vec
             return Err("its link is damaged".to_owned());
         }
         if info.type_ == h5l::H5L_TYPE_HARD {
-            return Ok(Some((info.type_, Vec::new())));
+            // SAFETY: a hard link has a token, 16 bytes that begin with the address in little endian.
+            let token = unsafe { *info.u.token().cast::<[u8; 8]>() };
+            return Ok(Some((info.type_, token.to_vec())));
         }
         // One byte more than the library may fill, so that the value always ends with a NUL.
         let mut value = vec![0_u8; MAX_VALUE + 1];

@@ -46,7 +46,7 @@ impl Szip {
             long if long > MAX_SCANLINE => block * MAX_BLOCKS,
             other => other.min(block * MAX_BLOCKS),
         };
-        let is_valid = (2..=32).contains(&block) && block % 2 == 0 && scanline > 0;
+        let is_valid = (2..=32).contains(&block) && block.is_multiple_of(2) && scanline > 0;
         is_valid.then_some(Self { size, is_big_endian, has_differences, block, scanline })
     }
 
@@ -164,7 +164,7 @@ impl Decoder<'_> {
             }
             let second = code - sum * (sum + 1) / 2;
             // After a reference sample, the first one of the pair is not there.
-            if (end - line.len()) % 2 == 0 {
+            if (end - line.len()).is_multiple_of(2) {
                 line.push(sum - second);
             }
             line.push(second);
@@ -195,7 +195,7 @@ fn undo_differences(line: &mut [u32], depth: u32) {
         let mask = if sample & (max / 2 + 1) == 0 { 0 } else { max };
         sample = if half > mask ^ sample {
             mask ^ *difference
-        } else if *difference % 2 == 0 {
+        } else if difference.is_multiple_of(2) {
             sample.wrapping_add(half)
         } else {
             sample.wrapping_sub(half)

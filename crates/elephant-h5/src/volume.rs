@@ -15,6 +15,7 @@ use crate::{
     error::Unreadable,
     file::{Files, Located, OpenFile, brief},
     filters::{Pipeline, Values},
+    header,
     scale_offset::ScaleOffset,
     typed,
     virtual_dataset::{self, Part},
@@ -70,9 +71,12 @@ impl Volume {
         declared: Option<&str>,
         role: Role,
     ) -> Result<Self, H5Error> {
-        let Located { file, group, name } = located;
+        let Located { file, group, name, address } = located;
         let fail = |detail: String| H5Error::object(&file.name, &object, detail);
         let library = |error: hdf5_metno::Error| fail(brief(&error));
+        if !header::can_be_opened(&file, address) {
+            return Err(fail("the list of its parts is damaged; copy the file again".to_owned()));
+        }
         let dataset = group.dataset(&name).map_err(library)?;
         let properties = dataset.dcpl().map_err(library)?;
         if let Some(raw) = properties.get_external().map_err(library)?.first() {

@@ -86,6 +86,27 @@ fn sixteen_bit_are_signed_where_the_setup_says_so() {
     }
 }
 
+/// The HDF5 library goes through a global heap for ever when one of its objects claims to have no size.
+#[test]
+fn heaps_without_an_end_are_refused() {
+    for (name, says) in [
+        ("values/int16_variable.h5", "its attribute dataType cannot be read; write it as a text of fixed length"),
+        ("virtual/movie.h5", "the list of its parts is damaged"),
+    ] {
+        let mut bytes = std::fs::read(file(name)).unwrap();
+        let heaps: Vec<_> = (0..bytes.len() - 4).filter(|&at| bytes[at..].starts_with(b"GCOL")).collect();
+        assert!(!heaps.is_empty(), "{name}");
+        for heap in heaps {
+            bytes[heap + 16..heap + 32].fill(0);
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("damaged.h5");
+        std::fs::write(&path, bytes).unwrap();
+        let error = BdvFile::open(&path).unwrap().volume(0, 0, 0).unwrap_err();
+        assert!(error.to_string().contains(says), "{error}");
+    }
+}
+
 #[test]
 fn values_beyond_16_bit_are_told() {
     for (name, largest) in [("large", 135_000.0), ("infinite", f64::INFINITY), ("nan", 26.0), ("negative", 0.0)] {

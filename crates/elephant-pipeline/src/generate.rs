@@ -137,6 +137,8 @@ struct Seen {
     wide: f64,
     /// Whether all volumes were floating-point numbers.
     is_float: bool,
+    /// Frames without an image.
+    blank_frames: usize,
 }
 
 /// Refuses a divisor that is no positive number.
@@ -202,7 +204,7 @@ impl<'a> Movie<'a> {
         let dataset = Dataset::create(folder, self.shape, if pass.is_uint16 { DataType::U16 } else { DataType::U8 })?;
         let images = dataset.store(Store::Images);
         let overlaps = 2 * self.block.iter().product::<usize>() * size_of::<u16>() <= BLOCK_BYTES;
-        let seen = Seen { narrow: f64::NEG_INFINITY, wide: f64::NEG_INFINITY, is_float: true };
+        let seen = Seen { narrow: f64::NEG_INFINITY, wide: f64::NEG_INFINITY, is_float: true, blank_frames: 0 };
         let mut reader = Reader { movie: self, scale: &pass.scale, opened: None, seen };
         let (mut front, mut back) = (Vec::new(), Vec::new());
         let mut filled: Option<Step> = None;
@@ -263,6 +265,7 @@ impl<'a> Movie<'a> {
             divisor: pass.scale.divisor(),
             is_scaled: pass.scale.divisor() != self.options.divisor,
             is_wrapped: quotient(seen.narrow) > pass.limit(),
+            blank_frames: seen.blank_frames,
             is_coarse: seen.is_float && seen.wide > 0.0 && quotient(seen.wide) < FEW_LEVELS,
         }
     }
@@ -332,7 +335,11 @@ impl Reader<'_> {
         let Movie { options, file, setup, .. } = self.movie;
         let volume = match self.opened.take() {
             Some((frame, volume)) if frame == step.frame => volume,
-            _ => file.volume(step.timepoint, *setup, options.level)?,
+            _ => {
+                let opened = file.volume(step.timepoint, *setup, options.level)?;
+                self.seen.blank_frames += usize::from(opened.is_none());
+                opened
+            }
         };
         if let Some(volume) = &volume {
             self.movie.check_size(volume, step.timepoint)?;

@@ -1,4 +1,4 @@
-//! What becomes of a movie's values in a dataset, and what the user is told of it.
+//! What becomes of a movie in a dataset, its values above all, and what the user is told of it.
 
 use elephant_volume::DatasetShape;
 
@@ -26,10 +26,12 @@ pub struct Summary {
     pub is_wrapped: bool,
     /// Whether a floating-point movie has so small values that rounding them left few grey levels.
     pub is_coarse: bool,
+    /// Frames of which the movie has no image.
+    pub blank_frames: usize,
 }
 
 impl Summary {
-    /// What the user should know of the values, in sentences; `uint16` and `divisor` are the names under which they set
+    /// What the user should know of the dataset, in sentences; `uint16` and `divisor` are the names under which they set
     /// these options.
     pub fn remarks(&self, uint16: &str, divisor: &str) -> Vec<String> {
         let bits = if self.is_uint16 { 16 } else { 8 };
@@ -48,6 +50,10 @@ impl Summary {
         if self.is_coarse {
             remarks
                 .push(format!("the values, up to {largest}, were rounded down to few levels; use a smaller {divisor}"));
+        }
+        if self.blank_frames > 0 {
+            let (blank, frames) = (self.blank_frames, self.shape.timepoints);
+            remarks.push(format!("{blank} of {frames} frames are blank, because the movie has no image of them"));
         }
         if largest <= 0.0 {
             remarks.push("no value is above 0: all frames are blank".to_owned());

@@ -78,6 +78,7 @@ fn frames_are_the_timepoints_in_order_or_those_asked_for() {
         let folder = tempfile::tempdir().unwrap();
         let summary = generate(&GenerateOptions { timepoints, ..options("gaps.h5", &folder) }).unwrap();
         assert_eq!(summary.shape.timepoints, expected.len());
+        assert_eq!(summary.blank_frames, expected.iter().filter(|id| id.is_none()).count());
         assert_eq!(check_dataset(folder.path(), "", &[expected.len(), 5, 7, 9]), READY);
         for (t, id) in expected.into_iter().enumerate() {
             let value = |at| id.map_or(0.0, |id: usize| f32::from(voxel(id, 0, 0, at)));

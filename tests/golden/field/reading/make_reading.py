@@ -114,6 +114,12 @@ def values():
         ("unsigned", "uint16"), ("number", 16),
     ):
         movie(f"values/int16_{name}.h5", signed, data_type=declared)
+    with h5py.File(HERE / "values/int16_old.h5", "w", libver="earliest", userblock_size=512) as file:
+        declare(file)
+        for index in range(12):
+            file["s00"].attrs[f"other{index}"] = "x" * index
+        file["s00"].attrs["dataType"] = "int16"
+        file[path()] = signed(0, 0)
     float32 = lambda change: lambda t, s: change(voxels(t, s).astype("<f4"))
     movie("values/float.h5", float32(lambda v: v * 4 + 0.25), times=(0, 1), data_type="float32")  # 0.25 to 624.25
     movie("values/fraction.h5", float32(lambda v: v / 160), times=(0, 1), data_type="float32")  # 0 to 0.8
