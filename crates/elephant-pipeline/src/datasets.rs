@@ -5,7 +5,7 @@
 //! the reason is told by the next check.
 
 use elephant_h5::H5Error;
-use elephant_types::{Coded, DatasetName, ErrorCode, TaskContext};
+use elephant_types::{Coded, DatasetName, ErrorCode, TaskContext, TaskEvent};
 use elephant_volume::DatasetShape;
 
 use crate::{
@@ -94,6 +94,10 @@ pub fn generate(
         Ok(None) => return Ok(Generated::NeedsMovie),
         Ok(Some(summary)) => {
             workspace.records().update(&request.dataset, &folder, |record| record.failure = None);
+            let remarks = summary.remarks("is_uint16", "divisor");
+            if !remarks.is_empty() {
+                context.tell(TaskEvent::Note(remarks.join("; ")));
+            }
             return Ok(Generated::Ready(summary));
         }
         Err(error) if matches!(error.code(), ErrorCode::Cancelled | ErrorCode::Conflict) => return Err(error),
