@@ -93,4 +93,5 @@ def main():
             server.process.terminate()
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,11 +1,14 @@
 //! `elephant-server pretrain` and `score`: making and measuring the networks that come with the program.
 
-use std::time::Instant;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Instant,
+};
 
 use anyhow::Result;
 use elephant_pipeline::{Pretraining, SceneScore, pretrain as train, score_empty_frames, score_scene};
 use elephant_synth::{SceneOptions, SceneSet};
-use elephant_types::{CancelToken, NetworkKind, TaskContext, TaskEvent};
+use elephant_types::{CancelToken, NetworkKind, TaskContext, TaskEvent, TrainingStep};
 
 use crate::{
     config::{PretrainArgs, ScoreArgs},
@@ -21,23 +24,39 @@ pub fn pretrain(args: &PretrainArgs) -> Result<()> {
     let network = Network::start(&args.compute)?;
     let request =
         Pretraining { kind: args.dims.into(), steps: args.steps, seed: args.seed, folder: args.state.clone() };
-    let begun = Instant::now();
-    let log = std::sync::Mutex::new((0.0, 0_u64));
+    let log = Mutex::new(Log { begun: Instant::now(), steps: 0, losses: Vec::new() });
     let context = TaskContext::watched(CancelToken::default(), move |event| {
-        let TaskEvent::TrainingStep(step) = event else { return };
-        let mut sum = log.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        *sum = (sum.0 + step.loss, sum.1 + 1);
-        if step.done % LOG_STEPS == 0 {
-            let (mean, minutes) = (sum.0 / sum.1 as f64, begun.elapsed().as_secs_f64() / 60.0);
-            eprintln!("step {} of {}: loss {mean:.4}, {minutes:.1} min", step.done, request.steps);
-            *sum = (0.0, 0);
+        if let TaskEvent::TrainingStep(step) = event {
+            log.lock().unwrap_or_else(PoisonError::into_inner).add(&step);
         }
     });
-    let request =
-        Pretraining { kind: args.dims.into(), steps: args.steps, seed: args.seed, folder: args.state.clone() };
     train(&request, &network, &context)?.to_half().write(&args.output)?;
     println!("{}: trained in {} steps", args.output.display(), args.steps);
     Ok(())
+}
+
+/// Lines about a training on standard error.
+struct Log {
+    begun: Instant,
+    /// Steps since then.
+    steps: u64,
+    /// Of the steps since the last line.
+    losses: Vec<f64>,
+}
+
+impl Log {
+    fn add(&mut self, step: &TrainingStep) {
+        self.steps += 1;
+        self.losses.push(step.loss);
+        if !step.done.is_multiple_of(LOG_STEPS) {
+            return;
+        }
+        let mean = self.losses.iter().sum::<f64>() / self.losses.len() as f64;
+        self.losses.clear();
+        let (minutes, total) = (self.begun.elapsed().as_secs_f64() / 60.0, step.total.unwrap_or(step.done));
+        let left = minutes / self.steps as f64 * (total - step.done) as f64;
+        eprintln!("step {} of {total}: mean loss {mean:.4}; {minutes:.1} min, about {left:.0} left", step.done);
+    }
 }
 
 /// A row of a table: its name, and which scenes belong to it.

@@ -28,7 +28,8 @@ fn server_with_movie(arguments: &[&str]) -> (TestServer, DemoMovie, tempfile::Te
 }
 
 fn predict(server: &TestServer, scales: [f64; 3], more: &Value) -> Value {
-    let mut body = json!({"dataset_name": "fly", "timepoint": 0, "scales": scales, "n_keep_axials": 2, "r_min": 1, "r_max": 8});
+    let mut body =
+        json!({"dataset_name": "fly", "timepoint": 0, "scales": scales, "n_keep_axials": 2, "r_min": 1, "r_max": 8});
     for (key, value) in more.as_object().unwrap() {
         body[key] = value.clone();
     }

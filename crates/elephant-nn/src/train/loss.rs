@@ -10,26 +10,36 @@ use crate::{NnError, ops};
 pub(super) const DICE: &str = "center_dice_loss";
 /// Smallest denominator of the Dice coefficient.
 const DICE_EPSILON: f64 = 1e-6;
+/// See [`EmptyCrop::PunishFalseCells`].
+const FOUND_SHARE: f64 = 0.01;
 /// Shares of likelihood, Dice and smoothness.
 const SHARES: [f64; 3] = [1.0 / 7.0, 5.0 / 7.0, 1.0 / 7.0];
 /// Radius and standard deviation of the Gaussian along z, and along y and x, in voxels.
 const SMOOTH_Z: (i64, f64) = (1, 1.0);
 const SMOOTH_YX: (i64, f64) = (2, 8.0);
 
+/// The Dice loss of a crop without a centre.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum EmptyCrop {
+    /// That of the step before, which teaches nothing, as in the original.
+    Last(f64),
+    /// What it would be were a centre of [`FOUND_SHARE`] of the labelled voxels in the crop and found.
+    PunishFalseCells,
+}
+
 /// The loss of `logarithms`, log-probabilities (n, class, …), and its gradient by them. `labels` (n, …) are those of the
-/// label store, 0 where nothing is known; `images` (n, 1, …) are what the network saw. `last_dice` is the Dice loss of the
-/// step before, which stands in where a crop has no centre, as in the original.
+/// label store, 0 where nothing is known; `images` (n, 1, …) are what the network saw.
 pub(super) fn differentiate(
     objective: &Objective,
     logarithms: &Tensor,
     labels: &ArrayD<u8>,
     images: &Tensor,
-    last_dice: f64,
+    empty: EmptyCrop,
 ) -> Result<(LossValues, Tensor), NnError> {
     let leaf = logarithms.detach().set_requires_grad(true);
     let (loss, parts) = tch::with_grad(|| match objective {
         Objective::Labels { class_weights, false_weight } => {
-            label_loss(&leaf, labels, *class_weights, *false_weight, last_dice)
+            label_loss(&leaf, labels, *class_weights, *false_weight, empty)
         }
         Objective::Intensities => Ok((intensity_loss(&leaf, images)?, Vec::new())),
     })?;
@@ -48,7 +58,7 @@ fn label_loss(
     labels: &ArrayD<u8>,
     class_weights: [f64; 3],
     false_weight: f64,
-    last_dice: f64,
+    empty: EmptyCrop,
 ) -> Result<(Tensor, Parts), NnError> {
     let device = logarithms.device();
     let [mut likelihood, mut dice, mut smooth] = [(); 3].map(|()| Tensor::zeros([], (Kind::Float, device)));
@@ -59,7 +69,7 @@ fn label_loss(
         let center = logarithms.f_select(0, 2)?.f_exp()?;
         let weights = tensor(&targets.likelihood, &logarithms.size(), device)?;
         likelihood = likelihood.f_sub(&logarithms.f_mul(&weights)?.f_sum(Kind::Float)?)?;
-        dice = dice.f_add(&targets.dice_loss(&center, last_dice)?)?;
+        dice = dice.f_add(&targets.dice_loss(&center, empty)?)?;
         smooth = smooth.f_add(&roughness(&center)?)?;
         count += 1;
     }
@@ -134,19 +144,22 @@ impl Targets {
     }
 
     /// One minus the Dice coefficient of the probability of a centre (…), for "true" and "false" tags together.
-    fn dice_loss(&self, center: &Tensor, last: f64) -> Result<Tensor, NnError> {
+    fn dice_loss(&self, center: &Tensor, empty: EmptyCrop) -> Result<Tensor, NnError> {
         let (size, device) = (center.size(), center.device());
         let mut sum = Tensor::f_zeros([], (Kind::Float, device))?;
-        if !self.has_center {
+        if let (EmptyCrop::Last(last), false) = (empty, self.has_center) {
             return Ok(sum.f_add_scalar(last)?);
         }
         for Group { mask, centers, share } in self.groups.iter().flatten() {
             let count: f64 = centers.iter().map(|&center| f64::from(center)).sum();
+            let found = if self.has_center { 0.0 } else { FOUND_SHARE * f64::from(mask.iter().sum::<f32>()) };
             let (mask, centers) = (tensor(mask, &size, device)?, tensor(centers, &size, device)?);
             let common = center.f_mul(&centers)?.f_sum(Kind::Float)?;
             let squares = center.f_square()?.f_mul(&mask)?.f_sum(Kind::Float)?;
-            let coefficient =
-                common.f_mul_scalar(2.0)?.f_div(&squares.f_add_scalar(count)?.f_clamp_min(DICE_EPSILON)?)?;
+            let coefficient = common
+                .f_add_scalar(found)?
+                .f_mul_scalar(2.0)?
+                .f_div(&squares.f_add_scalar(count + 2.0 * found)?.f_clamp_min(DICE_EPSILON)?)?;
             sum = sum.f_add(&coefficient.f_neg()?.f_add_scalar(1.0)?.f_mul_scalar(*share)?)?;
         }
         Ok(sum)

@@ -6,9 +6,12 @@ use elephant_testkit::{read_json, read_npy, shared};
 use elephant_types::{CancelToken, KeepAxials, Numerics, Objective, TrainingBatch, TrainingOptions};
 use ndarray::{ArrayD, Axis};
 use serde_json::Value;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
-use super::{Hardware, Trainer, loss};
+use super::{
+    Hardware, Trainer,
+    loss::{self, EmptyCrop},
+};
 use crate::Model;
 
 fn tensor(array: &ArrayD<f32>) -> Tensor {
@@ -55,7 +58,8 @@ fn losses_and_gradients_are_the_originals() {
         } else {
             (objective(case), labels(&target), Tensor::from(0.0f32))
         };
-        let (values, gradient) = loss::differentiate(&objective, &tensor(&prediction), &labels, &images, 0.0).unwrap();
+        let (values, gradient) =
+            loss::differentiate(&objective, &tensor(&prediction), &labels, &images, EmptyCrop::Last(0.0)).unwrap();
         assert_relative(values.total, case["loss"].as_f64().unwrap(), 1e-5, name);
         for ((_, found), key) in values.parts.iter().zip(["nll_loss", "center_loss", "smooth_loss"]) {
             assert_relative(*found, case[key].as_f64().unwrap(), 1e-5, &format!("{name} {key}"));
@@ -76,9 +80,27 @@ fn without_a_centre_the_last_dice_loss_stands_in() {
     let logarithms = Tensor::from_slice(&[0.2f32, 0.3, 0.5].map(f32::ln)).reshape([1, 3, 1, 1, 1]);
     let objective = Objective::Labels { class_weights: [1.0; 3], false_weight: 1.0 };
     let labels = ArrayD::from_elem(vec![1, 1, 1, 1], 1);
-    let (values, _) = loss::differentiate(&objective, &logarithms, &labels, &Tensor::from(0.0f32), 0.625).unwrap();
+    let (values, _) =
+        loss::differentiate(&objective, &logarithms, &labels, &Tensor::from(0.0f32), EmptyCrop::Last(0.625)).unwrap();
     assert_eq!(values.parts[1], ("center_dice_loss", 0.625));
     assert_relative(values.parts[0].1, -f64::from(0.2f32.ln()), 1e-6, "likelihood");
+}
+
+#[test]
+fn false_cells_without_a_centre_cost_where_that_is_wanted() {
+    let objective = Objective::Labels { class_weights: [1.0; 3], false_weight: 1.0 };
+    let labels = ArrayD::from_elem(vec![1, 1, 10, 10], 1);
+    let dice = |found: f32| {
+        let classes = [1.0 - found, 0.0, found]
+            .map(|share| Tensor::full([100], f64::from(share.max(1e-9)), (Kind::Float, Device::Cpu)));
+        let logarithms = Tensor::stack(&classes, 0).log().reshape([1, 3, 1, 10, 10]);
+        let empty = EmptyCrop::PunishFalseCells;
+        loss::differentiate(&objective, &logarithms, &labels, &Tensor::from(0.0f32), empty).unwrap().0.parts[1].1
+    };
+    // One of the hundred voxels stands for a centre that was found: 1 - 2 / (100 p^2 + 2).
+    for (found, expected) in [(0.0, 0.0), (0.1, 1.0 / 3.0), (1.0, 100.0 / 102.0)] {
+        assert!((dice(found) - expected).abs() < 1e-5, "{found}: {}", dice(found));
+    }
 }
 
 /// A case of the oracle: the model, how to train it, and what with.
@@ -92,6 +114,7 @@ fn steps_case(folder: &Path, case: &Value, numerics: Numerics) -> (Trainer, Trai
         images: planar(images).into_dimensionality().unwrap(),
         labels: labels(&planar(file(folder, case, "y").unwrap())).into_dimensionality().unwrap(),
         keep_axials,
+        punishes_false_cells: false,
     };
     (Trainer::new(&model, options, None, &Hardware::cpu()).unwrap(), batch)
 }

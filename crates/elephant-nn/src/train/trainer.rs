@@ -9,7 +9,12 @@ use elephant_types::{
 use ndarray::{ArrayD, Axis, Slice};
 use tch::{Device, Kind, Tensor};
 
-use super::{adam::Adam, layer, loss, network};
+use super::{
+    adam::Adam,
+    layer,
+    loss::{self, EmptyCrop},
+    network,
+};
 use crate::{
     Model, NnError, Precision, architecture, memory,
     ops::{self, Arithmetic},
@@ -87,7 +92,7 @@ impl Trainer {
         let (images, labels) = self.arrange(batch)?;
         let mut found = Vec::with_capacity(self.members.len());
         for member in &self.members {
-            found.push(self.differentiate(member, batch.keep_axials, &images, &labels, cancel)?);
+            found.push(self.differentiate(member, batch, &images, &labels, cancel)?);
         }
         cancel.check()?;
         for (member, (values, gradients)) in self.members.iter_mut().zip(&found) {
@@ -106,7 +111,7 @@ impl Trainer {
     fn differentiate(
         &self,
         member: &Member,
-        keep_axials: KeepAxials,
+        batch: &TrainingBatch,
         images: &Tensor,
         labels: &ArrayD<u8>,
         cancel: &CancelToken,
@@ -114,9 +119,13 @@ impl Trainer {
         let pass = Pass {
             kind: self.kind,
             options: &self.options,
-            keep_axials,
+            keep_axials: batch.keep_axials,
             precision: self.hardware.precision,
-            last_dice: member.last_dice,
+            empty: if batch.punishes_false_cells {
+                EmptyCrop::PunishFalseCells
+            } else {
+                EmptyCrop::Last(member.last_dice)
+            },
             cancel,
         };
         let crops = images.size()[0] as usize;
@@ -247,7 +256,7 @@ struct Pass<'a> {
     options: &'a TrainingOptions,
     keep_axials: KeepAxials,
     precision: Precision,
-    last_dice: f64,
+    empty: EmptyCrop,
     cancel: &'a CancelToken,
 }
 
@@ -273,7 +282,7 @@ impl Pass<'_> {
             let logarithms = leaf.f_log_softmax(1, Kind::Float)?;
             if is_resized { ops::resize(&logarithms, &size) } else { Ok(logarithms) }
         })?;
-        let (values, gradient) = loss::differentiate(objective, &logarithms, labels, images, self.last_dice)?;
+        let (values, gradient) = loss::differentiate(objective, &logarithms, labels, images, self.empty)?;
         let gradient = layer::differentiate(&logarithms, &gradient, &[&leaf])?.remove(0);
         let mut gradients = parameters.iter().map(Tensor::f_zeros_like).collect::<Result<Vec<_>, _>>()?;
         trace.backward(&ops::arrange(&gradient, arithmetic)?, &mut gradients, self.cancel)?;
@@ -305,7 +314,7 @@ impl Trainer {
     /// The gradient by every parameter of the first member, with the parameter's name.
     pub(super) fn gradients(&self, batch: &TrainingBatch) -> Vec<(String, Tensor)> {
         let (images, labels) = self.arrange(batch).unwrap();
-        let found = self.differentiate(&self.members[0], batch.keep_axials, &images, &labels, &CancelToken::default());
+        let found = self.differentiate(&self.members[0], batch, &images, &labels, &CancelToken::default());
         self.names.iter().cloned().zip(found.unwrap().1).collect()
     }
 }

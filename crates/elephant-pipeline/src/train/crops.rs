@@ -137,7 +137,12 @@ pub(super) fn stack(
     let (images, labels): (Vec<_>, Vec<_>) = crops.into_iter().unzip();
     let (images, labels) = (stack_arrays(&images), stack_arrays(&labels));
     let wrong = |error: ndarray::ShapeError| PipelineError::Invalid(error.to_string());
-    Ok(TrainingBatch { images: images.map_err(wrong)?, labels: labels.map_err(wrong)?, keep_axials })
+    Ok(TrainingBatch {
+        images: images.map_err(wrong)?,
+        labels: labels.map_err(wrong)?,
+        keep_axials,
+        punishes_false_cells: false,
+    })
 }
 
 fn stack_arrays<T: Clone>(arrays: &[Array3<T>]) -> Result<Array4<T>, ndarray::ShapeError> {

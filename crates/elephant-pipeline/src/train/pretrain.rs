@@ -13,7 +13,7 @@ use std::{
 use elephant_checkpoint::{Checkpoint, OptimizerState, Provenance};
 use elephant_fs::FsError;
 use elephant_image::{BACKGROUND, LabelFrame};
-use elephant_synth::{Scene, SceneOptions, SceneSet};
+use elephant_synth::{Content, Scene, SceneOptions, SceneSet};
 use elephant_types::{
     CancelToken, NetworkKind, Numerics, Objective, TaskContext, TaskEvent, TrainingBatch, TrainingOptions, TrainingStep,
 };
@@ -29,6 +29,11 @@ const LEARNING_RATE: f64 = 1e-3;
 const WARM_UP: f64 = 100.0;
 /// How long a state may be in memory only.
 const SAVE_INTERVAL: Duration = Duration::from_mins(2);
+/// The part of all steps after which false cells count in scenes without a nucleus: a network that has not found any
+/// nucleus would learn from them to find none.
+const FALSE_CELLS_FROM: f64 = 0.4;
+/// The share of images of noise alone that become flat from then on.
+const FLAT_SHARE: f64 = 0.2;
 /// Scenes in a step: planes are small.
 const PLANAR_SCENES: u64 = 4;
 
@@ -140,17 +145,23 @@ fn send_batches(
 fn batch(request: &Pretraining, step: u64) -> Result<TrainingBatch, PipelineError> {
     let is_planar = request.kind == NetworkKind::Planar;
     let count = if is_planar { PLANAR_SCENES } else { 1 };
+    let punishes_false_cells = step as f64 >= FALSE_CELLS_FROM * request.steps as f64;
     let first = request.seed.wrapping_mul(1 << 32).wrapping_add(step * count);
     let mut crops = Vec::new();
     let mut keep_axials = None;
     for seed in first..first + count {
-        let scene = Scene::render(&SceneOptions::draw(SceneSet::Trained, is_planar, seed));
+        let options = SceneOptions::draw(SceneSet::Trained, is_planar, seed);
+        let scene = Scene::render(&options);
         keep_axials = Some(scenes::keep_axials(&scene));
         let mut image = scenes::normalized(&scene);
         vary_range(&mut image, seed);
+        if punishes_false_cells && options.content == Content::Noise && Rng::with_seed(!seed).f64() < FLAT_SHARE {
+            image.fill(0.0);
+        }
         crops.push((image, labels(&scene, request.kind)));
     }
-    stack(crops, keep_axials.unwrap_or(elephant_types::KeepAxials::first(0)))
+    let batch = stack(crops, keep_axials.unwrap_or(elephant_types::KeepAxials::first(0)))?;
+    Ok(TrainingBatch { punishes_false_cells, ..batch })
 }
 
 /// In a whole frame something may be brighter than all that a scene shows, and then the scene is dim.
