@@ -29,7 +29,7 @@ pub enum Command {
     Demo(DemoArgs),
     /// Train the networks that come with the program, from synthetic images alone
     ///
-    /// An interrupted training goes on where it stopped when the same command is given again. The file that is written
+    /// An interrupted training goes on where it was two minutes before, or less, when the same command is given again. The file that is written
     /// holds half-precision numbers.
     Pretrain(PretrainArgs),
     /// Score a model on synthetic images that no network of this program was trained on
@@ -116,7 +116,7 @@ pub struct ServeArgs {
     #[arg(long, env = "ELEPHANT_DEMO")]
     pub demo: bool,
 
-    /// Whose numbers to compute: the mended method, or the original server's bit for bit
+    /// Whose numbers to compute: the corrected method, or the original server's bit for bit
     #[arg(long, env = "ELEPHANT_NUMERICS", value_enum, default_value_t)]
     pub numerics: NumericsArg,
 
@@ -271,7 +271,7 @@ pub struct DemoArgs {
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 pub enum NumericsArg {
-    /// The original's method with its mistakes mended (docs/numerics.md)
+    /// The original's method with its mistakes corrected (docs/numerics.md)
     #[default]
     Corrected,
     /// The original's numbers, with its mistakes

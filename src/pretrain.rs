@@ -13,7 +13,7 @@ use elephant_types::{CancelToken, NetworkKind, TaskContext, TaskEvent, TrainingS
 use crate::{
     config::{PretrainArgs, ScoreArgs},
     terminal::with_bar,
-    wiring::Network,
+    wiring::{Network, start_threads},
 };
 
 /// Steps between two lines of the log.
@@ -21,6 +21,7 @@ const LOG_STEPS: u64 = 100;
 
 /// Trains a network on synthetic scenes and writes it.
 pub fn pretrain(args: &PretrainArgs) -> Result<()> {
+    start_threads(&args.compute)?;
     let network = Network::start(&args.compute)?;
     let request =
         Pretraining { kind: args.dims.into(), steps: args.steps, seed: args.seed, folder: args.state.clone() };
@@ -40,7 +41,7 @@ struct Log {
     begun: Instant,
     /// Steps since then.
     steps: u64,
-    /// Of the steps since the last line.
+    /// Losses of the steps since the last line.
     losses: Vec<f64>,
 }
 
@@ -104,6 +105,7 @@ const TABLES: [(&str, &[Row]); 5] = [
 
 /// Prints how well a model finds the nuclei of scenes that were never trained on.
 pub fn score(args: &ScoreArgs) -> Result<()> {
+    start_threads(&args.compute)?;
     let network = Network::start(&args.compute)?;
     let kind: NetworkKind = args.dims.into();
     let scores = with_bar("scoring", |context| {
@@ -120,7 +122,11 @@ pub fn score(args: &ScoreArgs) -> Result<()> {
     })?;
     let print = |name: &str, wanted: &dyn Fn(SceneSet, &SceneOptions) -> bool| {
         let chosen = scores.iter().filter(|(set, options, _)| wanted(*set, options));
-        let (count, sum) = chosen.fold((0, SceneScore::default()), |(n, sum), (_, _, score)| (n + 1, sum.plus(*score)));
+        let (count, sum): (u64, _) =
+            chosen.fold((0, SceneScore::default()), |(n, sum), (_, _, score)| (n + 1, sum.plus(*score)));
+        if count == 0 {
+            return;
+        }
         let precision = sum.hits as f64 / (sum.found.max(1)) as f64;
         let recall = sum.hits as f64 / (sum.nuclei.max(1)) as f64;
         let f1 = sum.f1();

@@ -19,9 +19,7 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 pub fn serve(args: &ServeArgs) -> Result<()> {
     let broker = args.broker.address().context("cannot use --amqp-url")?.map(Publisher::new);
     telemetry::init(args.log_format, broker.as_ref());
-    if let Some(threads) = args.compute.threads {
-        rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global().context("cannot start threads")?;
-    }
+    wiring::start_threads(&args.compute)?;
     let workspace = Workspace::open(&args.workspace)
         .with_context(|| format!("cannot use the workspace {}", args.workspace.display()))?;
     let demo = if args.demo { demo::prepare(&workspace)? } else { None };

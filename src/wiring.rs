@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use elephant_api::Services;
 use elephant_checkpoint::{Checkpoint, OptimizerState};
 use elephant_fs::FileVersion;
@@ -45,17 +45,25 @@ pub fn services(args: &ServeArgs, workspace: &Workspace, closing: CancellationTo
     Ok((Services::new(workspace.clone(), jobs.clone(), uploads, models, predictor, labels, trainer, closing), jobs))
 }
 
+/// Starts the threads for work outside the network.
+pub fn start_threads(args: &ComputeArgs) -> Result<()> {
+    if let Some(threads) = args.threads {
+        rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global().context("cannot start threads")?;
+    }
+    Ok(())
+}
+
 /// The networks that stand in for a model that does not exist yet.
 fn pretrained(args: &ServeArgs) -> PretrainedNetworks {
     PretrainedNetworks {
         volumetric: PretrainedNetwork {
             bundled: include_bytes!("../models/nuclei-3d.pth"),
-            given: args.versatile_3d.clone(),
+            given: args.versatile_3d.clone().filter(|location| !location.is_empty()),
             original: ORIGINAL_3D.into(),
         },
         planar: PretrainedNetwork {
             bundled: include_bytes!("../models/nuclei-2d.pth"),
-            given: args.versatile_2d.clone(),
+            given: args.versatile_2d.clone().filter(|location| !location.is_empty()),
             original: ORIGINAL_2D.into(),
         },
     }

@@ -25,7 +25,7 @@ pub(crate) fn read(reader: impl Read + Seek, file_length: u64) -> Result<Checkpo
     let pickle = Pickle::parse(&description, interpret::is_known_global)?;
     let members = interpret::members(&pickle)?;
     let order = archive.byte_order()?;
-    let provenance = archive.provenance()?;
+    let provenance = archive.provenance();
     let checkpoint = views::materialise(members, order, file_length, |view: &View| {
         archive.entry(&format!("data/{}", view.storage_key), file_length)
     })?;
@@ -67,13 +67,10 @@ impl<R: Read + Seek> Archive<R> {
     }
 
     /// Where the model comes from, if this program wrote the file; what is not understood is left out.
-    fn provenance(&mut self) -> Result<Option<Provenance>, CheckpointError> {
-        if self.zip.index_for_name(&format!("{}{PROVENANCE}", self.prefix)).is_none() {
-            return Ok(None);
-        }
-        let text = self.entry(PROVENANCE, MAX_PROVENANCE_BYTES)?;
-        let provenance: Option<Provenance> = serde_json::from_slice(&text).ok();
-        Ok(provenance.filter(|provenance| !provenance.origin.chars().any(char::is_control)))
+    fn provenance(&mut self) -> Option<Provenance> {
+        let text = self.entry(PROVENANCE, MAX_PROVENANCE_BYTES).ok()?;
+        let provenance: Provenance = serde_json::from_slice(&text).ok()?;
+        (!provenance.origin.chars().any(char::is_control)).then_some(provenance)
     }
 
     fn byte_order(&mut self) -> Result<ByteOrder, CheckpointError> {

@@ -50,9 +50,9 @@ pub struct Checkpoint {
 /// Where a model comes from. It lies in the file, so that it goes wherever the file goes; PyTorch does not look at it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Provenance {
-    /// What the parameters were before any training by this program, in a few words.
+    /// What the parameters were first, in a few words: random, a file, a URL, or a built-in network.
     pub origin: String,
-    /// Steps of the optimiser since then.
+    /// Steps of training by this program in all, those of a built-in network included.
     pub steps: u64,
 }
 

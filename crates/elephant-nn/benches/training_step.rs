@@ -63,7 +63,7 @@ fn crops(shape: [usize; 3], n_keep_axials: i64) -> TrainingBatch {
         value if value < 0.15 => 1,
         _ => 0,
     });
-    TrainingBatch { images, labels, keep_axials: KeepAxials::first(n_keep_axials), punishes_false_cells: false }
+    TrainingBatch { images, labels, keep_axials: KeepAxials::first(n_keep_axials), punishes_false_positives: false }
 }
 
 fn step(training: &Training, batch: &TrainingBatch, run: usize) -> AnyResult<f64> {

@@ -167,7 +167,7 @@ fn a_step_of_adam_is_pytorchs() {
             images: Array4::from_shape_vec(shape, numbers(9101).map(|value| value as f32).collect()).unwrap(),
             labels: Array4::from_shape_vec(shape, numbers(9100).map(|value| (7.0 * value) as u8).collect()).unwrap(),
             keep_axials: KeepAxials::first(case["n_keep_axials"].as_i64().unwrap()),
-            punishes_false_cells: false,
+            punishes_false_positives: false,
         };
         let model = Arc::new(Model::new(member(&Model::random(kind, 0).unwrap(), 0).into()).unwrap());
         let options = TrainingOptions {

@@ -43,7 +43,7 @@ fn batch(count: usize, [depth, height, width]: [usize; 3], number: usize) -> Tra
             _ => 0,
         }),
         keep_axials: KeepAxials::first(2),
-        punishes_false_cells: false,
+        punishes_false_positives: false,
     }
 }
 

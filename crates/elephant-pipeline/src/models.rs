@@ -5,7 +5,7 @@ use std::{
     io::{Cursor, Read, Write},
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         mpsc::{self, RecvTimeoutError},
     },
     thread,
@@ -80,7 +80,7 @@ impl PretrainedNetworks {
 /// What a model's file holds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelContent {
-    /// Which kind of network, or why it is none.
+    /// Which kind of network, or why the file is not a model.
     pub kind: Result<NetworkKind, String>,
     /// Networks in the ensemble.
     pub members: usize,
@@ -109,6 +109,8 @@ pub struct Models {
     pretrained: PretrainedNetworks,
     /// What is known of files, as long as they stay as they are.
     known: Mutex<HashMap<PathBuf, (FileVersion, ModelContent)>>,
+    /// What is in the built-in networks, once it was asked for.
+    bundled: OnceLock<Vec<ModelContent>>,
 }
 
 impl Models {
@@ -119,7 +121,14 @@ impl Models {
         download: Arc<dyn ModelDownload>,
         pretrained: PretrainedNetworks,
     ) -> Self {
-        Self { workspace: workspace.clone(), network, download, pretrained, known: Mutex::default() }
+        Self {
+            workspace: workspace.clone(),
+            network,
+            download,
+            pretrained,
+            known: Mutex::default(),
+            bundled: OnceLock::new(),
+        }
     }
 
     /// The model's file, or `None` when there is none.
@@ -131,7 +140,7 @@ impl Models {
         Ok(path.is_file().then_some(path))
     }
 
-    /// The models there are, by name, and the pretrained networks.
+    /// The models of the workspace, by name.
     ///
     /// # Errors
     /// When the folder of models cannot be listed.
@@ -144,13 +153,15 @@ impl Models {
     /// # Errors
     /// When one is damaged, which is a defect.
     pub fn bundled(&self) -> Result<Vec<ModelContent>, PipelineError> {
-        [NetworkKind::Volumetric, NetworkKind::Planar]
-            .into_iter()
-            .map(|kind| {
-                let checkpoint = Checkpoint::read_from(Cursor::new(self.pretrained.of(kind).bundled))?;
-                Ok(self.content(Ok(checkpoint)))
-            })
-            .collect()
+        if let Some(contents) = self.bundled.get() {
+            return Ok(contents.clone());
+        }
+        let content = |kind| -> Result<ModelContent, PipelineError> {
+            let checkpoint = Checkpoint::read_from(Cursor::new(self.pretrained.of(kind).bundled))?;
+            Ok(self.content(Ok(checkpoint)))
+        };
+        let contents = vec![content(NetworkKind::Volumetric)?, content(NetworkKind::Planar)?];
+        Ok(self.bundled.get_or_init(|| contents).clone())
     }
 
     /// What there is to know of a model; `None` when its file has just gone.
@@ -256,7 +267,7 @@ impl Models {
                 (Checkpoint::new(members), format!("random parameters, seed {seed}{prior}"))
             }
             ModelSource::File(path) => (Checkpoint::read(path)?, "an uploaded file".into()),
-            ModelSource::Url(url) => (self.fetch(url, context)?, url.clone()),
+            ModelSource::Url(url) => (self.fetch(url, context)?, shown(url)),
             ModelSource::Pretrained => self.pretrained(kind, false, context)?,
             ModelSource::Versatile => self.pretrained(kind, true, context)?,
         };
@@ -281,14 +292,15 @@ impl Models {
             } else {
                 Checkpoint::read(Path::new(location))?
             };
-            context.tell(TaskEvent::Note(format!("the {dims} network is the configured one, {location}")));
-            return Ok((checkpoint, location.clone()));
+            context.tell(TaskEvent::Note(format!("the {dims} network is the configured one, {}", shown(location))));
+            return Ok((checkpoint, shown(location)));
         }
         let instead = if prefers_original {
             match self.fetch(original, context) {
                 Ok(checkpoint) => {
-                    context.tell(TaskEvent::Note(format!("the {dims} network was downloaded from {original}")));
-                    return Ok((checkpoint, original.clone()));
+                    context
+                        .tell(TaskEvent::Note(format!("the {dims} network was downloaded from {}", shown(original))));
+                    return Ok((checkpoint, shown(original)));
                 }
                 Err(error) if error.code() == ErrorCode::Cancelled => return Err(error),
                 Err(error) => format!(", as the original's cannot be had ({error})"),
@@ -325,6 +337,21 @@ impl Models {
     }
 }
 
+/// A location without what is nobody else's business: of a URL its scheme, host and path, of a path the file's name.
+fn shown(location: &str) -> String {
+    const MAX_CHARS: usize = 300;
+    let shown = match location.split_once("://") {
+        Some((scheme, rest)) => {
+            let rest = rest.split(['?', '#']).next().unwrap_or_default();
+            let host = rest.split('/').next().unwrap_or_default();
+            let without_user = &rest[host.rfind('@').map_or(0, |at| at + 1)..];
+            format!("{scheme}://{without_user}")
+        }
+        None => Path::new(location).file_name().unwrap_or_default().to_string_lossy().into_owned(),
+    };
+    shown.chars().filter(|letter| !letter.is_control()).take(MAX_CHARS).collect()
+}
+
 fn download_to(
     download: &dyn ModelDownload,
     url: &str,
@@ -346,5 +373,24 @@ fn download_to(
             return Err(PipelineError::TooLarge(format!("the file at {url} is larger than 1 GiB and not a model")));
         }
         file.write_all(&buffer[..count]).map_err(FsError::io("store a model in", folder))?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locations_are_shown_without_secrets() {
+        for (location, expected) in [
+            ("https://user:secret@host/a/b.pth?signature=x#y", "https://host/a/b.pth"),
+            ("https://host/a@b.pth", "https://host/a@b.pth"),
+            ("https://user@host", "https://host"),
+            ("/home/ann/models/own.pth", "own.pth"),
+            ("", ""),
+        ] {
+            assert_eq!(shown(location), expected);
+        }
+        assert!(shown(&format!("https://host/{}", "x".repeat(9000))).len() <= 300);
     }
 }

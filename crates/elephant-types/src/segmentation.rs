@@ -7,7 +7,7 @@ use ndarray::Array3;
 pub enum Numerics {
     /// The original server's numbers, with its mistakes.
     Original,
-    /// The original's method with its mistakes mended.
+    /// The original's method with its mistakes corrected.
     #[default]
     Corrected,
 }

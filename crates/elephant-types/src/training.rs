@@ -37,9 +37,9 @@ pub struct TrainingBatch {
     pub labels: Array4<u8>,
     /// Pooling along z, as it suits the anisotropy of the voxels.
     pub keep_axials: KeepAxials,
-    /// Whether crops without a centre count in the Dice loss, which falls with what is found in them. The original leaves
-    /// them out of it.
-    pub punishes_false_cells: bool,
+    /// Whether a crop without a centre adds a Dice loss that grows with the probability of a centre in it. In the original
+    /// the last Dice loss stands in, from which nothing is learnt.
+    pub punishes_false_positives: bool,
 }
 
 /// Values of a loss: the sum that is minimised, and its parts by the names of the original's TensorBoard tags.

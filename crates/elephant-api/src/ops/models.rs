@@ -21,9 +21,9 @@ pub(crate) struct ModelReply {
     error: Option<String>,
     /// Networks in the ensemble.
     members: usize,
-    /// What it was before any training: null where this server did not make it.
+    /// What the parameters were first: random, a file, a URL, or a built-in network; null for a file that was put there.
     origin: Option<String>,
-    /// Steps of training since then.
+    /// Steps of training by this program in all, those of a built-in network included.
     steps: Option<u64>,
     /// When the file was written, in seconds since 1970 UTC; null for a built-in network.
     date: Option<f64>,

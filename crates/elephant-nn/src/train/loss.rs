@@ -10,7 +10,7 @@ use crate::{NnError, ops};
 pub(super) const DICE: &str = "center_dice_loss";
 /// Smallest denominator of the Dice coefficient.
 const DICE_EPSILON: f64 = 1e-6;
-/// See [`EmptyCrop::PunishFalseCells`].
+/// See [`EmptyCrop::PunishFalsePositives`].
 const FOUND_SHARE: f64 = 0.01;
 /// Shares of likelihood, Dice and smoothness.
 const SHARES: [f64; 3] = [1.0 / 7.0, 5.0 / 7.0, 1.0 / 7.0];
@@ -23,8 +23,9 @@ const SMOOTH_YX: (i64, f64) = (2, 8.0);
 pub(super) enum EmptyCrop {
     /// That of the step before, which teaches nothing, as in the original.
     Last(f64),
-    /// What it would be were a centre of [`FOUND_SHARE`] of the labelled voxels in the crop and found.
-    PunishFalseCells,
+    /// Σp² / (Σp² + 2v) for probabilities p of a centre, with v = [`FOUND_SHARE`] times the labelled voxels: as if a centre
+    /// of v voxels had been found besides.
+    PunishFalsePositives,
 }
 
 /// The loss of `logarithms`, log-probabilities (n, class, …), and its gradient by them. `labels` (n, …) are those of the

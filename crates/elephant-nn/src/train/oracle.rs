@@ -94,7 +94,7 @@ fn false_cells_without_a_centre_cost_where_that_is_wanted() {
         let classes = [1.0 - found, 0.0, found]
             .map(|share| Tensor::full([100], f64::from(share.max(1e-9)), (Kind::Float, Device::Cpu)));
         let logarithms = Tensor::stack(&classes, 0).log().reshape([1, 3, 1, 10, 10]);
-        let empty = EmptyCrop::PunishFalseCells;
+        let empty = EmptyCrop::PunishFalsePositives;
         loss::differentiate(&objective, &logarithms, &labels, &Tensor::from(0.0f32), empty).unwrap().0.parts[1].1
     };
     // One of the hundred voxels stands for a centre that was found: 1 - 2 / (100 p^2 + 2).
@@ -114,7 +114,7 @@ fn steps_case(folder: &Path, case: &Value, numerics: Numerics) -> (Trainer, Trai
         images: planar(images).into_dimensionality().unwrap(),
         labels: labels(&planar(file(folder, case, "y").unwrap())).into_dimensionality().unwrap(),
         keep_axials,
-        punishes_false_cells: false,
+        punishes_false_positives: false,
     };
     (Trainer::new(&model, options, None, &Hardware::cpu()).unwrap(), batch)
 }

@@ -121,8 +121,8 @@ impl Trainer {
             options: &self.options,
             keep_axials: batch.keep_axials,
             precision: self.hardware.precision,
-            empty: if batch.punishes_false_cells {
-                EmptyCrop::PunishFalseCells
+            empty: if batch.punishes_false_positives {
+                EmptyCrop::PunishFalsePositives
             } else {
                 EmptyCrop::Last(member.last_dice)
             },

@@ -141,7 +141,7 @@ pub(super) fn stack(
         images: images.map_err(wrong)?,
         labels: labels.map_err(wrong)?,
         keep_axials,
-        punishes_false_cells: false,
+        punishes_false_positives: false,
     })
 }
 

@@ -161,7 +161,7 @@ struct Run<'a> {
     control: &'a dyn TrainingControl,
     context: &'a TaskContext,
     log: ScalarLog,
-    /// Of the model before this training.
+    /// Where the model came from before this training.
     provenance: Option<Provenance>,
     done: u64,
     total: Option<u64>,
@@ -173,7 +173,7 @@ impl Run<'_> {
     fn snapshot(&self) -> Result<Snapshot, PipelineError> {
         let (checkpoint, state) = self.model.snapshot()?;
         let before = self.provenance.clone().unwrap_or_else(|| Provenance { origin: "unknown".into(), steps: 0 });
-        let provenance = Some(Provenance { steps: before.steps + self.done, ..before });
+        let provenance = Some(Provenance { steps: before.steps.saturating_add(self.done), ..before });
         Ok(Snapshot { checkpoint: Checkpoint { provenance, ..checkpoint }, state })
     }
 

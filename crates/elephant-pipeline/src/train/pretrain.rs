@@ -11,7 +11,7 @@ use std::{
 };
 
 use elephant_checkpoint::{Checkpoint, OptimizerState, Provenance};
-use elephant_fs::FsError;
+use elephant_fs::{FolderLock, FsError};
 use elephant_image::{BACKGROUND, LabelFrame};
 use elephant_synth::{Content, Scene, SceneOptions, SceneSet};
 use elephant_types::{
@@ -37,7 +37,8 @@ const FLAT_SHARE: f64 = 0.2;
 /// Scenes in a step: planes are small.
 const PLANAR_SCENES: u64 = 4;
 
-/// How a network is pretrained. The same values give the same network, but for the rounding of different CPUs.
+/// How a network is pretrained. The same values give the same network, but for the rounding of
+/// different devices.
 #[derive(Clone, Debug)]
 pub struct Pretraining {
     /// Which kind of network.
@@ -61,8 +62,9 @@ pub fn pretrain<N: SegmentationModel + TrainableModel>(
     network: &N,
     context: &TaskContext,
 ) -> Result<Checkpoint, PipelineError> {
-    let folder = StateFolder { path: request.folder.clone(), kind: request.kind };
-    fs::create_dir_all(&folder.path).map_err(FsError::io("create", &folder.path))?;
+    fs::create_dir_all(&request.folder).map_err(FsError::io("create", &request.folder))?;
+    let _lock = FolderLock::try_acquire(&request.folder, "a pretraining")?;
+    let folder = StateFolder(request);
     let (start, checkpoint, state) = match folder.newest()? {
         Some((checkpoint, state)) => (state.step, checkpoint, Some(state)),
         None => (0, network.initialise(request.kind, request.seed)?, None),
@@ -87,7 +89,7 @@ fn learn(
     start: u64,
     model: &dyn ModelInTraining,
     batches: Receiver<Result<TrainingBatch, PipelineError>>,
-    folder: &StateFolder,
+    folder: &StateFolder<'_>,
     context: &TaskContext,
 ) -> Result<Checkpoint, PipelineError> {
     let mut saved = Instant::now();
@@ -145,8 +147,8 @@ fn send_batches(
 fn batch(request: &Pretraining, step: u64) -> Result<TrainingBatch, PipelineError> {
     let is_planar = request.kind == NetworkKind::Planar;
     let count = if is_planar { PLANAR_SCENES } else { 1 };
-    let punishes_false_cells = step as f64 >= FALSE_CELLS_FROM * request.steps as f64;
-    let first = request.seed.wrapping_mul(1 << 32).wrapping_add(step * count);
+    let punishes_false_positives = step as f64 >= FALSE_CELLS_FROM * request.steps as f64;
+    let first = request.seed.rotate_left(32).wrapping_add(step * count);
     let mut crops = Vec::new();
     let mut keep_axials = None;
     for seed in first..first + count {
@@ -155,13 +157,13 @@ fn batch(request: &Pretraining, step: u64) -> Result<TrainingBatch, PipelineErro
         keep_axials = Some(scenes::keep_axials(&scene));
         let mut image = scenes::normalized(&scene);
         vary_range(&mut image, seed);
-        if punishes_false_cells && options.content == Content::Noise && Rng::with_seed(!seed).f64() < FLAT_SHARE {
+        if punishes_false_positives && options.content == Content::Noise && Rng::with_seed(!seed).f64() < FLAT_SHARE {
             image.fill(0.0);
         }
         crops.push((image, labels(&scene, request.kind)));
     }
     let batch = stack(crops, keep_axials.unwrap_or(elephant_types::KeepAxials::first(0)))?;
-    Ok(TrainingBatch { punishes_false_cells, ..batch })
+    Ok(TrainingBatch { punishes_false_positives, ..batch })
 }
 
 /// In a whole frame something may be brighter than all that a scene shows, and then the scene is dim.
@@ -189,27 +191,24 @@ fn labels(scene: &Scene, kind: NetworkKind) -> Array3<u8> {
     labels
 }
 
-/// Where the state of a training lies: `KIND-STEP.pth` and, beside it, what the optimiser remembers. The files of a step
+/// Where the state of a training lies: `KIND-seedSEED-ofSTEPS-STEP.pth` and, beside it, what the optimiser remembers. The files of a step
 /// are complete before those of the step before it go.
-struct StateFolder {
-    path: PathBuf,
-    kind: NetworkKind,
-}
+struct StateFolder<'a>(&'a Pretraining);
 
-impl StateFolder {
-    fn prefix(&self) -> &'static str {
-        match self.kind {
-            NetworkKind::Volumetric => "3d-",
-            NetworkKind::Planar => "2d-",
-        }
+impl StateFolder<'_> {
+    /// Of this training's files, and of no other's.
+    fn prefix(&self) -> String {
+        let Pretraining { kind, seed, steps, .. } = self.0;
+        format!("{}-seed{seed}-of{steps}-", kind.dims())
     }
 
     /// Steps of which there are files, the latest first.
     fn steps(&self) -> Result<Vec<(u64, PathBuf)>, PipelineError> {
-        let entries = fs::read_dir(&self.path).map_err(FsError::io("list", &self.path))?;
+        let entries = fs::read_dir(&self.0.folder).map_err(FsError::io("list", &self.0.folder))?;
+        let prefix = self.prefix();
         let step_of = |path: &Path| {
             let name = path.file_name()?.to_str()?;
-            name.strip_prefix(self.prefix())?.strip_suffix(".pth")?.parse().ok()
+            name.strip_prefix(&prefix)?.strip_suffix(".pth")?.parse().ok()
         };
         let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
         let mut steps: Vec<_> = paths.filter_map(|path| Some((step_of(&path)?, path))).collect();
@@ -233,7 +232,7 @@ impl StateFolder {
 
     fn save(&self, (checkpoint, state): &(Checkpoint, OptimizerState)) -> Result<(), PipelineError> {
         let old = self.steps()?;
-        let path = self.path.join(format!("{}{:06}.pth", self.prefix(), state.step));
+        let path = self.0.folder.join(format!("{}{:06}.pth", self.prefix(), state.step));
         checkpoint.write(&path)?;
         state.write(checkpoint.fingerprint(), &path.with_extension("adam"))?;
         for (_, old) in old.into_iter().filter(|(step, _)| *step != state.step) {

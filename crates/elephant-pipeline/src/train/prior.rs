@@ -73,7 +73,7 @@ impl Trainer {
                 context.tell(TaskEvent::TrainingStep(step));
             }
         }
-        let provenance = before.map(|before| Provenance { steps: before.steps + done, ..before });
+        let provenance = before.map(|before| Provenance { steps: before.steps.saturating_add(done), ..before });
         Ok(Checkpoint { provenance, ..model.snapshot()?.0 })
     }
 }
