@@ -47,6 +47,10 @@ impl OpenFile {
         let Some(base) = signature(&raw).map_err(H5Error::io("read", path))? else {
             return Err(H5Error::NotHdf5 { file: name });
         };
+        if widths(&raw, base) != Some([8, 8]) {
+            let detail = "its addresses do not have 8 bytes, as those of every writer in use".to_owned();
+            return Err(H5Error::Damaged { file: name, detail });
+        }
         // Reading needs no lock, and some network file systems have none.
         let hdf5 = hdf5_metno::File::with_options()
             .with_fapl(|access| access.file_locking(false))
@@ -92,6 +96,17 @@ fn signature(file: &File) -> std::io::Result<Option<u64>> {
             Ok(()) if start == *b"\x89HDF\r\n\x1a\n" => return Ok(Some(offset)),
             Ok(()) => offset = if offset == 0 { 512 } else { offset * 2 },
         }
+    }
+}
+
+/// Bytes of an address and of a length in the file whose signature is at `base`; `None` for an unknown version.
+fn widths(file: &File, base: u64) -> Option<[u8; 2]> {
+    let mut start = [0; 16];
+    file.read_exact_at(&mut start, base).ok()?;
+    match start[8] {
+        0 | 1 => Some([start[13], start[14]]),
+        2 | 3 => Some([start[9], start[10]]),
+        _ => None,
     }
 }
 

@@ -108,6 +108,20 @@ fn heaps_without_an_end_are_refused() {
 }
 
 #[test]
+fn other_widths_of_addresses_are_refused() {
+    for (name, at) in [("dataset/h5/gzip.h5", 13), ("dataset/h5/gzip.h5", 14), ("dataset/h5/latest.h5", 9)] {
+        let mut bytes = std::fs::read(golden(name)).unwrap();
+        assert_eq!(bytes[at], 8, "{name}");
+        bytes[at] = 4;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("narrow.h5");
+        std::fs::write(&path, bytes).unwrap();
+        let error = BdvFile::open(&path).unwrap_err();
+        assert!(error.to_string().contains("its addresses do not have 8 bytes"), "{error}");
+    }
+}
+
+#[test]
 fn values_beyond_16_bit_are_told() {
     for (name, largest) in [("large", 135_000.0), ("infinite", f64::INFINITY), ("nan", 26.0), ("negative", 0.0)] {
         let (voxels, found) = voxels(&open(&format!("values/{name}.h5")).volume(0, 0, 0).unwrap().unwrap());
