@@ -78,6 +78,8 @@ impl Volume {
             return Err(fail("the list of its parts is damaged; copy the file again".to_owned()));
         }
         let dataset = group.dataset(&name).map_err(library)?;
+        // Before the fill value, which the library looks up in a heap when the values are texts of variable length.
+        let mut element = Element::of(&dataset, declared).map_err(fail)?;
         let properties = dataset.dcpl().map_err(library)?;
         if let Some(raw) = properties.get_external().map_err(library)?.first() {
             return Err(fail(Unreadable::Raw(raw.name.clone()).to_string()));
@@ -91,7 +93,6 @@ impl Volume {
             (dataset.get_shape().map_err(library)?, Vec::new())
         };
         let shape = checked_shape(&shape, role).map_err(fail)?;
-        let mut element = Element::of(&dataset, declared).map_err(fail)?;
         let mut fill = typed::fill_value(&dataset, &properties).map_err(library)?;
         let storage = match layout {
             Layout::Chunked => {
