@@ -147,6 +147,8 @@ pub enum H5Error {
 pub(crate) enum Unreadable {
     #[error("virtual datasets of this kind cannot be read; write a copy that holds the voxels, with h5repack or h5py")]
     Virtual,
+    #[error("its voxels are in more than {0} files; write a copy that holds them, with h5repack or h5py")]
+    Files(usize),
     #[error(
         "its voxels are in the raw file {0:?}, which is not opened; write a copy that holds them, with h5repack or h5py"
     )]

@@ -3,7 +3,12 @@
 //! The HDF5 library would open the other files by itself, wherever they are. Here the parts are listed and each one is
 //! opened as any other volume of the movie, within its reach.
 
-use std::{collections::HashMap, ops::Range, sync::Arc};
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    ops::Range,
+    sync::Arc,
+};
 
 use hdf5_metno::dataset::DatasetCreate;
 
@@ -15,10 +20,43 @@ use crate::{
     volume::{Role, padded},
 };
 
-/// Most boxes of one virtual dataset.
+/// Most boxes of one virtual dataset, those of its sources included each time that they are read.
 const MAX_PARTS: usize = 1 << 16;
+/// Most files with sources of one virtual dataset; each takes two file descriptors.
+const MAX_FILES: usize = 256;
 /// How many virtual datasets may be inside each other.
 const MAX_NESTING: u32 = 4;
+
+/// The sources of one image, and theirs, that are open.
+#[derive(Debug, Default)]
+pub(crate) struct Sources {
+    /// How many boxes were listed.
+    listed: Cell<usize>,
+    files: RefCell<Vec<Arc<OpenFile>>>,
+    /// By the number of the file and the address in it.
+    volumes: RefCell<HashMap<(usize, u64), Arc<Volume>>>,
+}
+
+impl Sources {
+    /// The number of a file, which is kept open; `None` when there are too many.
+    fn number(&self, file: &Arc<OpenFile>) -> Option<usize> {
+        let mut files = self.files.borrow_mut();
+        let known = files.iter().position(|known| Arc::ptr_eq(known, file));
+        if known.is_none() && files.len() < MAX_FILES {
+            files.push(Arc::clone(file));
+            return Some(files.len() - 1);
+        }
+        known
+    }
+}
+
+/// Where a virtual dataset is among those inside each other.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Level<'a> {
+    /// The number of virtual datasets around it.
+    pub nesting: u32,
+    pub sources: &'a Sources,
+}
 
 /// A box of a virtual volume, and the volume that has its voxels.
 #[derive(Debug)]
@@ -26,6 +64,8 @@ pub(crate) struct Part {
     /// The box, (z, y, x).
     place: [Range<usize>; 3],
     source: Arc<Volume>,
+    /// How many volumes are read for it, those inside each other included.
+    volumes: usize,
     /// Where the box begins in the source.
     start: [usize; 3],
 }
@@ -38,24 +78,27 @@ impl Part {
         let from = from.map_or_else(|| Some(shape.map(|edge| 0..edge)), |from| padded(from, 0..1))?;
         let fits = from.iter().zip(shape).all(|(range, edge)| range.end <= edge);
         let is_same = place.iter().map(Range::len).eq(from.iter().map(Range::len));
-        (fits && is_same).then(|| Self { place, start: from.map(|range| range.start), source })
+        (fits && is_same).then(|| Self { place, volumes: source.parts(), start: from.map(|range| range.start), source })
     }
 }
 
-/// The shape (z, y, x) of a virtual dataset and its parts. `nesting` is the number of virtual datasets around it.
+/// The shape (z, y, x) of a virtual dataset and its parts.
 pub(crate) fn parts(
     files: &Files,
     file: &Arc<OpenFile>,
     object: &str,
     properties: &DatasetCreate,
     declared: Option<&str>,
-    nesting: u32,
+    level: Level<'_>,
 ) -> Result<(Vec<usize>, Vec<Part>), H5Error> {
     let fail = |unreadable: Unreadable| H5Error::object(&file.name, object, unreadable.to_string());
-    let listed = if nesting < MAX_NESTING { mappings(properties, MAX_PARTS) } else { None };
+    let left = MAX_PARTS.saturating_sub(level.sources.listed.get());
+    let listed = if level.nesting < MAX_NESTING { mappings(properties, left) } else { None };
     let (shape, mappings) = listed.ok_or_else(|| fail(Unreadable::Virtual))?;
+    level.sources.listed.update(|listed| listed + mappings.len());
     let mut sources: HashMap<(String, String), Arc<Volume>> = HashMap::new();
     let mut parts = Vec::new();
+    let mut total = 0;
     for mapping in mappings {
         // A name with a number in it stands for many files.
         if mapping.file.contains('%') || mapping.path.contains('%') {
@@ -63,9 +106,12 @@ pub(crate) fn parts(
         }
         let key = (mapping.file, mapping.path);
         let known = sources.get(&key).map(Arc::clone);
-        let source =
-            known.map_or_else(|| open_source(files, file, object, &key, declared, nesting).map(Arc::new), Ok)?;
+        let source = known.map_or_else(|| open_source(files, file, object, &key, declared, level), Ok)?;
         sources.entry(key).or_insert_with(|| Arc::clone(&source));
+        total += source.parts();
+        if total > MAX_PARTS {
+            return Err(fail(Unreadable::Virtual));
+        }
         let part = Part::new(&mapping.place, mapping.from.as_deref(), source);
         parts.push(part.ok_or_else(|| fail(Unreadable::Virtual))?);
     }
@@ -79,12 +125,26 @@ fn open_source(
     object: &str,
     (source_file, path): &(String, String),
     declared: Option<&str>,
-    nesting: u32,
-) -> Result<Volume, H5Error> {
+    level: Level<'_>,
+) -> Result<Arc<Volume>, H5Error> {
     let home = if source_file == "." { Arc::clone(file) } else { files.partition(file, object, source_file)? };
     let located = files.locate_from(home, path)?;
     let missing = || H5Error::object(&file.name, object, format!("its source {path:?} is not in {source_file:?}"));
-    Volume::open(files, located.ok_or_else(missing)?, path.clone(), declared, Role::Source { nesting: nesting + 1 })
+    let located = located.ok_or_else(missing)?;
+    let too_many = || H5Error::object(&file.name, object, Unreadable::Files(MAX_FILES).to_string());
+    let place = (level.sources.number(&located.file).ok_or_else(too_many)?, located.address);
+    if let Some(known) = level.sources.volumes.borrow().get(&place) {
+        return Ok(Arc::clone(known));
+    }
+    let role = Role::Source(Level { nesting: level.nesting + 1, ..level });
+    let volume = Arc::new(Volume::open(files, located, path.clone(), declared, role)?);
+    level.sources.volumes.borrow_mut().insert(place, Arc::clone(&volume));
+    Ok(volume)
+}
+
+/// How many volumes are read for all parts.
+pub(crate) fn total(parts: &[Part]) -> usize {
+    parts.iter().map(|part| part.volumes).sum()
 }
 
 /// Whether any part has values beyond 16 bit.
@@ -112,7 +172,9 @@ pub(crate) fn read(
 ) -> Result<(f64, bool), H5Error> {
     let [_, rows, columns] = region.each_ref().map(Range::len);
     let mut largest = f64::NEG_INFINITY;
-    let mut covered = 0;
+    let mut is_all_read = false;
+    // Parts may overlap.
+    let mut is_read = Vec::new();
     let mut voxels = Vec::new();
     for part in parts {
         let shared: [Range<usize>; 3] = std::array::from_fn(|axis| {
@@ -128,7 +190,8 @@ pub(crate) fn read(
         });
         voxels.resize(shared.iter().map(Range::len).product(), 0);
         largest = largest.max(part.source.read(&inside, scale, &mut voxels)?);
-        covered += voxels.len();
+        is_all_read |= voxels.len() == out.len();
+        is_read.resize(if is_all_read { 0 } else { out.len() }, false);
         let [z, y, x] = shared;
         let mut lines = voxels.chunks_exact(x.len());
         for z in z {
@@ -136,9 +199,13 @@ pub(crate) fn read(
                 let first = ((z - region[0].start) * rows + y - region[1].start) * columns + x.start - region[2].start;
                 if let Some(line) = lines.next() {
                     out[first..first + line.len()].copy_from_slice(line);
+                    if !is_all_read {
+                        is_read[first..first + line.len()].fill(true);
+                    }
                 }
             }
         }
     }
-    Ok((largest, covered < out.len()))
+    let is_partial = !is_all_read && (is_read.is_empty() || is_read.contains(&false));
+    Ok((largest, is_partial))
 }

@@ -18,7 +18,7 @@ use crate::{
     header,
     scale_offset::ScaleOffset,
     typed,
-    virtual_dataset::{self, Part},
+    virtual_dataset::{self, Level, Part, Sources},
 };
 
 /// Largest chunk that is read, in bytes. A worker holds one in memory.
@@ -53,12 +53,12 @@ enum Storage {
 }
 
 /// What a dataset is opened as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Role<'a> {
     /// An image of the movie, with three axes.
     Image,
-    /// A source of so many virtual datasets inside each other, with axes (z, y, x) or (y, x).
-    Source { nesting: u32 },
+    /// A source of a virtual dataset, with axes (z, y, x) or (y, x).
+    Source(Level<'a>),
 }
 
 impl Volume {
@@ -69,7 +69,7 @@ impl Volume {
         located: Located,
         object: String,
         declared: Option<&str>,
-        role: Role,
+        role: Role<'_>,
     ) -> Result<Self, H5Error> {
         let Located { file, group, name, address } = located;
         let fail = |detail: String| H5Error::object(&file.name, &object, detail);
@@ -87,8 +87,9 @@ impl Volume {
         let layout = properties.get_layout().map_err(library)?;
         // To tell the shape of a virtual dataset, the library may open its sources.
         let (shape, parts) = if layout == Layout::Virtual {
-            let nesting = if let Role::Source { nesting } = role { nesting } else { 0 };
-            virtual_dataset::parts(files, &file, &object, &properties, declared, nesting)?
+            let sources = Sources::default();
+            let level = if let Role::Source(level) = role { level } else { Level { nesting: 0, sources: &sources } };
+            virtual_dataset::parts(files, &file, &object, &properties, declared, level)?
         } else {
             (dataset.get_shape().map_err(library)?, Vec::new())
         };
@@ -164,6 +165,14 @@ impl Volume {
             Storage::Compact(voxels) => voxels.len() as u64,
             Storage::Virtual(parts, _) => virtual_dataset::stored_bytes(parts),
             Storage::Blank(_) => 0,
+        }
+    }
+
+    /// How many volumes are read for it: one, and the parts of a virtual dataset.
+    pub(crate) fn parts(&self) -> usize {
+        match &self.storage {
+            Storage::Virtual(parts, _) => 1 + virtual_dataset::total(parts),
+            _ => 1,
         }
     }
 
@@ -300,10 +309,10 @@ pub(crate) fn padded<T: Clone>(values: &[T], one: T) -> Option<[T; 3]> {
     }
 }
 
-fn checked_shape(shape: &[usize], role: Role) -> Result<[usize; 3], String> {
+fn checked_shape(shape: &[usize], role: Role<'_>) -> Result<[usize; 3], String> {
     let axes = shape.len();
     let shape = padded(shape, 1)
-        .filter(|_| axes == 3 || role != Role::Image)
+        .filter(|_| axes == 3 || !matches!(role, Role::Image))
         .ok_or_else(|| format!("it has {axes} axes; three are expected (z, y, x)"))?;
     let voxels = shape.iter().try_fold(1_u64, |voxels, &edge| voxels.checked_mul(edge as u64));
     match voxels {

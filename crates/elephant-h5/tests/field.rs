@@ -183,6 +183,32 @@ fn virtual_datasets_are_read() {
 }
 
 #[test]
+fn virtual_datasets_inside_each_other_are_limited() {
+    let movie = open("virtual/nested.h5");
+    let error = movie.volume(0, 0, 0).unwrap_err().to_string();
+    assert!(error.contains("virtual datasets of this kind cannot be read"), "{error}");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nested.h5");
+    std::fs::copy(file("virtual/nested.h5"), &path).unwrap();
+    for part in 0..300 {
+        std::fs::copy(file("virtual/planes.h5"), folder.path().join(format!("part{part}.h5"))).unwrap();
+    }
+    let error = BdvFile::open(&path).unwrap().volume(3, 0, 0).unwrap_err().to_string();
+    assert!(error.contains("its voxels are in more than 256 files"), "{error}");
+}
+
+/// The fill value counts where no part is, and nowhere else.
+#[test]
+fn parts_of_virtual_datasets_may_overlap() {
+    let movie = open("virtual/nested.h5");
+    let mut partial = expected(0, 0);
+    partial[40..].fill(500);
+    assert_eq!(voxels(&movie.volume(1, 0, 0).unwrap().unwrap()), (partial, 500.0));
+    let (all, largest) = voxels(&movie.volume(2, 0, 0).unwrap().unwrap());
+    assert_eq!((all, largest), (expected(0, 0), 27.0));
+}
+
+#[test]
 fn virtual_datasets_stay_in_the_folder() {
     let folder = tempfile::tempdir().unwrap();
     let inside = folder.path().join("movie");

@@ -191,6 +191,31 @@ def virtual():
         put(8, [(slice(0, 3), h5py.VirtualSource(".", path(8), SHAPE, "<u2"))])  # itself
 
 
+def nested():
+    """Timepoint 0: virtual datasets inside each other, 40 times each in the next one, in the same place; 1 and 2: parts that
+    overlap, and cover two planes of three or all of them; 3: parts in 300 files."""
+    data = voxels().astype("<u2")
+    with create("virtual/nested.h5") as file:
+        declare(file)
+        file["here"] = data
+
+        def put(where, parts, fill=0):
+            layout = h5py.VirtualLayout(SHAPE, "<u2")
+            for place, source in parts:
+                layout[place] = source
+            file.create_virtual_dataset(where, layout, fillvalue=fill)
+
+        here = h5py.VirtualSource(".", "here", SHAPE, "<u2")
+        source = "here"
+        for where in ("inner", "middle", "outer", path(0)):
+            spelled = ["/" * n + source for n in range(40)]
+            put(where, [(slice(0, 3), h5py.VirtualSource(".", name, SHAPE, "<u2")) for name in spelled])
+            source = where
+        put(path(1), [(slice(0, 2), here[0:2]), (slice(1, 2), here[1:2])], fill=500)
+        put(path(2), [(slice(0, 2), here[0:2]), (slice(1, 3), here[1:3])], fill=500)
+        put(path(3), [(0, h5py.VirtualSource(f"part{n}.h5", "plane0", SHAPE[1:], "<u2")) for n in range(300)])
+
+
 def described():
     """XML files of movie.h5 (timepoints 0, 1, 2, 3, 20210603; setups 0, 1) in many encodings, with paths of many systems."""
     folder = HERE / "xml"
@@ -269,6 +294,7 @@ if __name__ == "__main__":
     values()
     links()
     virtual()
+    nested()
     described()
     not_closed()
     levels()
