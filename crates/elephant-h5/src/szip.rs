@@ -13,6 +13,8 @@ const MAX_BLOCKS: usize = 128;
 const SEGMENT_BLOCKS: usize = 64;
 /// The count of zero blocks that means "up to the end of the segment".
 const REST_OF_SEGMENT: u32 = 5;
+/// Largest number that is written as zeros before a one: a sample of 16 bit.
+const MAX_UNARY: u32 = 1 << 16;
 /// Largest code of a pair of samples.
 const MAX_PAIR: u32 = 90;
 
@@ -223,11 +225,14 @@ impl Bits<'_> {
         Some((self.held >> self.count & ((1 << bits) - 1)) as u32)
     }
 
-    /// The number of zeros before the next one.
+    /// The number of zeros before the next one; `None` when there are more than any code has.
     fn unary(&mut self) -> Option<u32> {
         let mut zeros = 0;
         while self.take(1)? == 0 {
             zeros += 1;
+            if zeros > MAX_UNARY {
+                return None;
+            }
         }
         Some(zeros)
     }
@@ -261,6 +266,15 @@ mod tests {
             assert_eq!(Szip::new(2, false, true, block, chunk).unwrap().scanline, scanline, "{chunk:?}");
         }
         assert!(Szip::new(2, false, true, 0, [1, 1, 1]).is_none());
+    }
+
+    #[test]
+    fn zeros_without_end_are_refused() {
+        for (zeros, expected) in [(0, Some(0)), (8192, Some(MAX_UNARY)), (8193, None), (100_000, None)] {
+            let mut bytes = vec![0; zeros];
+            bytes.push(0x80);
+            assert_eq!(Bits { bytes: bytes.iter(), held: 0, count: 0 }.unary(), expected, "{zeros}");
+        }
     }
 
     proptest! {
