@@ -37,6 +37,11 @@ impl Grid {
         inside.then(|| self.number_of(std::array::from_fn(|axis| start[axis] as usize / self.chunk[axis])))
     }
 
+    /// How many chunks there may be.
+    fn chunks(&self) -> u64 {
+        (0..3).map(|axis| self.shape[axis].div_ceil(self.chunk[axis]) as u64).product()
+    }
+
     fn number_of(&self, [z, y, x]: [usize; 3]) -> u64 {
         let [_, rows, columns] = std::array::from_fn(|axis| self.shape[axis].div_ceil(self.chunk[axis]) as u64);
         (z as u64 * rows + y as u64) * columns + x as u64
@@ -66,6 +71,8 @@ impl ChunkIndex {
     pub fn list(file: &OpenFile, object: &str, dataset: &Dataset, grid: Grid) -> Result<Self, H5Error> {
         // Deflate grows data by a few bytes in a block at most; a longer chunk is damaged or hostile.
         let longest = grid.chunk_bytes() as u64 + grid.chunk_bytes() as u64 / 100 + 1024;
+        // An index may lead to the same chunks again and again. Each one takes eight bytes at least, with its address.
+        let most = grid.chunks().min(file.len() / 8) as usize;
         let mut places = Vec::new();
         let mut damage = None;
         let visited = dataset.chunks_visit(|info| {
@@ -73,6 +80,7 @@ impl ChunkIndex {
                 None => "a chunk lies outside the volume",
                 Some(_) if !file.holds(info.addr, info.size) => "a chunk lies beyond the end of the file",
                 Some(_) if info.size > longest => "a chunk is longer than its voxels",
+                Some(_) if places.len() == most => "its index lists more chunks than there are",
                 Some(number) => {
                     places.push(Place {
                         number,

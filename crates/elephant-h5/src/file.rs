@@ -64,6 +64,11 @@ impl OpenFile {
         &self.hdf5
     }
 
+    /// The length of the file in bytes.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
     /// Whether `length` bytes from `offset` are in the file.
     pub fn holds(&self, offset: u64, length: u64) -> bool {
         offset.checked_add(length).is_some_and(|end| end <= self.len)

@@ -197,6 +197,26 @@ fn files_that_cannot_be_read_say_why() {
 }
 
 #[test]
+fn an_index_may_not_list_a_chunk_twice() {
+    let mut bytes = std::fs::read(golden("dataset/h5/gzip.h5")).unwrap();
+    let is_node = |at: &usize| bytes[*at..].starts_with(b"TREE\x01\0") && bytes[*at + 6] > 0;
+    let nodes: Vec<usize> = (0..bytes.len() - 24).filter(is_node).collect();
+    assert_eq!(nodes.len(), 2, "one for each timepoint");
+    for node in nodes {
+        // Behind a header of 24 bytes, an entry has a key of 40 bytes and an address; the last one is a key only.
+        let (first, entries) = (node + 24, usize::from(bytes[node + 6]));
+        bytes[node + 6] += 1;
+        bytes.copy_within(first + 48 * entries..first + 48 * entries + 40, first + 48 * (entries + 1));
+        bytes.copy_within(first..first + 48, first + 48 * entries);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("twice.h5");
+    std::fs::write(&path, bytes).unwrap();
+    let error = BdvFile::open(&path).unwrap().volume(0, 0, 0).unwrap_err();
+    assert!(error.to_string().contains("its index lists more chunks than there are"), "{error}");
+}
+
+#[test]
 fn a_partition_may_not_be_a_link_to_elsewhere() {
     let folder = tempfile::tempdir().unwrap();
     let elsewhere = tempfile::tempdir().unwrap();
