@@ -34,7 +34,10 @@ const MAX_BYTES: u64 = 128 << 20;
 const MAX_DEPTH: usize = 64;
 /// Longest text of an element that is kept, in bytes; a pattern may list each timepoint.
 const MAX_TEXT: usize = 1 << 20;
+/// Most view setups, and most pieces of split images.
+const MAX_SETUPS: usize = 1 << 16;
 
+const BASE_PATH: &str = "SpimData/BasePath";
 const SEQUENCE: &str = "SpimData/SequenceDescription/";
 /// Where the view setups are in the document, and where they were before version 0.2 of the format.
 const VIEW_SETUP: [&str; 2] = ["ViewSetups/ViewSetup", "ViewSetup"];
@@ -150,6 +153,8 @@ struct Document {
     depth: usize,
     /// Text of the innermost element so far.
     content: String,
+    /// Whether that text is too long to be kept.
+    is_cut: bool,
     /// The `type` of the innermost element that has begun: whether a path is relative.
     is_relative: Option<bool>,
 }
@@ -165,16 +170,20 @@ impl Document {
         self.depth += 1;
         self.path.push_str(element.local_name().as_ref());
         self.content.clear();
+        self.is_cut = false;
         self.is_relative = attribute(element, "type").map(|kind| kind == "relative");
         let Some(inside) = self.path.strip_prefix(SEQUENCE) else { return Ok(()) };
         if VIEW_SETUP.contains(&inside) {
+            if self.data.setups.len() == MAX_SETUPS {
+                return Err(format!("it has more than {MAX_SETUPS} view setups"));
+            }
             self.data.setups.push(ViewSetup::default());
         } else if inside == "MissingViews/MissingView" {
             let id = |name| attribute(element, name).and_then(|id| id.trim().parse().ok());
             let view = id("timepoint").zip(id("setup"));
             self.data.missing_views.push(view.ok_or("a missing view has no timepoint or no setup")?);
         } else if inside == PIECE {
-            self.data.loader.begin_piece();
+            self.data.loader.begin_piece()?;
         } else if inside.ends_with("ImageLoader") {
             self.data.loader.begin(attribute(element, "format").or_else(|| attribute(element, "class")));
         }
@@ -184,12 +193,15 @@ impl Document {
     fn add(&mut self, text: &str) {
         if self.content.len() + text.len() <= MAX_TEXT {
             self.content.push_str(text);
+        } else {
+            self.is_cut = true;
         }
     }
 
     fn end(&mut self) -> Result<(), String> {
         self.take()?;
         self.content.clear();
+        self.is_cut = false;
         self.depth = self.depth.saturating_sub(1);
         self.path.truncate(self.path.rfind('/').unwrap_or(0));
         Ok(())
@@ -197,8 +209,11 @@ impl Document {
 
     /// Takes over the text of the innermost element.
     fn take(&mut self) -> Result<(), String> {
+        if self.is_cut && (self.path == BASE_PATH || self.path.starts_with(SEQUENCE)) {
+            return Err(format!("the text of its element {:.100} is too long", self.path));
+        }
         let text = self.content.trim();
-        if self.path == "SpimData/BasePath" {
+        if self.path == BASE_PATH {
             self.data.base = WrittenPath { text: text.to_owned(), is_relative: self.is_relative };
         }
         let Some(inside) = self.path.strip_prefix(SEQUENCE) else { return Ok(()) };
@@ -222,7 +237,7 @@ impl Document {
         if self.depth > 0 {
             return Err("it ends in the middle; copy it again".to_owned());
         }
-        self.data.loader.check()?;
+        self.data.loader.finish()?;
         self.data.timepoints = self.timepoints.ids()?;
         self.data.setups.sort_by_key(|setup| setup.id);
         self.data.missing_views.sort_unstable();

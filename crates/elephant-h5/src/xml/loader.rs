@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::reversed_triple;
+use super::{MAX_SETUPS, reversed_triple};
 use crate::paths::WrittenPath;
 
 /// What the image loaders of a document say.
@@ -12,6 +12,7 @@ pub(super) struct Loader {
     formats: Vec<String>,
     /// The `.h5` file, as written.
     pub hdf5: Option<WrittenPath>,
+    /// By ascending id, once the document is read.
     pieces: Vec<Piece>,
 }
 
@@ -37,8 +38,12 @@ impl Loader {
     }
 
     /// A piece begins.
-    pub fn begin_piece(&mut self) {
+    pub fn begin_piece(&mut self) -> Result<(), String> {
+        if self.pieces.len() == MAX_SETUPS {
+            return Err(format!("it has more than {MAX_SETUPS} pieces of split images"));
+        }
         self.pieces.push(Piece::default());
+        Ok(())
     }
 
     /// Takes over the text of an element of the last piece.
@@ -60,7 +65,8 @@ impl Loader {
 
     /// The setup of the file that has the images of `setup`, and the box (z, y, x) that they are, if not all of it.
     pub fn stored(&self, setup: u32) -> (u32, Option<[Range<usize>; 3]>) {
-        match self.pieces.iter().find(|piece| piece.id == setup) {
+        let found = self.pieces.partition_point(|piece| piece.id < setup);
+        match self.pieces.get(found).filter(|piece| piece.id == setup) {
             Some(piece) => {
                 let range = |axis: usize| piece.min[axis]..piece.max[axis].saturating_add(1);
                 (piece.setup, Some([range(0), range(1), range(2)]))
@@ -69,8 +75,10 @@ impl Loader {
         }
     }
 
-    /// Says why there is no HDF5 file, where there is none.
-    pub fn check(&self) -> Result<(), String> {
+    /// The document has ended. Says why there is no HDF5 file, where there is none.
+    pub fn finish(&mut self) -> Result<(), String> {
+        // The first one of an id counts.
+        self.pieces.sort_by_key(|piece| piece.id);
         let format = self.formats.last().filter(|format| !format.to_lowercase().contains("hdf5"));
         match (&self.hdf5, format) {
             (Some(_), _) => Ok(()),

@@ -120,6 +120,26 @@ fn damaged_documents_are_refused() {
 }
 
 #[test]
+fn documents_without_measure_are_refused() {
+    let many = MOVIE.replacen("<ViewSetup>", &format!("{}<ViewSetup>", "<ViewSetup/>".repeat(70_000)), 1);
+    let pieces = with_loader(&format!(
+        "<ImageLoader><SetupIds>{}</SetupIds><hdf5>m.h5</hdf5></ImageLoader>",
+        "<SetupIdDefinition/>".repeat(70_000)
+    ));
+    let pattern = MOVIE.replace("0-8:2", &format!("0-8:2{}", " ".repeat(1 << 20)));
+    for (text, says) in [
+        (&many, "more than 65536 view setups"),
+        (&pieces, "more than 65536 pieces of split images"),
+        (&pattern, "the text of its element SpimData/SequenceDescription/Timepoints/integerpattern is too long"),
+    ] {
+        let reason = SpimData::parse(text).unwrap_err();
+        assert!(reason.contains(says), "{reason}");
+    }
+    let elsewhere = MOVIE.replacen("</SpimData>", &format!("<Notes>{}</Notes></SpimData>", "x".repeat(2 << 20)), 1);
+    assert_eq!(SpimData::parse(&elsewhere), SpimData::parse(MOVIE));
+}
+
+#[test]
 fn only_the_owner_of_a_description_may_be_led_elsewhere() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().canonicalize().unwrap();
