@@ -139,7 +139,22 @@ impl BdvFile {
     /// # Errors
     /// When the setup or the level does not exist there, or as [`volume`](Self::volume).
     pub fn first_volume(&self, timepoints: &[u32], setup: u32, level: u32) -> Result<Volume, H5Error> {
+        self.first_volume_while(timepoints, setup, level, || Ok(()))
+    }
+
+    /// As [`first_volume`](Self::first_volume); asks `go_on` before each timepoint, of which there may be many.
+    ///
+    /// # Errors
+    /// As [`first_volume`](Self::first_volume), and what `go_on` says.
+    pub fn first_volume_while<E: From<H5Error>>(
+        &self,
+        timepoints: &[u32],
+        setup: u32,
+        level: u32,
+        mut go_on: impl FnMut() -> Result<(), E>,
+    ) -> Result<Volume, E> {
         for &timepoint in timepoints.iter().filter(|timepoint| self.timepoints.binary_search(timepoint).is_ok()) {
+            go_on()?;
             if let Some(volume) = self.volume(timepoint, setup, level)? {
                 return Ok(volume);
             }
@@ -148,9 +163,9 @@ impl BdvFile {
         let file = self.files.main().name.clone();
         if self.setups.contains(&self.stored(setup).0) {
             let (wanted, available) = (listed(timepoints), listed(&self.timepoints));
-            return Err(H5Error::NoImages { file, setup, wanted, available });
+            return Err(H5Error::NoImages { file, setup, wanted, available }.into());
         }
-        Err(H5Error::NoSetup { file, setup, available: listed(&self.setups) })
+        Err(H5Error::NoSetup { file, setup, available: listed(&self.setups) }.into())
     }
 
     /// Says what is wrong where a view has levels, but not this one.

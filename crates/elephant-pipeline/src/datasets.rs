@@ -78,7 +78,7 @@ pub fn generate(
         if candidates.is_empty() {
             return Ok(None);
         }
-        let plan = plan(&candidates, request, record.asked_shape.as_deref())?;
+        let plan = plan(&candidates, request, record.asked_shape.as_deref(), context)?;
         let options = GenerateOptions {
             timepoints: Some(plan.timepoints),
             setup: Some(plan.setup),

@@ -94,7 +94,7 @@ impl GenerateOptions {
 pub fn generate_dataset(options: &GenerateOptions, context: &TaskContext) -> Result<Summary, PipelineError> {
     check_divisor(options.divisor)?;
     context.check()?;
-    let movie = Movie::open(options)?;
+    let movie = Movie::open(options, context)?;
     let staging = StagingDir::begin(&options.output, "a dataset generation")?;
     let mut pass = Pass { is_uint16: options.is_uint16.unwrap_or(false), scale: Scale::new(options.divisor) };
     loop {
@@ -162,14 +162,15 @@ struct Movie<'a> {
 }
 
 impl<'a> Movie<'a> {
-    fn open(options: &'a GenerateOptions) -> Result<Self, PipelineError> {
+    fn open(options: &'a GenerateOptions, context: &TaskContext) -> Result<Self, PipelineError> {
         let file = BdvFile::open_within(&options.input, options.reach)?;
         let timepoints = options.timepoints.clone().unwrap_or_else(|| file.shown_timepoints().to_vec());
         if timepoints.len() > MAX_TIMEPOINTS {
             return refuse(&format!("has {} timepoints, more than {MAX_TIMEPOINTS}", timepoints.len()));
         }
         let setup = options.setup.unwrap_or_else(|| file.first_setup());
-        let first = file.first_volume(&timepoints, setup, options.level)?;
+        let go_on = || Ok::<(), PipelineError>(context.check()?);
+        let first = file.first_volume_while(&timepoints, setup, options.level, go_on)?;
         let volume = first.shape();
         let frame = if options.is_2d { [1, volume[1], volume[2]] } else { volume };
         check_extent(&first, frame, timepoints.len())?;

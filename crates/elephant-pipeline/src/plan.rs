@@ -7,9 +7,13 @@
 use std::path::{Path, PathBuf};
 
 use elephant_h5::{BdvFile, H5Error, Volume};
+use elephant_types::TaskContext;
 use elephant_volume::{DatasetShape, Store};
 
 use crate::{GenerateRequest, PipelineError, check::tuple, generate::MAX_TIMEPOINTS, movies::Candidate};
+
+/// Most setups that are looked at for an image.
+const MAX_SETUPS: usize = 1000;
 
 /// What to read of a movie.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,16 +30,18 @@ pub(crate) struct Plan {
 /// among them when nothing was asked for.
 ///
 /// # Errors
-/// Why the first candidate that is a movie cannot be used.
+/// Why the first candidate that is a movie cannot be used, or that `context` was cancelled.
 pub(crate) fn plan(
     candidates: &[Candidate],
     request: &GenerateRequest,
     asked: Option<&[usize]>,
+    context: &TaskContext,
 ) -> Result<Plan, PipelineError> {
     let (mut reason, mut no_movie) = (None, None);
     for candidate in candidates {
-        match plan_movie(candidate, request, asked) {
+        match plan_movie(candidate, request, asked, context) {
             Ok(plan) => return Ok(plan),
+            Err(error @ PipelineError::Cancelled(_)) => return Err(error),
             Err(error @ PipelineError::H5(H5Error::NoTimepoints { .. } | H5Error::NotHdf5 { .. })) => {
                 no_movie.get_or_insert(error);
             }
@@ -53,21 +59,32 @@ fn plan_movie(
     candidate: &Candidate,
     request: &GenerateRequest,
     asked: Option<&[usize]>,
+    context: &TaskContext,
 ) -> Result<Plan, PipelineError> {
-    let views = views(candidate, request)?;
+    let descriptions = descriptions(candidate, request, context)?;
     let shape_of = |volume: &Volume, timepoints: usize| {
         let [z, y, x] = volume.shape();
         let frame = [if request.is_2d { 1 } else { z }, y, x];
         DatasetShape { timepoints, frame, is_3d: !request.is_2d }.of(Store::Images)
     };
-    for (view, timepoints) in readings(&views, asked.and_then(<[usize]>::first).copied()) {
-        let (setup, volume) = view.first_volume(&timepoints, request)?;
-        if asked.is_none_or(|asked| asked == shape_of(&volume, timepoints.len())) {
-            return Ok(Plan { input: view.input.clone(), timepoints, setup });
+    let mut failure = None;
+    for (description, timepoints) in readings(&descriptions, asked.and_then(<[usize]>::first).copied()) {
+        match description.first_volume(&timepoints, request, context) {
+            Ok((setup, volume)) if asked.is_none_or(|asked| asked == shape_of(&volume, timepoints.len())) => {
+                return Ok(Plan { input: description.input.clone(), timepoints, setup });
+            }
+            Ok(_) => {}
+            Err(error @ PipelineError::Cancelled(_)) => return Err(error),
+            Err(error) => {
+                failure.get_or_insert(error);
+            }
         }
     }
-    let held = views[0].file.timepoints();
-    let (_, volume) = views[0].first_volume(held, request)?;
+    if let Some(error) = failure {
+        return Err(error);
+    }
+    let held = descriptions[0].file.timepoints();
+    let (_, volume) = descriptions[0].first_volume(held, request, context)?;
     Err(other_shape(&candidate.movie, &shape_of(&volume, held.len()), held, asked.unwrap_or_default()))
 }
 
@@ -86,37 +103,43 @@ fn other_shape(movie: &Path, shape: &[usize], held: &[u32], asked: &[usize]) -> 
     ))
 }
 
-/// A movie, as its `.xml` or the file alone shows it.
-struct View {
+/// A movie, as its `.xml` or the file alone describes it.
+struct MovieDescription {
     input: PathBuf,
     file: BdvFile,
     /// The timepoints that the `.xml` lists.
     listed: Option<Vec<u32>>,
 }
 
-/// The views of a movie, at least one: through each `.xml` that is of this movie and not of another version of it, and the
-/// file alone.
-fn views(candidate: &Candidate, request: &GenerateRequest) -> Result<Vec<View>, PipelineError> {
-    let alone = View { input: candidate.movie.clone(), file: BdvFile::open(&candidate.movie)?, listed: None };
-    let mut views = Vec::new();
+/// The descriptions of a movie, at least one: through each `.xml` that is of this movie and not of another version of it,
+/// and the file alone.
+fn descriptions(
+    candidate: &Candidate,
+    request: &GenerateRequest,
+    context: &TaskContext,
+) -> Result<Vec<MovieDescription>, PipelineError> {
+    let alone =
+        MovieDescription { input: candidate.movie.clone(), file: BdvFile::open(&candidate.movie)?, listed: None };
+    let mut descriptions = Vec::new();
     for path in &candidate.descriptions {
-        let view = BdvFile::open(path).map_err(PipelineError::from).and_then(|file| {
+        let description = BdvFile::open(path).map_err(PipelineError::from).and_then(|file| {
             let listed = file.shown_timepoints().to_vec();
-            let view = View { input: path.clone(), file, listed: Some(listed) };
-            let held = view.file.timepoints();
-            view.first_volume(held, request).map(|_| view)
+            let description = MovieDescription { input: path.clone(), file, listed: Some(listed) };
+            let held = description.file.timepoints();
+            description.first_volume(held, request, context).map(|_| description)
         });
-        match view {
-            Ok(view) if view.shows_something() => views.push(view),
+        match description {
+            Ok(description) if description.shows_something() => descriptions.push(description),
             Ok(_) => tracing::debug!(xml = %path.display(), "none of the timepoints that it lists are in the movie"),
+            Err(error @ PipelineError::Cancelled(_)) => return Err(error),
             Err(error) => tracing::debug!(xml = %path.display(), %error, "an .xml is not of its movie"),
         }
     }
-    views.push(alone);
-    Ok(views)
+    descriptions.push(alone);
+    Ok(descriptions)
 }
 
-impl View {
+impl MovieDescription {
     fn holds(&self, timepoint: u32) -> bool {
         self.file.timepoints().binary_search(&timepoint).is_ok()
     }
@@ -134,40 +157,51 @@ impl View {
 
     /// The first volume of the setup that the request names, or else of the first one of the `.xml`, or else of the lowest
     /// one in the file that has an image at these timepoints.
-    fn first_volume(&self, timepoints: &[u32], request: &GenerateRequest) -> Result<(u32, Volume), PipelineError> {
+    fn first_volume(
+        &self,
+        timepoints: &[u32],
+        request: &GenerateRequest,
+        context: &TaskContext,
+    ) -> Result<(u32, Volume), PipelineError> {
         let Self { file, listed, .. } = self;
+        let first_of = |setup| {
+            file.first_volume_while(timepoints, setup, request.level, || Ok::<(), PipelineError>(context.check()?))
+        };
         let first = file.first_setup();
         let setup = request.setup.or(listed.is_some().then_some(first));
         if let Some(setup) = setup {
-            return Ok((setup, file.first_volume(timepoints, setup, request.level)?));
+            return Ok((setup, first_of(setup)?));
         }
-        for &setup in file.setups() {
-            match file.first_volume(timepoints, setup, request.level) {
+        for &setup in file.setups().iter().take(MAX_SETUPS) {
+            match first_of(setup) {
                 Ok(volume) => return Ok((setup, volume)),
-                Err(H5Error::NoImages { .. } | H5Error::NoSetup { .. }) => {}
-                Err(error) => return Err(error.into()),
+                Err(PipelineError::H5(H5Error::NoImages { .. } | H5Error::NoSetup { .. })) => {}
+                Err(error) => return Err(error),
             }
         }
-        Ok((first, file.first_volume(timepoints, first, request.level)?))
+        Ok((first, first_of(first)?))
     }
 }
 
 /// The ways to make `asked` frames of a movie, as the timepoint id of each frame, most likely first: as an `.xml` lists
 /// them, all of which are there or said to be missing; as the ids in the file suggest; as another `.xml` lists them.
 /// Without `asked`, what an `.xml` lists, or else all that is in the file.
-fn readings(views: &[View], asked: Option<usize>) -> Vec<(&View, Vec<u32>)> {
-    let described = views.iter().filter_map(|view| Some((view, view.listed.clone()?))).filter(|(_, listed)| {
-        (1..=MAX_TIMEPOINTS).contains(&listed.len()) && asked.is_none_or(|asked| asked == listed.len())
-    });
-    let (mut complete, other): (Vec<_>, Vec<_>) = described.partition(|(view, _)| view.is_complete());
-    let Some(view) = views.first() else { return complete };
-    let held = view.file.timepoints();
+fn readings(descriptions: &[MovieDescription], asked: Option<usize>) -> Vec<(&MovieDescription, Vec<u32>)> {
+    let described = descriptions
+        .iter()
+        .filter_map(|description| Some((description, description.listed.clone()?)))
+        .filter(|(_, listed)| {
+            (1..=MAX_TIMEPOINTS).contains(&listed.len()) && asked.is_none_or(|asked| asked == listed.len())
+        });
+    let (mut complete, other): (Vec<_>, Vec<_>) = described.partition(|(description, _)| description.is_complete());
+    let Some(description) = descriptions.first() else { return complete };
+    let held = description.file.timepoints();
     if let Some(asked) = asked {
-        complete.extend(frames(held, asked).map(|timepoints| (view, timepoints)));
+        complete.extend(frames(held, asked).map(|timepoints| (description, timepoints)));
         complete.extend(other);
     } else {
         complete.extend(other);
-        complete.push((view, held.to_vec()));
+        complete.push((description, held.to_vec()));
     }
     complete
 }
@@ -196,9 +230,56 @@ fn greatest_common_divisor(a: u32, b: u32) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use elephant_testkit::golden;
+    use elephant_types::CancelToken;
     use proptest::prelude::*;
 
     use super::*;
+
+    /// A movie with the timepoints 0, 1, 2, 3 and 20210603, and an `.xml` that lists five timepoints, of which its setup has
+    /// no image.
+    fn movie_without_listed_images() -> (tempfile::TempDir, Candidate, GenerateRequest) {
+        let folder = tempfile::tempdir().unwrap();
+        let (movie, xml) = (folder.path().join("movie.h5"), folder.path().join("movie.xml"));
+        std::fs::copy(golden("field/reading/xml/data/movie.h5"), &movie).unwrap();
+        let missing: String = (0..5).map(|t| format!(r#"<MissingView timepoint="{t}" setup="0"/>"#)).collect();
+        let text = format!(
+            "<SpimData><SequenceDescription><ImageLoader><hdf5>movie.h5</hdf5></ImageLoader><ViewSetups><ViewSetup>
+            <id>0</id></ViewSetup></ViewSetups><Timepoints><first>0</first><last>4</last></Timepoints>
+            <MissingViews>{missing}</MissingViews></SequenceDescription></SpimData>"
+        );
+        std::fs::write(&xml, text).unwrap();
+        let request = GenerateRequest {
+            dataset: "fly".parse().unwrap(),
+            setup: None,
+            level: 0,
+            is_uint16: None,
+            divisor: 1.0,
+            is_2d: false,
+        };
+        (folder, Candidate { movie, descriptions: vec![xml] }, request)
+    }
+
+    #[test]
+    fn an_xml_without_images_does_not_refuse_the_movie() {
+        let (_folder, candidate, request) = movie_without_listed_images();
+        let plan = |asked| plan(std::slice::from_ref(&candidate), &request, Some(asked), &TaskContext::detached());
+        assert_eq!(plan(&[5, 3, 4, 5]).unwrap().timepoints, [0, 1, 2, 3, 20_210_603]);
+        let error = plan(&[5, 3, 4, 6]).unwrap_err().to_string();
+        assert!(error.contains("no image of setup 0 at the timepoints 0 to 4"), "{error}");
+    }
+
+    #[test]
+    fn looking_for_an_image_can_be_cancelled() {
+        let (_folder, candidate, request) = movie_without_listed_images();
+        let cancel = CancelToken::default();
+        cancel.cancel();
+        let context = TaskContext::new(cancel, |_| {});
+        for asked in [None, Some(&[5, 3, 4, 5][..])] {
+            let outcome = plan(std::slice::from_ref(&candidate), &request, asked, &context);
+            assert!(matches!(outcome, Err(PipelineError::Cancelled(_))), "{outcome:?}");
+        }
+    }
 
     #[test]
     fn frames_are_counted_as_the_client_counts_them() {
