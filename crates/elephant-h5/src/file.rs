@@ -90,6 +90,11 @@ impl OpenFile {
     }
 }
 
+/// Whether a file is HDF5, by its first bytes or those behind a user block. What cannot be read is not.
+pub fn is_hdf5(path: &Path) -> bool {
+    path.is_file() && File::open(path).and_then(|file| signature(&file)).is_ok_and(|place| place.is_some())
+}
+
 /// The place of the HDF5 signature, which may be 0, 512, 1024, 2048 and so on.
 fn signature(file: &File) -> std::io::Result<Option<u64>> {
     let mut offset = 0;

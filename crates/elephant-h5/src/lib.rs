@@ -30,6 +30,7 @@ mod xml;
 
 pub use bdv::BdvFile;
 pub use error::H5Error;
+pub use file::is_hdf5;
 pub use paths::Reach;
 pub use scale::Scale;
 pub use volume::Volume;

@@ -5,7 +5,7 @@
 
 use std::{io::Write, ops::Range, path::Path, thread};
 
-use elephant_h5::{BdvFile, H5Error, Scale};
+use elephant_h5::{BdvFile, H5Error, Scale, is_hdf5};
 use elephant_testkit::golden;
 use elephant_types::{Coded, ErrorCode};
 use proptest::prelude::*;
@@ -194,6 +194,22 @@ fn files_that_cannot_be_read_say_why() {
     }
     assert_eq!(failure("nonexistent.h5").code(), ErrorCode::NotFound);
     assert!(matches!(BdvFile::open(&golden("dataset")), Err(H5Error::NotHdf5 { .. })));
+}
+
+#[test]
+fn hdf5_files_are_known_by_their_bytes() {
+    for (name, expected) in [("gzip", true), ("latest", true), ("userblock", true), ("text", false), ("gone", false)] {
+        assert_eq!(is_hdf5(&golden(&format!("dataset/h5/{name}.h5"))), expected, "{name}");
+    }
+    assert!(!is_hdf5(&golden("dataset")));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("user_block");
+    for (place, expected) in [(65_536, true), (65_000, false)] {
+        let mut bytes = vec![0; place];
+        bytes.extend(b"\x89HDF\r\n\x1a\n");
+        std::fs::write(&path, bytes).unwrap();
+        assert_eq!(is_hdf5(&path), expected, "{place}");
+    }
 }
 
 #[test]

@@ -5,22 +5,17 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    fs::File,
-    io::{Read, Seek, SeekFrom},
     path::{Path, PathBuf},
 };
 
 use elephant_fs::FsError;
-use elephant_h5::{BdvFile, H5Error, SpimData};
+use elephant_h5::{BdvFile, H5Error, SpimData, is_hdf5};
 use elephant_types::DatasetName;
 
 use crate::{PipelineError, Workspace};
 
 /// How movies end; others are recognised by their first bytes.
 const EXTENSIONS: [&str; 3] = ["h5", "hdf5", "hdf"];
-const SIGNATURE: &[u8; 8] = b"\x89HDF\r\n\x1a\n";
-/// An HDF5 file may begin at one of these bytes, after a user block.
-const SIGNATURE_OFFSETS: [u64; 8] = [0, 512, 1024, 2048, 4096, 8192, 16_384, 32_768];
 
 /// A file that may be the movie.
 #[derive(Debug)]
@@ -125,7 +120,7 @@ impl Folder {
                     }
                     Err(error) => tracing::debug!(%dataset, %error, "an .xml beside the movie is ignored"),
                 }
-            } else if has_extension(&name, &EXTENSIONS) || has_signature(&path) {
+            } else if has_extension(&name, &EXTENSIONS) || is_hdf5(&path) {
                 folder.movies.insert(name, path);
             }
         }
@@ -216,14 +211,6 @@ fn has_extension(name: &str, extensions: &[&str]) -> bool {
     extensions.iter().any(|wanted| extension.eq_ignore_ascii_case(wanted))
 }
 
-fn has_signature(path: &Path) -> bool {
-    let Ok(mut file) = File::open(path) else { return false };
-    SIGNATURE_OFFSETS.into_iter().any(|offset| {
-        let mut start = [0; SIGNATURE.len()];
-        file.seek(SeekFrom::Start(offset)).and_then(|_| file.read_exact(&mut start)).is_ok() && start == *SIGNATURE
-    })
-}
-
 /// The stem of the main file, if the name is one that BigDataViewer gives to a partition: `MAIN-SETUP-TIME.h5` with at
 /// least two digits each.
 fn main_stem(name: &str) -> Option<&str> {
@@ -240,6 +227,7 @@ mod tests {
 
     use super::*;
 
+    const SIGNATURE: &[u8; 8] = b"\x89HDF\r\n\x1a\n";
     const SPIM_DATA: &str = r#"<SpimData version="0.2"><BasePath type="relative">.</BasePath><SequenceDescription>
         <ImageLoader format="bdv.hdf5"><hdf5 type="relative">FILE</hdf5></ImageLoader></SequenceDescription></SpimData>"#;
 
