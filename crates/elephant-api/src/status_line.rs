@@ -1,7 +1,7 @@
 //! Messages as an HTTP status line can carry them: printable ASCII in one line.
 //!
-//! The ELEPHANT client shows the status line, so nothing may be lost in it: letters and signs are written with ASCII
-//! characters, and what has no such form as its code point, `\u{65e5}`.
+//! The ELEPHANT client shows the status line, so it has to be readable: letters and signs are written with ASCII characters,
+//! and what has no such form as its code point, `\u{65e5}`. Long messages are cut; the body has all of them.
 
 use hyper::ext::ReasonPhrase;
 
@@ -40,7 +40,7 @@ fn replacement(c: char) -> Option<&'static str> {
     const TABLE: &[(&str, &str)] = &[
         ("…", "..."),
         ("‐‑‒–—―−", "-"),
-        ("‘’‚‛′`´", "'"),
+        ("‘’‚‛′´", "'"),
         ("“”„‟″«»", "\""),
         ("‹", "<"),
         ("›", ">"),

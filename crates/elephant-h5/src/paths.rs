@@ -29,7 +29,7 @@ impl WrittenPath {
         Self { text: text.to_owned(), is_relative: None }
     }
 
-    /// The last component, after a slash or a backslash; `None` when that is no name.
+    /// The last component, after a slash or a backslash; `None` when it is empty, `.` or `..`.
     pub fn last(&self) -> Option<&str> {
         self.text.rsplit(['/', '\\']).next().filter(|name| !matches!(*name, "" | "." | ".."))
     }

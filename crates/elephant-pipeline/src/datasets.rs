@@ -46,7 +46,7 @@ pub enum Generated {
 /// When a link on the way leads out of the datasets.
 pub fn check(workspace: &Workspace, dataset: &DatasetName, shape: &[usize]) -> Result<String, PipelineError> {
     let folder = workspace.dataset(dataset)?;
-    // Where the original has its datasets; where ours are is nobody's business.
+    // The path that the original names; the real one is not told to clients.
     let message = check_dataset(&folder, &format!("/workspace/datasets/{dataset}"), shape);
     let failure = workspace.records().update(dataset, &folder, |record| {
         if DatasetShape::from_images(shape).is_some() {

@@ -1,8 +1,8 @@
 //! What the server remembers of a dataset besides its stores: the shape that was asked for last, which files were uploaded
 //! in which order, and why the last generation failed.
 //!
-//! It is in `.record.json` in the dataset's folder, whose name no upload can have. A check of a dataset without a folder
-//! makes none: such records, and those that cannot be written, are kept in memory.
+//! It is in `.record.json` in the dataset's folder, whose name no upload can have. A check makes no
+//! folder: the records of datasets without one, and those that cannot be written, are kept in memory.
 
 use std::{
     collections::BTreeMap,

@@ -6,7 +6,7 @@ use crate::PipelineError;
 
 /// A floating-point movie whose largest value, rounded down, is below this has lost much.
 pub(crate) const FEW_LEVELS: f64 = 16.0;
-/// Of the smallest divisor: below, numbers lose precision.
+/// Exponent of the smallest divisor: smaller powers of two are subnormal numbers, which have less precision.
 const SMALLEST_EXPONENT: f64 = -1022.0;
 
 /// What was made.
