@@ -193,7 +193,7 @@ mod tests {
         let layout = (LAYOUT, vec![4, 1, 0, 0, 0, 0, 0, 0]);
         let many = (0..1100).map(|piece| continuation(AT + (1 << 19) + 8 * piece, 8)).collect::<Vec<_>>();
         let large = (0..100).map(|piece| continuation(piece, AT)).collect::<Vec<_>>();
-        let mut cut = header(&[layout.clone()]);
+        let mut cut = header(std::slice::from_ref(&layout));
         cut[18] = 200;
         for (what, header, expected) in [
             ("sound", header(&[layout.clone(), continuation(AT + 512, 64)]), true),

@@ -242,7 +242,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (movie, xml) = (folder.path().join("movie.h5"), folder.path().join("movie.xml"));
         std::fs::copy(golden("field/reading/xml/data/movie.h5"), &movie).unwrap();
-        let missing: String = (0..5).map(|t| format!(r#"<MissingView timepoint="{t}" setup="0"/>"#)).collect();
+        let missing = [0, 1, 2, 3, 4].map(|t| format!(r#"<MissingView timepoint="{t}" setup="0"/>"#)).concat();
         let text = format!(
             "<SpimData><SequenceDescription><ImageLoader><hdf5>movie.h5</hdf5></ImageLoader><ViewSetups><ViewSetup>
             <id>0</id></ViewSetup></ViewSetups><Timepoints><first>0</first><last>4</last></Timepoints>
