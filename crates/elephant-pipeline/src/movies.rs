@@ -288,11 +288,9 @@ mod tests {
         let movies = uploads.iter().map(|name| (name.clone(), PathBuf::from(name))).collect();
         let mut folder = Folder { leaf: "fly".to_owned(), movies, descriptions: Vec::new(), outside: None };
         folder.movies.insert("m.h5".to_owned(), PathBuf::from("m.h5"));
-        let begin = std::time::Instant::now();
         let known = Known::of(&folder, &uploads);
         let ranks: Vec<Rank> = folder.movies.keys().filter_map(|name| folder.rank(name, &known)).collect();
         assert!(ranks.contains(&Rank::UploadedPartition) && ranks.contains(&Rank::Other) && ranks.len() == 2);
-        assert!(begin.elapsed().as_secs() < 10, "{:?}", begin.elapsed());
     }
 
     #[test]
