@@ -257,12 +257,11 @@ fn apply<T: Activation>(sample: &mut [T], affine: &[Affine]) {
 mod tests {
     use super::*;
     use crate::ops::Arithmetic;
+    use crate::random::normal_tensor;
 
     fn norm(channels: i64) -> (Norm, Tensor, Tensor) {
-        let (weight, bias) = (
-            Tensor::rand([channels], (Kind::Float, Device::Cpu)) + 0.5,
-            Tensor::randn([channels], (Kind::Float, Device::Cpu)),
-        );
+        let (weight, bias) =
+            (normal_tensor(1, &[channels], Kind::Float) * 0.2 + 1.0, normal_tensor(2, &[channels], Kind::Float));
         let values = |t: &Tensor| Vec::<f32>::try_from(t).unwrap();
         (Norm::new(values(&weight), values(&bias), Device::Cpu).unwrap(), weight, bias)
     }
@@ -280,9 +279,8 @@ mod tests {
 
     #[test]
     fn it_is_relu_and_group_norm() {
-        tch::manual_seed(2);
         for size in [[2, 16, 3, 40, 41], [1, 32, 2, 9, 5], [3, 64, 1, 4, 4], [1, 256, 2, 2, 2]] {
-            let x = ops::arrange(&Tensor::randn(size, (Kind::Float, Device::Cpu)), Arithmetic::Fast).unwrap();
+            let x = ops::arrange(&normal_tensor(3, &size, Kind::Float), Arithmetic::Fast).unwrap();
             let (norm, weight, bias) = norm(size[1]);
             let expected = expected(&x, &weight, &bias);
             let found = norm.after_relu(x).unwrap();
@@ -292,8 +290,7 @@ mod tests {
 
     #[test]
     fn a_large_mean_does_not_hide_the_variance() {
-        tch::manual_seed(3);
-        let x = Tensor::randn([1, 16, 8, 64, 64], (Kind::Float, Device::Cpu)) * 0.01 + 20.0;
+        let x = normal_tensor(4, &[1, 16, 8, 64, 64], Kind::Float) * 0.01 + 20.0;
         let x = ops::arrange(&x, Arithmetic::Fast).unwrap();
         let (norm, weight, bias) = norm(16);
         let expected = expected(&x, &weight, &bias);
@@ -303,8 +300,7 @@ mod tests {
 
     #[test]
     fn bf16_is_rounded_once() {
-        tch::manual_seed(4);
-        let x = Tensor::randn([1, 32, 2, 16, 16], (Kind::Float, Device::Cpu)).to_kind(Kind::BFloat16);
+        let x = normal_tensor(5, &[1, 32, 2, 16, 16], Kind::Float).to_kind(Kind::BFloat16);
         let x = ops::arrange(&x, Arithmetic::Fast).unwrap();
         let (norm, weight, bias) = norm(32);
         let expected = expected(&x, &weight, &bias);
@@ -323,8 +319,7 @@ mod tests {
 
     #[test]
     fn other_layouts_take_libtorchs_way() {
-        tch::manual_seed(5);
-        let x = Tensor::randn([2, 16, 3, 4, 5], (Kind::Float, Device::Cpu));
+        let x = normal_tensor(6, &[2, 16, 3, 4, 5], Kind::Float);
         let (norm, weight, bias) = norm(16);
         let expected = expected(&x, &weight, &bias);
         assert!(largest_difference(&norm.after_relu(x).unwrap(), &expected) < 1e-5);

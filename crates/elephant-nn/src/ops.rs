@@ -202,6 +202,7 @@ mod tests {
     use tch::Kind;
 
     use super::*;
+    use crate::random::normal_tensor;
 
     fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
         assert_eq!(a.size(), b.size());
@@ -210,18 +211,17 @@ mod tests {
 
     #[test]
     fn a_folded_convolution_is_upsampling_and_convolution() {
-        tch::manual_seed(1);
         for keep_z in [true, false] {
-            let x = Tensor::randn([2, 4, 3, 5, 7], (Kind::Double, Device::Cpu));
-            let weight = Tensor::randn([6, 4, 3, 3, 3], (Kind::Double, Device::Cpu));
+            let x = normal_tensor(1, &[2, 4, 3, 5, 7], Kind::Double);
+            let weight = normal_tensor(2, &[6, 4, 3, 3, 3], Kind::Double);
             let upsampled = upsample(&x, keep_z).unwrap();
             let expected = upsampled.conv3d(&weight, None::<&Tensor>, [1, 1, 1], [1, 1, 1], [1, 1, 1], 1);
             let folded = fold_upsampling(&weight, keep_z).unwrap();
             let found = upsampled_convolution(&x, &folded, keep_z).unwrap();
             assert!(largest_difference(&found, &expected) < 1e-12, "keep_z {keep_z}");
         }
-        let x = Tensor::randn([2, 4, 5, 7], (Kind::Double, Device::Cpu));
-        let weight = Tensor::randn([6, 4, 3, 3], (Kind::Double, Device::Cpu));
+        let x = normal_tensor(3, &[2, 4, 5, 7], Kind::Double);
+        let weight = normal_tensor(4, &[6, 4, 3, 3], Kind::Double);
         let expected =
             x.upsample_nearest2d([10, 14], None, None).conv2d(&weight, None::<&Tensor>, [1, 1], [1, 1], [1, 1], 1);
         let folded = fold_upsampling(&weight, true).unwrap();
@@ -231,7 +231,7 @@ mod tests {
     #[test]
     fn arranging_changes_memory_but_no_value() {
         for size in [[2, 1, 3, 4, 5], [1, 16, 1, 4, 1], [2, 3, 4, 5, 6]] {
-            let x = Tensor::randn(size, (Kind::Float, Device::Cpu));
+            let x = normal_tensor(5, &size, Kind::Float);
             let arranged = arrange(&x, Arithmetic::Fast).unwrap();
             assert_eq!(arranged.stride(), channels_last_strides(&size));
             assert_eq!(largest_difference(&arranged, &x), 0.0);

@@ -7,6 +7,15 @@ pub(crate) struct Normal {
     spare: Option<f64>,
 }
 
+/// Normal numbers on the CPU. Tests draw from here: libtorch's generator is one for all threads, so that tests beside each
+/// other would take numbers from each other.
+#[cfg(test)]
+pub(crate) fn normal_tensor(seed: u64, size: &[i64], kind: tch::Kind) -> tch::Tensor {
+    let mut normal = Normal::new(seed);
+    let values: Vec<f64> = (0..size.iter().product::<i64>()).map(|_| normal.sample()).collect();
+    tch::Tensor::from_slice(&values).reshape(size).to_kind(kind)
+}
+
 impl Normal {
     pub(crate) fn new(seed: u64) -> Self {
         Self { state: seed, spare: None }

@@ -258,6 +258,7 @@ pub(super) fn convolution_backward(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::normal_tensor;
 
     /// Result, gradients by input and below, and gradients by the four parameters.
     fn passed(
@@ -273,17 +274,15 @@ mod tests {
         let (result, trace) =
             forward(parameters, place, &ops::arrange(input, arithmetic).unwrap(), below, &cancel).unwrap();
         let mut gradients: Vec<Tensor> = parameters.iter().map(Tensor::zeros_like).collect();
-        tch::manual_seed(7);
-        let gradient = Tensor::randn(result.size(), (Kind::Float, Device::Cpu));
+        let gradient = normal_tensor(7, &result.size(), Kind::Float);
         let inputs = trace.backward(&gradient, &mut gradients, &cancel).unwrap();
         [Some(result), inputs.input, inputs.below].into_iter().flatten().chain(gradients).collect()
     }
 
     #[test]
     fn the_fast_way_back_is_the_recorded_one() {
-        tch::manual_seed(6);
         let _no_grad = tch::no_grad_guard();
-        let normal = |size: &[i64]| Tensor::randn(size, (Kind::Float, Device::Cpu));
+        let normal = |size: &[i64]| normal_tensor(6, size, Kind::Float);
         for (input, below, outputs, keep_z) in [
             (vec![2, 1, 4, 16, 18], None, 16, true),
             (vec![1, 16, 5, 20, 22], None, 32, true),

@@ -217,6 +217,7 @@ mod tests {
     use tch::{Device, Kind};
 
     use super::*;
+    use crate::random::normal_tensor;
     use crate::{
         norm::{EPSILON, MAX_GROUPS},
         ops::{self, Arithmetic},
@@ -224,12 +225,13 @@ mod tests {
 
     #[test]
     fn it_is_the_derivative_of_relu_and_group_norm() {
-        tch::manual_seed(3);
         for size in [[2, 16, 3, 40, 41], [1, 32, 2, 9, 5], [3, 64, 1, 4, 4], [1, 256, 2, 2, 2]] {
-            let double = (Kind::Double, Device::Cpu);
             let leaf = |t: Tensor| t.set_requires_grad(true);
-            let (x, gradient) = (leaf(Tensor::randn(size, double)), Tensor::randn(size, double));
-            let (weight, bias) = (leaf(Tensor::rand([size[1]], double) + 0.5), leaf(Tensor::randn([size[1]], double)));
+            let (x, gradient) = (leaf(normal_tensor(1, &size, Kind::Double)), normal_tensor(2, &size, Kind::Double));
+            let (weight, bias) = (
+                leaf(normal_tensor(3, &size[1..2], Kind::Double) * 0.2 + 1.0),
+                leaf(normal_tensor(4, &size[1..2], Kind::Double)),
+            );
             let groups = size[1].min(MAX_GROUPS as i64);
             let y = x.relu().group_norm(groups, Some(&weight), Some(&bias), EPSILON, false);
             let expected = Tensor::run_backward(&[&y * &gradient], &[&x, &weight, &bias], false, false);
