@@ -79,8 +79,13 @@ impl TestServer {
         output.read_line(&mut line).expect("the output is text");
         let url = line.split_whitespace().find(|word| word.starts_with("http://"));
         let url = url.unwrap_or_else(|| panic!("the server did not start: {line:?}")).to_owned();
-        let config =
-            Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_mins(5))).build();
+        // A refusal may close its connection, which another request must not find in the pool.
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_mins(5)))
+            .max_idle_connections(0)
+            .max_idle_connections_per_host(0)
+            .build();
         Self { child, _output: output, url, workspace: workspace.to_owned(), agent: config.into() }
     }
 
