@@ -53,7 +53,7 @@ bench: setup ## run every benchmark, beside Python's where `make peers` was run
 	@echo 'bench: building and running; peer: $(or $(ELEPHANT_PEER_PYTHON),none (make peers))'
 	@$(if $(ELEPHANT_PEER_PYTHON),ELEPHANT_PEER_PYTHON='$(ELEPHANT_PEER_PYTHON)') cargo bench --quiet --workspace --bench '*'
 
-pretrained: build ## train the built-in networks again, from seeds alone (some hours; goes on where it was interrupted)
+pretrained: build ## train the built-in networks again, from seeds alone (more than an hour on two cores; goes on where it was interrupted)
 	@'$(TARGET)/release/elephant-server' pretrain models/nuclei-3d.pth --dims 3d --steps 4000
 	@'$(TARGET)/release/elephant-server' pretrain models/nuclei-2d.pth --dims 2d --steps 1500
 

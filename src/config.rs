@@ -232,7 +232,7 @@ impl BrokerArgs {
     /// The broker, if one is named.
     ///
     /// # Errors
-    /// When `--amqp-url` is none.
+    /// When `--amqp-url` is not an AMQP address.
     pub fn address(&self) -> Result<Option<BrokerAddress>, AddressError> {
         if let Some(url) = self.amqp_url.as_deref().filter(|url| !url.is_empty()) {
             return BrokerAddress::parse(url).map(Some);

@@ -7,7 +7,7 @@ use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserIn
 /// Seconds after which a silent broker counts as gone, unless the address says otherwise.
 const HEARTBEAT: u16 = 10;
 
-/// The address is none, or asks for something that this program cannot do.
+/// The text is not an AMQP address, or asks for something that this program cannot do.
 #[derive(Debug, thiserror::Error)]
 pub enum AddressError {
     /// It is no such address.
@@ -28,7 +28,7 @@ impl BrokerAddress {
     /// Reads `amqp://USER:PASSWORD@HOST:PORT/VHOST`.
     ///
     /// # Errors
-    /// When it is none, or `amqps`.
+    /// When the text is not an AMQP address, or begins with `amqps`.
     pub fn parse(url: &str) -> Result<Self, AddressError> {
         let mut uri: AMQPUri = url.parse().map_err(|_| AddressError::Malformed)?;
         if uri.scheme == AMQPScheme::AMQPS {

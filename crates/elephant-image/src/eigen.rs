@@ -1,6 +1,6 @@
 //! Eigenvalues of small symmetric matrices, rounded as LAPACK rounds them.
 //!
-//! Flat components have eigenvalues that are zero in exact arithmetic. The original drops, keeps or mends such a component
+//! Flat components have eigenvalues that are zero in exact arithmetic. The original drops, keeps or corrects such a component
 //! according to the sign of what rounding leaves of that zero, so its answers can only be met by rounding alike: one
 //! Householder reflection, then implicit QL iterations (Golub & Van Loan, "Matrix Computations", 8.3), with the operations
 //! in the order of LAPACK's `dsyevd` for matrices of this size and none of them fused. `OpenBLAS` rounds so on every x86-64

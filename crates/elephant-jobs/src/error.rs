@@ -21,7 +21,7 @@ pub enum JobsError {
         /// The last form known here.
         known: i64,
     },
-    /// The address of Redis is none.
+    /// The text is not an address of a Redis.
     #[error("cannot read the address of Redis: {reason}; give it as redis://HOST:PORT/DB")]
     RedisAddress {
         /// What is wrong with it, without its password.

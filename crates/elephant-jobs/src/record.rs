@@ -155,9 +155,9 @@ impl JobRecord {
 pub struct JobFilter {
     /// At most so many, the newest.
     pub limit: u32,
-    /// Of this kind only.
+    /// Only jobs of this kind.
     pub kind: Option<JobKind>,
-    /// With this status only.
+    /// Only jobs with this status.
     pub status: Option<JobStatus>,
 }
 

@@ -33,7 +33,7 @@ pub struct UpdateLabels {
     pub dataset: DatasetName,
     /// What is drawn, later spots over earlier ones. Each timepoint that has a spot is drawn anew.
     pub spots: Vec<TaggedSpot>,
-    /// Of the stored voxels; in 2-D z is not used.
+    /// Edges of the stored voxels; in 2-D z is not used.
     pub voxel_size: VoxelSize,
     /// Size of the class "centre" as a fraction of the cell, in (0, 1].
     pub center_ratio: f64,

@@ -32,7 +32,7 @@ pub enum ModelSource {
     Random {
         /// Members of the ensemble, at least 1.
         members: usize,
-        /// Of the first member; the next ones count up.
+        /// Seed of the first member; those of the next ones count up.
         seed: u64,
         /// What they learn from images first; see [`Trainer::reset`](crate::Trainer::reset).
         prior: Option<PriorTraining>,
@@ -168,16 +168,10 @@ impl Models {
     fn info(&self, name: ModelName) -> Result<Option<ModelInfo>, PipelineError> {
         let path = self.workspace.model(&name)?;
         let (Ok(version), Ok(metadata)) = (FileVersion::of(&path), path.metadata()) else { return Ok(None) };
-        let known = |models: &Self| models.known.lock().unwrap_or_else(PoisonError::into_inner).get(&path).cloned();
-        let content = match known(self) {
-            Some((seen, content)) if seen == version => content,
-            _ => {
-                let content = self.content(Checkpoint::read(&path));
-                let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-                known.insert(path, (version, content.clone()));
-                content
-            }
-        };
+        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = known().get(&path).filter(|(seen, _)| *seen == version).map(|(_, content)| content.clone());
+        let content = found.unwrap_or_else(|| self.content(Checkpoint::read(&path)));
+        known().insert(path, (version, content.clone()));
         Ok(Some(ModelInfo { name, bytes: metadata.len(), modified: metadata.modified().ok(), content }))
     }
 

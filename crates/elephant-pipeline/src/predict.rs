@@ -25,7 +25,7 @@ pub struct PredictRequest {
     pub model: ModelName,
     /// The timepoint, from 0.
     pub timepoint: usize,
-    /// Of the stored voxels, before any rescaling.
+    /// Edges of the stored voxels, before any rescaling.
     pub voxel_size: VoxelSize,
     /// Pooling along z.
     pub keep_axials: KeepAxials,

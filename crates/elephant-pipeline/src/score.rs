@@ -4,7 +4,9 @@ use std::path::Path;
 
 use elephant_image::{SpotOptions, find_spots};
 use elephant_synth::{Nucleus, Scene, SceneOptions};
-use elephant_types::{NetworkKind, Numerics, ProbabilityOutput, SegmentationRequest, Spot, TaskContext, VoxelSize};
+use elephant_types::{
+    KeepAxials, NetworkKind, Numerics, ProbabilityOutput, SegmentationRequest, Spot, TaskContext, VoxelSize,
+};
 use ndarray::Array3;
 
 use crate::{PipelineError, SegmentationModel, scenes};
@@ -52,7 +54,7 @@ pub fn score_scene(
     Ok(count(&spots, &scene.nuclei, [depth, height, width], scene.voxel_size))
 }
 
-/// Spots in frames without a nucleus: all zeros, and noise of several kinds.
+/// Spots in frames without a nucleus: all zeros, and noise from another generator than that of the training.
 ///
 /// # Errors
 /// As [`score_scene`].
@@ -97,7 +99,7 @@ fn detect(
     let request = SegmentationRequest {
         image,
         kind,
-        keep_axials: elephant_types::KeepAxials::for_anisotropy(z / x),
+        keep_axials: KeepAxials::for_anisotropy(z / x),
         tile: None,
         is_pad: false,
         batch_size: 1,

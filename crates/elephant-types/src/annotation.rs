@@ -61,7 +61,7 @@ impl fmt::Display for SpotTag {
     }
 }
 
-/// A tag that is none of the six.
+/// A text that is not one of the six tags.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the tag {0:?} is not known; the tags are tp, fp, tn, fn, tb and fb")]
 pub struct UnknownTag(String);

@@ -9,9 +9,9 @@ use crate::{KeepAxials, Numerics};
 pub enum Objective {
     /// The labels of a person's corrections (contract section 6.9).
     Labels {
-        /// Of background, border and centre.
+        /// Weights of background, border and centre.
         class_weights: [f64; 3],
-        /// Of a voxel with a "false" tag (labels 4 to 6), relative to one with a "true" tag.
+        /// Weight of a voxel with a "false" tag (labels 4 to 6), relative to one with a "true" tag.
         false_weight: f64,
     },
     /// The image itself: centre and foreground are to be as bright as the image. What a network learns before it has

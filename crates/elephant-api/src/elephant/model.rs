@@ -40,7 +40,7 @@ pub(crate) struct ResetBody {
     /// Networks in the ensemble, with random parameters.
     #[schema(value_type = u32)]
     nmodels: Integer,
-    /// Of the random parameters and crops.
+    /// Seed of the random parameters and crops.
     #[schema(value_type = u64)]
     seed: Integer,
     /// Below the workspace's `datasets`; what random parameters learn from first.

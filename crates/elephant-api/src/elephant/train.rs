@@ -112,10 +112,10 @@ pub(crate) struct TrainBody {
     #[serde(default = "default_epochs")]
     #[schema(value_type = u32)]
     n_epochs: Integer,
-    /// Of background, border and centre.
+    /// Weights of the classes background, border and centre.
     #[serde(default = "default_class_weights")]
     class_weights: [f64; 3],
-    /// Of voxels with a "false" tag, relative to others.
+    /// Weight of voxels with a "false" tag, relative to others.
     #[serde(default = "default_false_weight")]
     false_weight: f64,
     /// Voxels with an intensity below this are background; intensities go from 0 to 1 in each frame. 0 for none.
@@ -132,7 +132,7 @@ pub(crate) struct TrainBody {
     #[serde(default)]
     #[schema(value_type = String, example = "detection_log")]
     log_dir: Option<FileName>,
-    /// Of the crops' randomness; taken from the clock when it is absent.
+    /// Seed of the crops; taken from the clock when it is absent.
     #[serde(default)]
     #[schema(value_type = Option<u64>)]
     seed: Option<Integer>,

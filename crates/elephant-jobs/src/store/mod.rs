@@ -127,7 +127,7 @@ fn losses_to_text(losses: &[LossPoint]) -> String {
     serde_json::to_string(losses).unwrap_or_default()
 }
 
-/// A curve that cannot be read is none.
+/// A curve that cannot be read is empty.
 fn losses_from_text(text: Option<&str>) -> Vec<LossPoint> {
     text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }

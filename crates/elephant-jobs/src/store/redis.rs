@@ -55,7 +55,7 @@ impl RedisStore {
     /// of `workspace`, any word that no other workspace has, are kept apart from those of others. Nothing is sent yet.
     ///
     /// # Errors
-    /// When `url` is none.
+    /// When `url` is not an address of a Redis.
     pub fn open(url: &str, workspace: &str) -> Result<Self, JobsError> {
         let address = |error: RedisError| JobsError::RedisAddress { reason: error.to_string() };
         let info = url.into_connection_info().map_err(address)?;
@@ -149,7 +149,7 @@ impl RedisStore {
         Ok(text.and_then(|text| String::from_utf8(text).ok()?.trim().parse().ok()))
     }
 
-    /// The records with these numbers, in their order; a record that cannot be read is none.
+    /// The records with these numbers, in their order; a record that cannot be read is left out.
     fn records(&self, operation: &'static str, ids: &[i64]) -> Result<Vec<JobRecord>, JobsError> {
         if ids.is_empty() {
             return Ok(Vec::new());

@@ -17,7 +17,7 @@ use crate::{
 /// Where a layer's four tensors are among the network's, and what surrounds it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
-    /// Of the convolution's weight; its bias and the norm's weight and bias follow.
+    /// Index of the convolution's weight; its bias and the norm's weight and bias follow.
     pub(super) first: usize,
     /// Whether the input is the image, whose gradient nobody needs.
     pub(super) is_first_layer: bool,

@@ -101,7 +101,7 @@ struct Group {
     mask: Vec<f32>,
     /// 1 for each that is a centre.
     centers: Vec<f32>,
-    /// Of the Dice loss.
+    /// Share of the Dice loss.
     share: f64,
 }
 

@@ -21,11 +21,11 @@ pub(super) struct Trace {
 /// Gradients of what has one number for each channel.
 #[derive(Debug)]
 pub(super) struct ChannelGradients {
-    /// Of the norm's weight.
+    /// Gradient by the norm's weight.
     pub(super) weight: Vec<f32>,
-    /// Of the norm's bias.
+    /// Gradient by the norm's bias.
     pub(super) bias: Vec<f32>,
-    /// Of something added to the input: the bias of the convolution before.
+    /// Gradient by the bias of the convolution before, which was added to the input.
     pub(super) input_bias: Vec<f32>,
 }
 

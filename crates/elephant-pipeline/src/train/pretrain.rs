@@ -15,7 +15,8 @@ use elephant_fs::{FolderLock, FsError};
 use elephant_image::{BACKGROUND, LabelFrame};
 use elephant_synth::{Content, Scene, SceneOptions, SceneSet};
 use elephant_types::{
-    CancelToken, NetworkKind, Numerics, Objective, TaskContext, TaskEvent, TrainingBatch, TrainingOptions, TrainingStep,
+    CancelToken, KeepAxials, NetworkKind, Numerics, Objective, TaskContext, TaskEvent, TrainingBatch, TrainingOptions,
+    TrainingStep,
 };
 use fastrand::Rng;
 use ndarray::{Array3, Axis};
@@ -29,16 +30,16 @@ const LEARNING_RATE: f64 = 1e-3;
 const WARM_UP: f64 = 100.0;
 /// How long a state may be in memory only.
 const SAVE_INTERVAL: Duration = Duration::from_mins(2);
-/// The part of all steps after which false cells count in scenes without a nucleus: a network that has not found any
-/// nucleus would learn from them to find none.
-const FALSE_CELLS_FROM: f64 = 0.4;
+/// The share of all steps after which false positives in scenes without a nucleus are punished. A network that does not find
+/// nuclei yet would learn from them to find nothing at all.
+const PUNISHED_FROM: f64 = 0.4;
 /// The share of images of noise alone that become flat from then on.
 const FLAT_SHARE: f64 = 0.2;
 /// Scenes in a step: planes are small.
 const PLANAR_SCENES: u64 = 4;
 
-/// How a network is pretrained. The same values give the same network, but for the rounding of
-/// different devices.
+/// How a network is pretrained. The same values give the same network, but for rounding,
+/// which differs between devices.
 #[derive(Clone, Debug)]
 pub struct Pretraining {
     /// Which kind of network.
@@ -147,7 +148,7 @@ fn send_batches(
 fn batch(request: &Pretraining, step: u64) -> Result<TrainingBatch, PipelineError> {
     let is_planar = request.kind == NetworkKind::Planar;
     let count = if is_planar { PLANAR_SCENES } else { 1 };
-    let punishes_false_positives = step as f64 >= FALSE_CELLS_FROM * request.steps as f64;
+    let punishes_false_positives = step as f64 >= PUNISHED_FROM * request.steps as f64;
     let first = request.seed.rotate_left(32).wrapping_add(step * count);
     let mut crops = Vec::new();
     let mut keep_axials = None;
@@ -162,11 +163,11 @@ fn batch(request: &Pretraining, step: u64) -> Result<TrainingBatch, PipelineErro
         }
         crops.push((image, labels(&scene, request.kind)));
     }
-    let batch = stack(crops, keep_axials.unwrap_or(elephant_types::KeepAxials::first(0)))?;
+    let batch = stack(crops, keep_axials.unwrap_or(KeepAxials::first(0)))?;
     Ok(TrainingBatch { punishes_false_positives, ..batch })
 }
 
-/// In a whole frame something may be brighter than all that a scene shows, and then the scene is dim.
+/// Dims half of the scenes: in a whole frame, something outside a scene may be brighter than all that it shows.
 fn vary_range(image: &mut Array3<f32>, seed: u64) {
     let mut rng = Rng::with_seed(seed);
     if rng.bool() {
@@ -196,7 +197,7 @@ fn labels(scene: &Scene, kind: NetworkKind) -> Array3<u8> {
 struct StateFolder<'a>(&'a Pretraining);
 
 impl StateFolder<'_> {
-    /// Of this training's files, and of no other's.
+    /// What the names of this training's files begin with, and those of no other training.
     fn prefix(&self) -> String {
         let Pretraining { kind, seed, steps, .. } = self.0;
         format!("{}-seed{seed}-of{steps}-", kind.dims())

@@ -44,7 +44,7 @@ pub struct TrainRequest {
     pub crops: CropOptions,
     /// Class weights and the weight of "false" tags.
     pub objective: Objective,
-    /// Of Adam.
+    /// Learning rate of Adam.
     pub learning_rate: f64,
     /// Crops in one step.
     pub batch_size: usize,
@@ -65,7 +65,7 @@ pub struct CropOptions {
     pub is_3d: bool,
     /// Pooling along z.
     pub keep_axials: KeepAxials,
-    /// Of the stored voxels; only the ratios matter.
+    /// Edges of the stored voxels; only the ratios matter.
     pub voxel_size: VoxelSize,
     /// The size (z, y, x) in voxels that frames are seen at; `None` for the stored one.
     pub input_size: Option<[usize; 3]>,
