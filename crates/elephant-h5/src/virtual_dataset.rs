@@ -152,7 +152,7 @@ pub(crate) fn is_wide(parts: &[Part]) -> bool {
     parts.iter().any(|part| part.source.is_wide())
 }
 
-/// Bytes of all sources, and the block (z, y, x) of the first.
+/// Bytes of all sources as they are stored.
 pub(crate) fn stored_bytes(parts: &[Part]) -> u64 {
     parts.iter().map(|part| part.source.stored_bytes()).fold(0, u64::saturating_add)
 }
