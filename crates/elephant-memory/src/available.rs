@@ -1,0 +1,146 @@
+//! How many bytes can still be taken, in a container too.
+//!
+//! Linux ends a process that takes more, rather than failing an allocation. The kernel's own estimate for the whole machine
+//! is `MemAvailable`; a control group (Docker, Kubernetes, Slurm, systemd) may allow less. Its usage counts cached files,
+//! which the kernel drops before it ends anybody, so these are taken off.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Bytes that can be taken without swapping, within the limits of all control groups; `None` where the system does not say.
+pub(crate) fn available_bytes() -> Option<u64> {
+    available_below(Path::new("/"))
+}
+
+/// Bytes of this process that no file backs; `None` where the system does not say.
+pub(crate) fn own_bytes() -> Option<u64> {
+    kib_line(&fs::read_to_string("/proc/self/status").ok()?, "RssAnon:")
+}
+
+/// As [`available_bytes`], with the system's files below `root`.
+fn available_below(root: &Path) -> Option<u64> {
+    let machine = fs::read_to_string(root.join("proc/meminfo")).ok();
+    let machine = machine.and_then(|text| kib_line(&text, "MemAvailable:"));
+    let groups = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
+    let groups = groups.lines().filter_map(|line| group_bytes(root, line)).min();
+    machine.into_iter().chain(groups).min()
+}
+
+/// The value of a line like `MemAvailable:   1024 kB`, in bytes.
+fn kib_line(text: &str, key: &str) -> Option<u64> {
+    let value = text.lines().find_map(|line| line.strip_prefix(key))?;
+    Some(value.trim().trim_end_matches("kB").trim_end().parse::<u64>().ok()? * 1024)
+}
+
+/// The names of a control group's files.
+struct GroupFiles {
+    limit: &'static str,
+    usage: &'static str,
+    inactive: &'static str,
+    active: &'static str,
+}
+
+const VERSION_1: GroupFiles = GroupFiles {
+    limit: "memory.limit_in_bytes",
+    usage: "memory.usage_in_bytes",
+    inactive: "total_inactive_file",
+    active: "total_active_file",
+};
+const VERSION_2: GroupFiles =
+    GroupFiles { limit: "memory.max", usage: "memory.current", inactive: "inactive_file", active: "active_file" };
+
+/// What the group in a line of `/proc/self/cgroup` (`NUMBER:CONTROLLERS:PATH`) and the groups around it still allow.
+fn group_bytes(root: &Path, line: &str) -> Option<u64> {
+    let mut fields = line.splitn(3, ':').skip(1);
+    let (controllers, path) = (fields.next()?, fields.next()?);
+    let (mount, files) = match controllers {
+        "" => ("sys/fs/cgroup", VERSION_2),
+        list if list.split(',').any(|name| name == "memory") => ("sys/fs/cgroup/memory", VERSION_1),
+        _ => return None,
+    };
+    let mount = root.join(mount);
+    // A container may see the path of its group from outside, while its own group is what is mounted.
+    let inner: PathBuf = Path::new(path).components().skip(1).collect();
+    let folders = inner.ancestors().map(|below| mount.join(below));
+    folders.filter_map(|folder| free_in(&folder, &files)).min()
+}
+
+fn free_in(folder: &Path, files: &GroupFiles) -> Option<u64> {
+    let number = |name: &str| fs::read_to_string(folder.join(name)).ok()?.trim().parse::<u64>().ok();
+    // "max", where there is no limit.
+    let (limit, usage) = (number(files.limit)?, number(files.usage)?);
+    let statistics = fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
+    let statistic = |key: &str| {
+        let mut lines = statistics.lines().filter_map(|line| line.split_once(' '));
+        lines.find(|(name, _)| *name == key).and_then(|(_, value)| value.trim().parse::<u64>().ok()).unwrap_or(0)
+    };
+    let droppable = statistic(files.inactive) + statistic(files.active) / 2;
+    Some(limit.saturating_sub(usage.saturating_sub(droppable)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    fn system(files: &[(&str, String)]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        root
+    }
+
+    fn machine(gib: u64) -> (&'static str, String) {
+        ("proc/meminfo", format!("MemTotal: 1 kB\nMemAvailable:   {} kB\n", gib << 20))
+    }
+
+    #[test]
+    fn a_machine_without_limits_has_what_the_kernel_says() {
+        let root = system(&[
+            machine(8),
+            ("proc/self/cgroup", "0::/user.slice\n".into()),
+            ("sys/fs/cgroup/user.slice/memory.max", "max\n".into()),
+            ("sys/fs/cgroup/user.slice/memory.current", format!("{}\n", 3 * GIB)),
+        ]);
+        assert_eq!(available_below(root.path()), Some(8 * GIB));
+        assert_eq!(available_below(Path::new("/nonexistent")), None);
+    }
+
+    #[test]
+    fn the_tightest_group_counts_without_its_cached_files() {
+        let root = system(&[
+            machine(8),
+            ("proc/self/cgroup", "0::/slurm/job\n".into()),
+            ("sys/fs/cgroup/slurm/job/memory.max", "max\n".into()),
+            ("sys/fs/cgroup/slurm/job/memory.current", "0\n".into()),
+            ("sys/fs/cgroup/slurm/memory.max", format!("{}\n", 4 * GIB)),
+            ("sys/fs/cgroup/slurm/memory.current", format!("{}\n", 3 * GIB)),
+            ("sys/fs/cgroup/slurm/memory.stat", format!("anon 5\ninactive_file {GIB}\nactive_file {GIB}\n")),
+        ]);
+        assert_eq!(available_below(root.path()), Some(2 * GIB + GIB / 2));
+    }
+
+    #[test]
+    fn a_container_of_the_old_kind_sees_its_own_group_at_the_mount() {
+        let root = system(&[
+            machine(8),
+            ("proc/self/cgroup", "5:cpu,cpuacct:/docker/abc\n4:memory:/docker/abc\n".into()),
+            ("sys/fs/cgroup/memory/memory.limit_in_bytes", format!("{GIB}\n")),
+            ("sys/fs/cgroup/memory/memory.usage_in_bytes", format!("{}\n", 2 * GIB)),
+            ("sys/fs/cgroup/memory/memory.stat", "total_inactive_file 0\n".into()),
+        ]);
+        assert_eq!(available_below(root.path()), Some(0));
+    }
+
+    #[test]
+    fn this_machine_says_both() {
+        assert!(available_bytes().is_some_and(|bytes| bytes > 0));
+        assert!(own_bytes().is_some_and(|bytes| bytes > 0));
+    }
+}
