@@ -33,13 +33,13 @@ pub enum FsError {
         /// How much is there.
         free_mib: u64,
     },
-    /// Another process or task holds the folder.
-    #[error("{} is in use: {purpose} is running there already; wait until it has finished", path.display())]
+    /// Another process or task has the folder.
+    #[error("{} is in use by {holder}; wait until that has finished, or stop it", path.display())]
     Locked {
         /// The folder.
         path: PathBuf,
-        /// What holds it.
-        purpose: &'static str,
+        /// What has it, and in which process.
+        holder: String,
     },
 }
 

@@ -23,7 +23,7 @@ impl StagingDir {
     ///
     /// # Errors
     /// [`FsError::Locked`] when another publication into the same target is under way.
-    pub fn begin(target: &Path, purpose: &'static str) -> Result<Self, FsError> {
+    pub fn begin(target: &Path, purpose: &str) -> Result<Self, FsError> {
         let lock = FolderLock::try_acquire(target, purpose)?;
         for entry in fs::read_dir(target).map_err(FsError::io("list", target))? {
             let entry = entry.map_err(FsError::io("list", target))?;
