@@ -74,7 +74,7 @@ fn options() -> SpotOptions {
     SpotOptions {
         t: 0,
         voxel_size: VoxelSize::new(VOXEL_UM).expect("the edges are positive"),
-        origin_vox: [0; 3],
+        origin_vox: [0.0; 3],
         c_ratio: 0.4,
         p_thresh: 0.5,
         r_min_um: 1.0,

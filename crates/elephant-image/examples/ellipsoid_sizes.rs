@@ -36,7 +36,7 @@ fn errors(voxel: [f64; 3], radius: f64, numerics: Numerics, factor: f64) -> Resu
         let options = SpotOptions {
             t: 0,
             voxel_size: VoxelSize::new(voxel)?,
-            origin_vox: [0; 3],
+            origin_vox: [0.0; 3],
             c_ratio: C_RATIO,
             p_thresh: 0.5,
             r_min_um: 0.0,

@@ -4,7 +4,10 @@
 //! component keeps only its moments. The image is divided into slabs of rows whose size depends on the image alone, so
 //! slabs run in parallel and yet every sum is added up in the same order on any number of threads.
 
-use std::ops::Range;
+use std::{
+    ops::Range,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use elephant_types::CancelToken;
 use ndarray::{ArrayView3, Axis};
@@ -38,7 +41,8 @@ impl Component {
 /// Voxels that are not finite numbers are background.
 ///
 /// # Errors
-/// [`ImageError::TooLarge`] for more than 2^38 voxels or 2^24 along an axis; [`ImageError::Cancelled`].
+/// [`ImageError::TooLarge`] for more than 2^38 voxels or 2^24 along an axis; [`ImageError::TooManyPieces`] for noise, whose
+/// components would take more memory than the image; [`ImageError::Cancelled`].
 pub fn connected_components(
     image: ArrayView3<'_, f32>,
     threshold: f32,
@@ -55,15 +59,55 @@ pub fn connected_components(
     }
     let rows = Rows { nz, ny };
     let rows_per_slab = rows_per_slab(shape);
+    let pieces = Pieces::default();
     let slabs = (0..rows.count().div_ceil(rows_per_slab))
         .into_par_iter()
         .map(|index| {
             let first = index * rows_per_slab;
-            Slab::scan(image, rows, first..(first + rows_per_slab).min(rows.count()), threshold, cancel)
+            Slab::scan(image, rows, first..(first + rows_per_slab).min(rows.count()), threshold, &pieces, cancel)
         })
         .collect::<Result<Vec<_>, _>>()?;
     cancel.check()?;
     Ok(join(slabs, rows, rows_per_slab))
+}
+
+/// Memory that [`connected_components`] takes beside an image of so many voxels, in bytes at the most.
+pub fn components_bytes(voxels: u64) -> u64 {
+    let run = (size_of::<Run>() + size_of::<u32>() + size_of::<usize>()) as u64;
+    // Twice: those of the slabs, and joined.
+    let component = 2 * (size_of::<Component>() + size_of::<usize>()) as u64;
+    let most_runs = Pieces::most_runs(voxels).min(voxels / 2 + 1);
+    most_runs * run + Pieces::MOST_COMPONENTS.min(voxels / 8 + 1) * component
+}
+
+/// Counts runs and components over all slabs. Images of cells stay far below the limits; noise does not.
+#[derive(Default)]
+struct Pieces {
+    runs: AtomicU64,
+    components: AtomicU64,
+}
+
+impl Pieces {
+    /// Components of the slabs, before they are joined.
+    const MOST_COMPONENTS: u64 = 1 << 20;
+
+    /// Runs of an image with so many voxels.
+    fn most_runs(voxels: u64) -> u64 {
+        (voxels / 8).max(1 << 22)
+    }
+
+    fn add_runs(&self, count: usize, voxels: usize) -> Result<(), ImageError> {
+        Self::add(&self.runs, count, Self::most_runs(voxels as u64))
+    }
+
+    fn add_components(&self, count: usize) -> Result<(), ImageError> {
+        Self::add(&self.components, count, Self::MOST_COMPONENTS)
+    }
+
+    fn add(sum: &AtomicU64, count: usize, most: u64) -> Result<(), ImageError> {
+        let before = sum.fetch_add(count as u64, Ordering::Relaxed);
+        if before + count as u64 > most { Err(ImageError::TooManyPieces { pieces: most }) } else { Ok(()) }
+    }
 }
 
 /// Small enough that many threads share the work, thick enough that few components cross a boundary.
@@ -118,12 +162,16 @@ struct Slab {
     components: Vec<Component>,
 }
 
+/// Often enough that threads do not exceed the limit by much, seldom enough that they do not wait for each other.
+const COUNTED_AT_ONCE: usize = 1 << 16;
+
 impl Slab {
     fn scan(
         image: ArrayView3<'_, f32>,
         all: Rows,
         rows: Range<usize>,
         threshold: f32,
+        pieces: &Pieces,
         cancel: &CancelToken,
     ) -> Result<Self, ImageError> {
         let mut slab = Self {
@@ -136,8 +184,13 @@ impl Slab {
         slab.row_starts.push(0);
         let mut sets = DisjointSets::default();
         let mut buffer = Vec::new();
+        let mut counted = 0;
         for row in rows {
             let (z, y) = (row / all.ny, row % all.ny);
+            if slab.runs.len() - counted >= COUNTED_AT_ONCE {
+                pieces.add_runs(slab.runs.len() - counted, image.len())?;
+                counted = slab.runs.len();
+            }
             if y == 0 {
                 cancel.check()?;
             }
@@ -153,7 +206,8 @@ impl Slab {
             sets.grow_to(slab.runs.len());
             slab.join_row(row, all, &mut sets);
         }
-        slab.collect_components(all, &mut sets);
+        pieces.add_runs(slab.runs.len() - counted, image.len())?;
+        slab.collect_components(all, &mut sets, pieces)?;
         Ok(slab)
     }
 
@@ -178,9 +232,14 @@ impl Slab {
     }
 
     /// Numbers the components in the order of their first runs, and adds up their voxels.
-    fn collect_components(&mut self, all: Rows, sets: &mut DisjointSets) {
+    fn collect_components(&mut self, all: Rows, sets: &mut DisjointSets, pieces: &Pieces) -> Result<(), ImageError> {
         self.labels.reserve_exact(self.runs.len());
+        let mut counted = 0;
         for row in self.rows.clone() {
+            if self.components.len() - counted >= COUNTED_AT_ONCE {
+                pieces.add_components(self.components.len() - counted)?;
+                counted = self.components.len();
+            }
             for index in self.runs_of(row) {
                 let run = &self.runs[index];
                 let part = Component {
@@ -199,6 +258,7 @@ impl Slab {
                 }
             }
         }
+        pieces.add_components(self.components.len() - counted)
     }
 }
 
@@ -435,6 +495,20 @@ mod tests {
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].moments.min, [1, 2, 39]);
         assert_eq!(found[0].mean(), 0.75);
+    }
+
+    #[test]
+    fn noise_is_refused_before_it_takes_more_memory_than_the_image() {
+        // Single voxels apart: more components than any embryo has cells.
+        let mut image = Array3::zeros((1, 3000, 3000));
+        image.slice_mut(s![.., ..;2, ..;3]).fill(1.0);
+        let found = connected_components(image.view(), 0.5, &CancelToken::default());
+        assert!(matches!(found, Err(ImageError::TooManyPieces { pieces }) if pieces == 1 << 20), "{:?}", found.err());
+        // Every other column: few components, but as many runs as there can be.
+        let mut image = Array3::zeros((1, 3000, 3000));
+        image.slice_mut(s![.., .., ..;2]).fill(1.0);
+        let found = connected_components(image.view(), 0.5, &CancelToken::default());
+        assert!(matches!(found, Err(ImageError::TooManyPieces { pieces }) if pieces == 1 << 22), "{:?}", found.err());
     }
 
     #[test]

@@ -32,6 +32,12 @@ pub enum ImageError {
         /// The wanted shape.
         to: [usize; 3],
     },
+    /// The foreground falls into more pieces than any image of cells.
+    #[error("the image falls into too many pieces ({pieces} and more); train the model or raise p_thresh")]
+    TooManyPieces {
+        /// How many there are at least.
+        pieces: u64,
+    },
     /// The image is larger than the counters that describe its components.
     #[error(
         "cannot find components in {shape:?} voxels (z, y, x): more than 2^24 along one axis or 2^38 in all; split it"
@@ -46,7 +52,10 @@ impl Coded for ImageError {
     fn code(&self) -> ErrorCode {
         match self {
             Self::Cancelled(_) => ErrorCode::Cancelled,
-            Self::InvalidOption { .. } | Self::NotPlanar { .. } | Self::EmptyAxis { .. } => ErrorCode::InvalidArgument,
+            Self::InvalidOption { .. }
+            | Self::NotPlanar { .. }
+            | Self::EmptyAxis { .. }
+            | Self::TooManyPieces { .. } => ErrorCode::InvalidArgument,
             Self::TooLarge { .. } => ErrorCode::TooLarge,
         }
     }

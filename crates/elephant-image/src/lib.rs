@@ -24,12 +24,12 @@ mod resize;
 mod shape;
 mod spots;
 
-pub use components::{Component, connected_components};
+pub use components::{Component, components_bytes, connected_components};
 pub use crop::{Augmentation, Crop};
 pub use ellipsoid::{Ellipsoid, Raster};
 pub use error::ImageError;
 pub use labels::{BACKGROUND, LabelFrame, UndrawableSpot, label_color};
 pub use moments::Moments;
 pub use prepare::{median_correction, normalize};
-pub use resize::resize_trilinear;
+pub use resize::{resampled_pitch, resize_trilinear, resize_trilinear_into};
 pub use spots::{Dims, SpotOptions, find_spots};

@@ -1,6 +1,7 @@
 //! Resampling by linear interpolation.
 
-use ndarray::{Array3, ArrayView3, Axis};
+use elephant_types::Numerics;
+use ndarray::{Array3, ArrayView3, ArrayViewMut3, Axis};
 use rayon::prelude::*;
 
 use crate::ImageError;
@@ -14,16 +15,29 @@ use crate::ImageError;
 /// # Errors
 /// [`ImageError::EmptyAxis`] when either shape has no voxels.
 pub fn resize_trilinear(image: ArrayView3<'_, f32>, shape: [usize; 3]) -> Result<Array3<f32>, ImageError> {
-    let from: [usize; 3] = image.dim().into();
+    let mut resized = Array3::zeros(shape);
+    resize_trilinear_into(image, resized.view_mut())?;
+    Ok(resized)
+}
+
+/// As [`resize_trilinear`], to the shape of `resized`.
+///
+/// # Errors
+/// As [`resize_trilinear`].
+pub fn resize_trilinear_into(
+    image: ArrayView3<'_, f32>,
+    mut resized: ArrayViewMut3<'_, f32>,
+) -> Result<(), ImageError> {
+    let (from, shape): ([usize; 3], [usize; 3]) = (image.dim().into(), resized.dim().into());
     if from.contains(&0) || shape.contains(&0) {
         return Err(ImageError::EmptyAxis { from, to: shape });
     }
     if from == shape {
-        return Ok(image.to_owned());
+        resized.assign(&image);
+        return Ok(());
     }
     let image = image.as_standard_layout();
     let [planes, rows, columns]: [Vec<Sample>; 3] = std::array::from_fn(|axis| samples(from[axis], shape[axis]));
-    let mut resized = Array3::zeros(shape);
     resized.axis_iter_mut(Axis(0)).into_par_iter().zip(&planes).for_each(|(mut plane, z)| {
         let mut blended = vec![0.0; from[2]];
         for (mut row, y) in plane.axis_iter_mut(Axis(0)).zip(&rows) {
@@ -42,7 +56,18 @@ pub fn resize_trilinear(image: ArrayView3<'_, f32>, shape: [usize; 3]) -> Result
             }
         }
     });
-    Ok(resized)
+    Ok(())
+}
+
+/// How many voxels of an axis of length `from` one voxel spans after [`resize_trilinear`] made `to` of them.
+///
+/// Corner voxels stay corner voxels, so that the lengths between their centres count. The original divides the numbers of
+/// voxels instead, which puts the last one up to `from / to - 1` voxels too far.
+pub fn resampled_pitch(from: usize, to: usize, numerics: Numerics) -> f64 {
+    match numerics {
+        Numerics::Corrected if from > 1 && to > 1 => (from - 1) as f64 / (to - 1) as f64,
+        _ => from as f64 / to as f64,
+    }
 }
 
 /// Between which two neighbours a resampled position lies.

@@ -22,8 +22,8 @@ pub struct SpotOptions {
     pub t: usize,
     /// Voxel edge lengths of the map.
     pub voxel_size: VoxelSize,
-    /// Where the map's first voxel lies in the whole image, (z, y, x).
-    pub origin_vox: [usize; 3],
+    /// Where the centre of the map's first voxel lies in the whole image, (z, y, x), in voxels of the map.
+    pub origin_vox: [f64; 3],
     /// The radius of the centre that the network marks over the radius of the cell; above 0.
     pub c_ratio: f64,
     /// Voxels above this probability belong to a centre.
@@ -130,8 +130,7 @@ fn spots_of<const N: usize>(
 
 fn center_um(component: &Component, options: &SpotOptions) -> [f64; 3] {
     let (centroid, voxel) = (component.moments.centroid(), options.voxel_size.zyx());
-    let mut center: [f64; 3] =
-        std::array::from_fn(|axis| (options.origin_vox[axis] as f64 + centroid[axis]) * voxel[axis]);
+    let mut center: [f64; 3] = std::array::from_fn(|axis| (options.origin_vox[axis] + centroid[axis]) * voxel[axis]);
     if options.dims == Dims::TwoD {
         center[0] = 0.0;
     }

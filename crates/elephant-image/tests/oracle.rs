@@ -52,8 +52,8 @@ fn options(case: &Value, dims: Dims) -> SpotOptions {
         }
     };
     let origin_vox = match &case["crop_box"] {
-        Value::Null => [0; 3],
-        crop => std::array::from_fn(|axis| crop[axis].as_u64().unwrap() as usize),
+        Value::Null => [0.0; 3],
+        crop => std::array::from_fn(|axis| crop[axis].as_f64().unwrap()),
     };
     SpotOptions {
         t: case["timepoint"].as_u64().unwrap() as usize,
@@ -135,7 +135,7 @@ fn options_that_mean_nothing_are_refused() {
     let good = SpotOptions {
         t: 0,
         voxel_size: VoxelSize::new([1.0; 3]).unwrap(),
-        origin_vox: [0; 3],
+        origin_vox: [0.0; 3],
         c_ratio: 0.4,
         p_thresh: 0.5,
         r_min_um: 0.0,
