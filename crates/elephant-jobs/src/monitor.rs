@@ -2,13 +2,16 @@
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use elephant_types::{Progress, TaskEvent, TrainingStep};
 use serde::Serialize;
 
 use crate::{Event, EventKind, LossPoint, bus::Bus, loss::LossCurve};
+
+/// How often the log tells how far a job is.
+const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How far a job is.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -36,6 +39,8 @@ struct Seen {
     progress: Option<JobProgress>,
     curve: LossCurve,
     note: Option<String>,
+    /// When the log was told last how far the job is.
+    logged: Option<Instant>,
     /// The curve has points that are not in the store.
     unsaved: bool,
 }
@@ -43,8 +48,8 @@ struct Seen {
 impl Monitor {
     pub(crate) fn new(bus: Bus, template: Event) -> Self {
         let pace = Pace { begun: Instant::now(), first: None };
-        let seen =
-            Seen { pace, last_percent: None, progress: None, curve: LossCurve::default(), note: None, unsaved: false };
+        let curve = LossCurve::default();
+        let seen = Seen { pace, last_percent: None, progress: None, curve, note: None, logged: None, unsaved: false };
         Self { bus, template, seen: Mutex::new(seen) }
     }
 
@@ -71,12 +76,19 @@ impl Monitor {
 
     fn progressed(&self, Progress { done, total }: Progress) {
         let mut seen = self.seen();
-        let progress = seen.pace.progress(done, Some(total), Instant::now());
+        let now = Instant::now();
+        let progress = seen.pace.progress(done, Some(total), now);
         seen.progress = Some(progress);
+        let is_logged = done > 0 && log_is_due(&mut seen.logged, now, done >= total);
         // Whoever watches sees at most a hundred steps of a job, however many it has.
         let percent = done.saturating_mul(100).checked_div(total).unwrap_or(100);
         let is_new = seen.last_percent.replace(percent) != Some(percent);
         drop(seen);
+        if is_logged {
+            // The client's user follows the log.
+            let Event { job, kind, subject, .. } = &self.template;
+            tracing::info!(job, kind = kind.as_str(), subject, "processing {done} / {total}");
+        }
         if total <= 100 || is_new {
             self.publish(EventKind::Progress(progress));
         }
@@ -118,6 +130,15 @@ impl Monitor {
     }
 }
 
+/// Whether something is to be logged that happens often: at most once a second, and when it is the last of its kind.
+fn log_is_due(last: &mut Option<Instant>, now: Instant, is_last: bool) -> bool {
+    let is_due = is_last || last.is_none_or(|last| now.duration_since(last) >= LOG_INTERVAL);
+    if is_due {
+        *last = Some(now);
+    }
+    is_due
+}
+
 /// Estimates from the steps after the first one, which waits for its turn and warms up.
 #[derive(Debug)]
 struct Pace {
@@ -146,9 +167,18 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+
+    #[test]
+    fn progress_is_logged_once_a_second_and_at_the_end() {
+        let (begun, mut last) = (Instant::now(), None);
+        let mut due = |millis, is_last| log_is_due(&mut last, begun + Duration::from_millis(millis), is_last);
+        assert!(due(0, false));
+        assert!(!due(999, false));
+        assert!(due(1000, false));
+        assert!(!due(1500, false));
+        assert!(due(1501, true));
+    }
 
     #[test]
     fn the_time_left_follows_the_pace() {
