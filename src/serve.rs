@@ -5,6 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use anyhow::{Context, Result};
 use elephant_amqp::Publisher;
 use elephant_api::{Access, MetricsHandle};
+use elephant_fs::FolderLock;
 use elephant_jobs::Jobs;
 use elephant_pipeline::Workspace;
 use tokio::{net::TcpListener, signal::unix};
@@ -20,6 +21,8 @@ pub fn serve(args: &ServeArgs) -> Result<()> {
     let broker = args.broker.address().context("cannot use --amqp-url")?.map(Publisher::new);
     telemetry::init(args.log_format, broker.as_ref());
     wiring::start_threads(&args.compute)?;
+    // Before anything in the workspace is touched: another server may be using it.
+    let _lock = hold(args)?;
     let workspace = Workspace::open(&args.workspace)
         .with_context(|| format!("cannot use the workspace {}", args.workspace.display()))?;
     let demo = if args.demo { demo::prepare(&workspace)? } else { None };
@@ -63,6 +66,12 @@ pub fn serve(args: &ServeArgs) -> Result<()> {
     Ok(())
 }
 
+/// Keeps other servers off the workspace.
+fn hold(args: &ServeArgs) -> Result<FolderLock> {
+    let purpose = format!("the server on {}", args.bind);
+    FolderLock::try_acquire(&args.workspace, &purpose).context("cannot serve this workspace")
+}
+
 fn access(args: &ServeArgs) -> Result<Access> {
     let origins =
         args.cors_origins.iter().map(|origin| origin.parse().with_context(|| format!("--cors-origin {origin}")));
@@ -91,6 +100,7 @@ async fn stop_signal(jobs: Jobs, closing: CancellationToken) {
         () = terminate => {}
     }
     tracing::info!("stopping");
-    jobs.cancel_all();
+    // First, so that cancelled jobs are told from stopped ones.
     closing.cancel();
+    jobs.cancel_all();
 }

@@ -10,14 +10,15 @@ use elephant_api::Services;
 use elephant_checkpoint::{Checkpoint, OptimizerState};
 use elephant_fs::FileVersion;
 use elephant_jobs::Jobs;
+use elephant_memory::Memory;
 use elephant_nn::{DeviceChoice, DeviceHandle, DeviceOptions, Model, NnError, Precision, Training};
 use elephant_pipeline::{
     Labels, ModelInTraining, Models, PortError, Predictor, PretrainedNetwork, PretrainedNetworks, SegmentationModel,
     TrainableModel, Trainer, Uploads, Workspace,
 };
 use elephant_types::{
-    CancelToken, Coded, ErrorCode, LossValues, NetworkKind, Numerics, SegmentationRequest, TaskContext, TrainingBatch,
-    TrainingOptions,
+    CancelToken, Coded, ErrorCode, LossValues, NetworkKind, Numerics, SegmentationOptions, SegmentationRequest,
+    TaskContext, TrainingBatch, TrainingOptions,
 };
 use ndarray::Array4;
 use tokio_util::sync::CancellationToken;
@@ -38,9 +39,10 @@ pub fn services(args: &ServeArgs, workspace: &Workspace, closing: CancellationTo
     let network = Arc::new(Network::start(&args.compute)?);
     let download = Arc::new(HttpsDownload::new(args.model_hosts.clone()));
     let models = Arc::new(Models::new(workspace, network.clone(), download, pretrained(args)));
-    let predictor = Predictor::new(workspace, models.clone(), network.clone(), args.numerics.into());
-    let labels = Labels::new(workspace, args.numerics.into());
-    let trainer = Trainer::new(workspace, models.clone(), network, labels.clone(), args.numerics.into());
+    let (memory, numerics) = (Memory::default(), args.numerics.into());
+    let predictor = Predictor::new(workspace, models.clone(), network.clone(), memory.clone(), numerics);
+    let labels = Labels::new(workspace, memory.clone(), numerics);
+    let trainer = Trainer::new(workspace, models.clone(), network, labels.clone(), memory, numerics);
     let uploads = Uploads::open(workspace)?;
     Ok((Services::new(workspace.clone(), jobs.clone(), uploads, models, predictor, labels, trainer, closing), jobs))
 }
@@ -125,6 +127,10 @@ impl SegmentationModel for Network {
         self.device.segment(self.model(model)?, request, context.clone()).map_err(|error| port_error(&error))
     }
 
+    fn segment_bytes(&self, shape: [usize; 3], options: &SegmentationOptions) -> Result<u64, PortError> {
+        self.device.segment_bytes(shape, options).map_err(|error| port_error(&error))
+    }
+
     fn identify(&self, checkpoint: &Checkpoint) -> Result<NetworkKind, PortError> {
         Ok(Model::new(checkpoint.clone()).map_err(|error| port_error(&error))?.kind())
     }
@@ -135,8 +141,8 @@ impl SegmentationModel for Network {
 }
 
 impl TrainableModel for Network {
-    fn require_memory(&self, voxels: u64, numerics: Numerics) -> Result<(), PortError> {
-        self.device.require_training_memory(voxels, numerics).map_err(|error| port_error(&error))
+    fn step_bytes(&self, voxels: u64, numerics: Numerics) -> Result<u64, PortError> {
+        self.device.training_bytes(voxels, numerics).map_err(|error| port_error(&error))
     }
 
     fn device_count(&self) -> Result<usize, PortError> {

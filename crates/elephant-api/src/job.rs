@@ -1,14 +1,11 @@
 //! Running a use case as a job, off the async threads.
 
+use axum::http::StatusCode;
 use elephant_jobs::{Job, JobKind, JobsError, Outcome};
 use elephant_pipeline::PipelineError;
 use elephant_types::{CancelToken, Coded, ErrorCode, TaskContext};
-use tokio::sync::Semaphore;
 
-use crate::{Services, problem::Problem};
-
-/// Predictions that hold an image in memory: one on the device, one being read for it. The others wait in order.
-pub const PREDICTIONS_AT_ONCE: usize = 2;
+use crate::{Services, problem::Problem, queue::Queue};
 
 /// Cancels the work when the caller has gone away and its handler was dropped.
 struct CancelOnDrop(CancelToken);
@@ -28,28 +25,41 @@ pub(crate) enum Caller {
     MayLeave,
 }
 
-/// Runs `work` as a job of `kind` on `subject`, when a place in `queue` is free; `None` when it was cancelled.
+/// Runs `work` as a job of `kind` on `subject`, when it is its turn in `queue`; `None` when it was cancelled, and 503 when
+/// that was because the server stops.
 pub(crate) async fn run<T: Send + 'static>(
     services: &Services,
     kind: JobKind,
     subject: &str,
-    queue: Option<&Semaphore>,
+    queue: Option<&Queue>,
     caller: Caller,
     work: impl FnOnce(&TaskContext) -> Result<T, PipelineError> + Send + 'static,
 ) -> Result<Option<T>, Problem> {
+    let ticket = queue.map(Queue::join).transpose()?;
     let (jobs, subject) = (services.jobs.clone(), subject.to_owned());
     let job = blocking(move || jobs.begin(kind, &subject).map_err(|error| refused(kind, error))).await?;
     let _guard = (caller == Caller::Needed).then(|| CancelOnDrop(job.context().cancel_token().clone()));
     let cancelled = job.cancelled();
-    let _place = match queue {
-        Some(queue) => tokio::select! {
-            place = queue.acquire() => place.ok(),
+    let turn = match ticket {
+        Some(ticket) => tokio::select! {
+            turn = ticket.turn() => Some(turn),
             () = cancelled => None,
         },
         None => None,
     };
+    // The turn ends with the work, not with this handler, which is dropped when the caller leaves.
+    let work = move |context: &TaskContext| {
+        let _turn = turn;
+        work(context)
+    };
     let result = tokio::task::spawn_blocking(move || finish(job, work)).await;
-    result.unwrap_or_else(|panic| Err(Problem::internal(format!("the {} job crashed: {panic}", kind.as_str()))))
+    match result {
+        Ok(Ok(None)) if services.closing.is_cancelled() => {
+            Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping; try again when it is back"))
+        }
+        Ok(result) => result,
+        Err(panic) => Err(Problem::internal(format!("the {} job crashed: {panic}", kind.as_str()))),
+    }
 }
 
 /// A job that another one excludes has the original's status and text, as its client shows them.

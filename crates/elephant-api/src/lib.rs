@@ -14,6 +14,7 @@ mod multipart;
 mod number;
 mod ops;
 mod problem;
+mod queue;
 mod services;
 mod status_line;
 
@@ -30,7 +31,6 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use access::Access;
-pub use job::PREDICTIONS_AT_ONCE;
 pub use ops::MetricsHandle;
 pub use services::Services;
 

@@ -6,7 +6,7 @@
 
 use axum::{
     Json,
-    http::{Method, StatusCode, Uri},
+    http::{Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
 use elephant_types::{Coded, ErrorCode};
@@ -21,11 +21,13 @@ pub(crate) struct Problem {
     message: String,
     /// Keys that only one of the original's routes has.
     extra: Map<String, Value>,
+    /// Seconds after which it may be worth trying again.
+    retry_after: Option<u32>,
 }
 
 impl Problem {
     pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), extra: Map::new() }
+        Self { status, message: message.into(), extra: Map::new(), retry_after: None }
     }
 
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
@@ -40,6 +42,11 @@ impl Problem {
             Some((end, _)) => format!("{}…", &text[..end]),
             None => text,
         }
+    }
+
+    /// Tells callers when to try again.
+    pub(crate) fn retry_after(self, seconds: u32) -> Self {
+        Self { retry_after: Some(seconds), ..self }
     }
 
     /// The message again under another key, as some of the original's routes have it.
@@ -87,6 +94,9 @@ impl IntoResponse for Problem {
         body.insert("error".into(), self.message.clone().into());
         body.insert("message".into(), self.message.into());
         let mut response = (self.status, Json(Value::Object(body))).into_response();
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
         response.extensions_mut().extend(
             reason
                 .map(|reason| {

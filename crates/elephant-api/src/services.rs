@@ -4,10 +4,9 @@ use std::{fmt, sync::Arc};
 
 use elephant_jobs::Jobs;
 use elephant_pipeline::{Labels, Models, Predictor, Trainer, Uploads, Workspace};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::{job::PREDICTIONS_AT_ONCE, json::LargeBodies};
+use crate::{json::LargeBodies, queue::Queue};
 
 /// The use cases and the jobs, shared by all handlers.
 #[derive(Clone)]
@@ -17,7 +16,7 @@ pub struct Services {
     pub(crate) uploads: Uploads,
     pub(crate) models: Arc<Models>,
     pub(crate) predictor: Arc<Predictor>,
-    pub(crate) predictions: Arc<Semaphore>,
+    pub(crate) predictions: Queue,
     pub(crate) labels: Labels,
     pub(crate) trainer: Arc<Trainer>,
     pub(crate) large_bodies: LargeBodies,
@@ -48,14 +47,13 @@ impl Services {
         trainer: Trainer,
         closing: CancellationToken,
     ) -> Self {
-        let predictions = Arc::new(Semaphore::new(PREDICTIONS_AT_ONCE));
         Self {
             workspace,
             jobs,
             uploads,
             models,
             predictor: Arc::new(predictor),
-            predictions,
+            predictions: Queue::default(),
             labels,
             trainer: Arc::new(trainer),
             large_bodies: LargeBodies::default(),

@@ -15,6 +15,7 @@ use std::{
 };
 
 use elephant_fs::replace_unflushed;
+use elephant_memory::Memory;
 use elephant_pipeline::{Labels, UpdateLabels, Workspace};
 use elephant_testkit::project_root;
 use elephant_types::{Numerics, SpotTag, TaggedSpot, TaskContext, VoxelSize};
@@ -33,8 +34,8 @@ fn main() {
     let dataset = workspace.dataset(&"bench".parse().expect("a valid name")).expect("a folder");
     make_dataset(&dataset);
     let bench = Bench {
-        labels: Labels::new(&workspace, Numerics::Corrected),
-        original: Labels::new(&workspace, Numerics::Original),
+        labels: Labels::new(&workspace, Memory::default(), Numerics::Corrected),
+        original: Labels::new(&workspace, Memory::default(), Numerics::Original),
         dataset,
         peer: env::var_os("ELEPHANT_PEER_PYTHON").map(PathBuf::from),
     };

@@ -1,5 +1,6 @@
 //! What can go wrong in a use case.
 
+use elephant_memory::MemoryError;
 use elephant_types::{Cancelled, Coded, ErrorCode};
 
 use crate::PortError;
@@ -14,8 +15,13 @@ pub enum PipelineError {
     #[error("{0}")]
     NotFound(String),
     /// The request asks for more than this machine's memory.
-    #[error("{0}")]
-    TooLarge(String),
+    #[error("{reason}; {advice}")]
+    Memory {
+        /// What is needed and what there is.
+        reason: MemoryError,
+        /// What to do.
+        advice: &'static str,
+    },
     /// Somebody asked the task to stop.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
@@ -42,12 +48,22 @@ pub enum PipelineError {
     Port(#[from] PortError),
 }
 
+impl PipelineError {
+    /// A refusal of memory with what to do: `.map_err(PipelineError::memory("take smaller crops"))`.
+    pub(crate) fn memory(advice: &'static str) -> impl FnOnce(MemoryError) -> Self {
+        move |reason| match reason {
+            MemoryError::Cancelled(cancelled) => cancelled.into(),
+            MemoryError::TooLarge { .. } => Self::Memory { reason, advice },
+        }
+    }
+}
+
 impl Coded for PipelineError {
     fn code(&self) -> ErrorCode {
         match self {
             Self::Invalid(_) | Self::Spot(_) => ErrorCode::InvalidArgument,
             Self::NotFound(_) => ErrorCode::NotFound,
-            Self::TooLarge(_) => ErrorCode::TooLarge,
+            Self::Memory { reason, .. } => reason.code(),
             Self::Cancelled(_) => ErrorCode::Cancelled,
             Self::Fs(error) => error.code(),
             Self::H5(error) => error.code(),

@@ -1,7 +1,11 @@
 //! Datasets and their frames, as prediction and training look at them.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ops::Deref,
+    path::{Path, PathBuf},
+};
 
+use elephant_fs::FolderLock;
 use elephant_image::{median_correction, normalize};
 use elephant_types::DatasetName;
 use elephant_volume::{Dataset, Store};
@@ -24,9 +28,28 @@ pub(crate) fn dataset_folder(workspace: &Workspace, name: &DatasetName) -> Resul
     Ok(folder)
 }
 
-/// Opens a dataset that was generated.
-pub(crate) fn open_dataset(workspace: &Workspace, name: &DatasetName) -> Result<Dataset, PipelineError> {
-    Ok(Dataset::open(&dataset_folder(workspace, name)?)?)
+/// A dataset that is not generated anew as long as this exists.
+pub(crate) struct HeldDataset {
+    dataset: Dataset,
+    _lock: FolderLock,
+}
+
+impl Deref for HeldDataset {
+    type Target = Dataset;
+
+    fn deref(&self) -> &Dataset {
+        &self.dataset
+    }
+}
+
+/// Opens a dataset that was generated, and keeps generations out.
+///
+/// # Errors
+/// When there is none, or a generation of it is running.
+pub(crate) fn open_dataset(workspace: &Workspace, name: &DatasetName) -> Result<HeldDataset, PipelineError> {
+    let folder = dataset_folder(workspace, name)?;
+    let lock = FolderLock::try_share(&folder)?;
+    Ok(HeldDataset { dataset: Dataset::open(&folder)?, _lock: lock })
 }
 
 /// Refuses a timepoint that the dataset does not have.

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use elephant_fs::{FolderLock, FsError};
 use elephant_image::{Dims, LabelFrame};
+use elephant_memory::{Memory, Need};
 use elephant_types::{DatasetName, Numerics, TaggedSpot, TaskContext, VoxelSize};
 use elephant_volume::{Dataset, Store};
 use serde_json::{Map, Value};
@@ -19,8 +20,7 @@ use self::{
 };
 use crate::{
     PipelineError, Workspace,
-    frames::{check_timepoint, dataset_folder, normalized_frame, open_dataset},
-    memory,
+    frames::{HeldDataset, check_timepoint, normalized_frame, open_dataset},
 };
 
 /// The original's answer to an update during another one.
@@ -66,13 +66,14 @@ impl UpdateLabels {
 #[derive(Clone, Debug)]
 pub struct Labels {
     workspace: Workspace,
+    memory: Memory,
     numerics: Numerics,
 }
 
 impl Labels {
-    /// Labels in `workspace`, drawn by the rules of `numerics`.
-    pub fn new(workspace: &Workspace, numerics: Numerics) -> Self {
-        Self { workspace: workspace.clone(), numerics }
+    /// Labels in `workspace`, drawn within `memory` by the rules of `numerics`.
+    pub fn new(workspace: &Workspace, memory: Memory, numerics: Numerics) -> Self {
+        Self { workspace: workspace.clone(), memory, numerics }
     }
 
     /// Draws the labels of every timepoint that has a spot, from nothing, and returns these timepoints in ascending order.
@@ -124,13 +125,16 @@ impl Labels {
         label_centroids(&open_dataset(&self.workspace, dataset)?)
     }
 
-    fn open_for_writing(&self, name: &DatasetName) -> Result<(FolderLock, Dataset), PipelineError> {
-        let folder = dataset_folder(&self.workspace, name)?;
-        let lock = FolderLock::try_acquire(&folder, "an update of its labels").map_err(|error| match error {
+    /// One update at a time, and none during a generation.
+    fn open_for_writing(&self, name: &DatasetName) -> Result<(FolderLock, HeldDataset), PipelineError> {
+        let dataset = open_dataset(&self.workspace, name)?;
+        let folder = self.workspace.dataset(name)?;
+        let lock = FolderLock::try_acquire_part(&folder, ".labels.lock", "an update of its labels");
+        let lock = lock.map_err(|error| match error {
             FsError::Locked { .. } => PipelineError::Invalid(BUSY.into()),
             error => error.into(),
         })?;
-        Ok((lock, Dataset::open(&folder)?))
+        Ok((lock, dataset))
     }
 
     /// Draws all timepoints and notes in the attributes what is done.
@@ -151,7 +155,7 @@ impl Labels {
             let frame = frame(dataset, request, spots, context)?;
             let centroids = centroids::to_json(dataset, frame.centroids());
             let background = match request.background_threshold {
-                threshold if threshold > 0.0 => Some(background(dataset, t, threshold)?),
+                threshold if threshold > 0.0 => Some(background(dataset, t, threshold, &self.memory, context)?),
                 _ => None,
             };
             let drawing = Drawing::new(frame, background, self.numerics);
@@ -188,13 +192,18 @@ fn frame(
     Ok(frame)
 }
 
-fn background(dataset: &Dataset, t: usize, threshold: f64) -> Result<Background, PipelineError> {
+fn background(
+    dataset: &Dataset,
+    t: usize,
+    threshold: f64,
+    memory: &Memory,
+    context: &TaskContext,
+) -> Result<Background, PipelineError> {
     let shape = dataset.frame_shape();
-    let needed = shape.iter().map(|&edge| edge as f64).product::<f64>() * size_of::<f32>() as f64;
-    if needed > memory::available_bytes().unwrap_or(u64::MAX) as f64 {
-        let message = "the frame does not fit into memory; set auto_bg_thresh to 0 and tag background by spots";
-        return Err(PipelineError::TooLarge(message.into()));
-    }
+    let voxels = shape.iter().fold(1_u64, |product, &edge| product.saturating_mul(edge as u64));
+    let need = Need { held: voxels.saturating_mul(size_of::<f32>() as u64), in_turn: 0 };
+    let reserved = memory.reserve(need, context.cancel_token());
+    let reserved = reserved.map_err(PipelineError::memory("set auto_bg_thresh to 0 and tag background by spots"))?;
     let image = normalized_frame(dataset, t, [0; 3], shape, false)?;
-    Ok(Background { image, threshold: threshold as f32 })
+    Ok(Background { image, threshold: threshold as f32, _memory: reserved })
 }

@@ -4,8 +4,8 @@ use std::{io::Read, path::Path};
 
 use elephant_checkpoint::{Checkpoint, OptimizerState};
 use elephant_types::{
-    CancelToken, Coded, ErrorCode, LossValues, NetworkKind, Numerics, SegmentationRequest, TaskContext, TrainingBatch,
-    TrainingOptions,
+    CancelToken, Coded, ErrorCode, LossValues, NetworkKind, Numerics, SegmentationOptions, SegmentationRequest,
+    TaskContext, TrainingBatch, TrainingOptions,
 };
 use ndarray::Array4;
 
@@ -44,6 +44,13 @@ pub trait SegmentationModel: Send + Sync {
         context: &TaskContext,
     ) -> Result<Array4<f32>, PortError>;
 
+    /// Memory of this computer, in bytes, that [`segment`](Self::segment) takes while it is its turn, for an image of
+    /// `shape` (z, y, x), besides the image and the probabilities.
+    ///
+    /// # Errors
+    /// When such an image cannot be segmented so, or there is no device.
+    fn segment_bytes(&self, shape: [usize; 3], options: &SegmentationOptions) -> Result<u64, PortError>;
+
     /// Which kind of network every member of the checkpoint is.
     ///
     /// # Errors
@@ -78,11 +85,11 @@ pub trait TrainableModel: Send + Sync {
     /// When there is no device.
     fn device_count(&self) -> Result<usize, PortError>;
 
-    /// Whether a step with so many voxels fits into this computer's memory; of GPUs, nothing is said.
+    /// Memory of this computer, in bytes, that a step takes while it is its turn, for crops with so many voxels in all.
     ///
     /// # Errors
-    /// When it does not; the message has both numbers.
-    fn require_memory(&self, voxels: u64, numerics: Numerics) -> Result<(), PortError>;
+    /// When there is no device.
+    fn step_bytes(&self, voxels: u64, numerics: Numerics) -> Result<u64, PortError>;
 
     /// Puts a model on the device to be trained. `state` is what an optimiser remembers of it.
     ///

@@ -1,19 +1,20 @@
 //! One frame in, its cells out (contract sections 1.8 and 6).
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use elephant_image::{Dims, SpotOptions, find_spots, resize_trilinear};
+use elephant_image::{Dims, SpotOptions, components_bytes, find_spots, resize_trilinear, resize_trilinear_into};
+use elephant_memory::{Memory, Need};
 use elephant_types::{
-    DatasetName, KeepAxials, ModelName, NetworkKind, Numerics, ProbabilityOutput, SegmentationRequest, Spot,
-    TaskContext, VoxelSize,
+    DatasetName, KeepAxials, ModelName, NetworkKind, Numerics, ProbabilityOutput, SegmentationOptions,
+    SegmentationRequest, Spot, TaskContext, VoxelSize,
 };
 use elephant_volume::Dataset;
 use ndarray::{Array3, Array4, Axis};
 
 use crate::{
     Models, PipelineError, SegmentationModel, Workspace,
-    frames::{check_timepoint, normalized_frame, open_dataset},
-    memory,
+    frames::{HeldDataset, check_timepoint, normalized_frame, open_dataset},
+    rescaling::Rescaling,
 };
 
 /// Which frame to predict, and how.
@@ -91,12 +92,6 @@ impl CropBox {
     fn whole(shape: [usize; 3]) -> Self {
         Self { origin: [0; 3], size: shape }
     }
-
-    /// The box in an image rescaled by `factor`, truncated like the original's (contract section 6.1).
-    fn rescaled(self, factor: [f64; 3]) -> Self {
-        let scale = |values: [usize; 3]| std::array::from_fn(|d| (values[d] as f64 * factor[d]) as usize);
-        Self { origin: scale(self.origin), size: scale(self.size) }
-    }
 }
 
 /// Detects the cells of one frame.
@@ -104,64 +99,75 @@ pub struct Predictor {
     workspace: Workspace,
     models: Arc<Models>,
     network: Arc<dyn SegmentationModel>,
+    memory: Memory,
     numerics: Numerics,
+    /// Held while probabilities are stored.
+    writing: Mutex<()>,
 }
 
 impl Predictor {
-    /// Predicts datasets of `workspace` with its `models` on `network`, by the rules of `numerics`.
+    /// Predicts datasets of `workspace` with its `models` on `network`, within `memory`, by the rules of `numerics`.
     pub fn new(
         workspace: &Workspace,
         models: Arc<Models>,
         network: Arc<dyn SegmentationModel>,
+        memory: Memory,
         numerics: Numerics,
     ) -> Self {
-        Self { workspace: workspace.clone(), models, network, numerics }
+        Self { workspace: workspace.clone(), models, network, memory, numerics, writing: Mutex::default() }
     }
 
-    /// The cells of one frame, in raster order of their first voxel.
+    /// The cells of one frame, in raster order of their first voxel. Waits until there is memory for it.
     ///
     /// # Errors
     /// When the dataset, timepoint, crop or model is not there, does not fit, or the task is cancelled. Nothing is
     /// written then.
     pub fn predict(&self, request: &PredictRequest, context: &TaskContext) -> Result<Vec<Spot>, PipelineError> {
         let dataset = self.open(request)?;
-        let frame_shape = dataset.frame_shape();
-        let crop = checked_crop(request, frame_shape)?;
-        let input_shape = checked_input_size(request, frame_shape)?;
-        let factor: [f64; 3] = std::array::from_fn(|d| input_shape[d] as f64 / frame_shape[d] as f64);
-        let input_crop = crop.rescaled(factor);
-        if input_crop.size.contains(&0) {
+        let frame = dataset.frame_shape();
+        let crop = checked_crop(request, frame)?;
+        let rescaling = Rescaling::new(frame, checked_input_size(request, frame)?, crop, self.numerics);
+        if rescaling.size.contains(&0) {
             return Err(PipelineError::Invalid("the crop box vanishes in the rescaled image; use a larger one".into()));
         }
-        check_memory(request, crop.size, input_crop.size)?;
-        let kind = if request.is_3d && !request.use_2d { NetworkKind::Volumetric } else { NetworkKind::Planar };
-        let model = self.models.require(&request.model, kind, context)?;
+        let options = self.segmentation(request);
+        let need = Need {
+            held: held_bytes(crop.size, rescaling.size, request.use_median, options.output),
+            in_turn: self.network.segment_bytes(rescaling.size, &options)?,
+        };
+        let reserved = self.memory.reserve(need, context.cancel_token());
+        let _memory =
+            reserved.map_err(PipelineError::memory("predict with smaller patches, a smaller batch or a crop box"))?;
+        let model = self.models.require(&request.model, options.kind, context)?;
         context.check()?;
 
-        let image = prepare(&dataset, request, crop, input_crop.size)?;
+        let image = prepare(&dataset, request, crop, rescaling.size)?;
         context.check()?;
-        let output = if request.output_prediction { ProbabilityOutput::AllClasses } else { ProbabilityOutput::Center };
-        let segmentation = SegmentationRequest {
-            image,
-            kind,
-            keep_axials: request.keep_axials,
-            tile: request.patch,
-            is_pad: request.is_pad,
-            batch_size: request.batch_size,
-            numerics: self.numerics,
-            output,
-        };
-        let probabilities = self.network.segment(&model, segmentation, context)?;
-        let spots = self.spots(request, &probabilities, input_crop.origin, factor, context)?;
+        let probabilities = self.network.segment(&model, SegmentationRequest { image, options }, context)?;
+        let spots = self.spots(request, &probabilities, &rescaling, context)?;
         if request.output_prediction {
             let stored = resized_classes(probabilities, crop.size)?;
             context.check()?;
+            // Crops that overlap share chunks, which are read, changed and written.
+            let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
             dataset.write_probabilities(request.timepoint, crop.origin, stored.view())?;
         }
         Ok(spots)
     }
 
-    fn open(&self, request: &PredictRequest) -> Result<Dataset, PipelineError> {
+    fn segmentation(&self, request: &PredictRequest) -> SegmentationOptions {
+        SegmentationOptions {
+            kind: if request.is_3d && !request.use_2d { NetworkKind::Volumetric } else { NetworkKind::Planar },
+            keep_axials: request.keep_axials,
+            tile: request.patch,
+            is_pad: request.is_pad,
+            batch_size: request.batch_size,
+            numerics: self.numerics,
+            output: if request.output_prediction { ProbabilityOutput::AllClasses } else { ProbabilityOutput::Center },
+        }
+    }
+
+    fn open(&self, request: &PredictRequest) -> Result<HeldDataset, PipelineError> {
         let name = &request.dataset;
         let dataset = open_dataset(&self.workspace, name)?;
         if dataset.is_3d() != request.is_3d {
@@ -181,17 +187,16 @@ impl Predictor {
         &self,
         request: &PredictRequest,
         probabilities: &Array4<f32>,
-        origin: [usize; 3],
-        factor: [f64; 3],
+        rescaling: &Rescaling,
         context: &TaskContext,
     ) -> Result<Vec<Spot>, PipelineError> {
         let edges = request.voxel_size.zyx();
-        let voxel_size = VoxelSize::new(std::array::from_fn(|d| edges[d] / factor[d]))
+        let voxel_size = VoxelSize::new(std::array::from_fn(|d| edges[d] * rescaling.pitch[d]))
             .map_err(|error| PipelineError::Invalid(error.to_string()))?;
         let options = SpotOptions {
             t: request.timepoint,
             voxel_size,
-            origin_vox: origin,
+            origin_vox: rescaling.origin,
             c_ratio: request.center_ratio,
             p_thresh: request.threshold,
             r_min_um: request.min_radius_um,
@@ -206,26 +211,23 @@ impl Predictor {
     }
 }
 
-/// Refuses what would be killed for want of memory half-way. The network's activations are the largest part:
-/// about 16 channels in three buffers at full resolution, and the pyramid below.
-fn check_memory(request: &PredictRequest, crop: [usize; 3], input: [usize; 3]) -> Result<(), PipelineError> {
-    const ACTIVATION_BYTES: f64 = 320.0;
-    const IMAGE_BYTES: f64 = 4.0 * 6.0;
-    let voxels = |shape: [usize; 3]| shape.iter().map(|&edge| edge as f64).product::<f64>();
-    let tile = request.patch.map_or(input, |patch| std::array::from_fn(|d| patch[d].min(input[d])));
-    let tile = if request.use_2d { [1, tile[1], tile[2]] } else { tile };
-    let needed =
-        voxels(crop) * 4.0 + voxels(input) * IMAGE_BYTES + voxels(tile) * request.batch_size as f64 * ACTIVATION_BYTES;
-    let available = memory::available_bytes().unwrap_or(u64::MAX);
-    if needed > available as f64 {
-        return Err(PipelineError::TooLarge(format!(
-            "the prediction needs about {:.1} GB of memory and {:.1} GB are free; predict with smaller patches, \
-             a smaller batch or a crop box",
-            needed / 1e9,
-            available as f64 / 1e9
-        )));
-    }
-    Ok(())
+/// Bytes of the arrays of a prediction at the most, where `crop` is what is read and `input` what the network sees, both
+/// (z, y, x). What the network needs besides is its own matter.
+fn held_bytes(crop: [usize; 3], input: [usize; 3], use_median: bool, output: ProbabilityOutput) -> u64 {
+    const VALUE: u64 = size_of::<f32>() as u64;
+    let voxels = |shape: [usize; 3]| shape.iter().fold(1_u64, |product, &edge| product.saturating_mul(edge as u64));
+    let (stored, seen) = (voxels(crop), voxels(input));
+    let is_resized = crop != input;
+    let arrays = |stored_arrays: u64, seen_arrays: u64| {
+        let values = stored.saturating_mul(stored_arrays).saturating_add(seen.saturating_mul(seen_arrays));
+        values.saturating_mul(VALUE)
+    };
+    let classes = if output == ProbabilityOutput::AllClasses { 3 } else { 1 };
+    let preparing = arrays(1 + u64::from(use_median), u64::from(is_resized));
+    let segmenting = arrays(0, 1 + classes);
+    let finding = arrays(0, classes).saturating_add(components_bytes(seen));
+    let storing = if classes > 1 && is_resized { arrays(classes, classes) } else { 0 };
+    preparing.max(segmenting).max(finding).max(storing)
 }
 
 fn checked_crop(request: &PredictRequest, frame: [usize; 3]) -> Result<CropBox, PipelineError> {
@@ -271,12 +273,31 @@ fn prepare(
 
 /// Class probabilities at the size of the stored voxels.
 fn resized_classes(probabilities: Array4<f32>, size: [usize; 3]) -> Result<Array4<f32>, PipelineError> {
-    let (_, z, y, x) = probabilities.dim();
+    let (classes, z, y, x) = probabilities.dim();
     if [z, y, x] == size {
         return Ok(probabilities);
     }
-    let classes = probabilities.outer_iter().map(|class| resize_trilinear(class, size));
-    let classes: Vec<_> = classes.collect::<Result<_, _>>()?;
-    let views: Vec<_> = classes.iter().map(|class| class.view()).collect();
-    ndarray::stack(Axis(0), &views).map_err(|error| PipelineError::Invalid(error.to_string()))
+    let mut resized = Array4::zeros((classes, size[0], size[1], size[2]));
+    for (class, mut into) in probabilities.outer_iter().zip(resized.outer_iter_mut()) {
+        resize_trilinear_into(class, into.view_mut())?;
+    }
+    Ok(resized)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arrays_of_a_prediction_are_counted_at_their_peak() {
+        let frame = [64, 1024, 1024];
+        let voxels = 64 << 20;
+        let held = |crop, input, use_median, output| held_bytes(crop, input, use_median, output) as f64 / voxels as f64;
+        // Image and map, or the map and what is found in it.
+        assert!((8.0..16.0).contains(&held(frame, frame, false, ProbabilityOutput::Center)));
+        assert!(held(frame, frame, false, ProbabilityOutput::AllClasses) >= 16.0);
+        assert!(held(frame, [64, 512, 512], true, ProbabilityOutput::Center) >= 9.0);
+        assert!(held(frame, [64, 512, 512], false, ProbabilityOutput::AllClasses) >= 15.0);
+        assert_eq!(held_bytes([usize::MAX; 3], [usize::MAX; 3], true, ProbabilityOutput::AllClasses), u64::MAX);
+    }
 }

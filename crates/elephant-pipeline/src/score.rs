@@ -5,7 +5,8 @@ use std::path::Path;
 use elephant_image::{SpotOptions, find_spots};
 use elephant_synth::{Nucleus, Scene, SceneOptions};
 use elephant_types::{
-    KeepAxials, NetworkKind, Numerics, ProbabilityOutput, SegmentationRequest, Spot, TaskContext, VoxelSize,
+    KeepAxials, NetworkKind, Numerics, ProbabilityOutput, SegmentationOptions, SegmentationRequest, Spot, TaskContext,
+    VoxelSize,
 };
 use ndarray::Array3;
 
@@ -96,8 +97,7 @@ fn detect(
     context: &TaskContext,
 ) -> Result<Vec<Spot>, PipelineError> {
     let [z, _, x] = voxel_size.zyx();
-    let request = SegmentationRequest {
-        image,
+    let options = SegmentationOptions {
         kind,
         keep_axials: KeepAxials::for_anisotropy(z / x),
         tile: None,
@@ -106,11 +106,11 @@ fn detect(
         numerics: Numerics::Corrected,
         output: ProbabilityOutput::Center,
     };
-    let probabilities = network.segment(model, request, context)?;
+    let probabilities = network.segment(model, SegmentationRequest { image, options }, context)?;
     let options = SpotOptions {
         t: 0,
         voxel_size,
-        origin_vox: [0; 3],
+        origin_vox: [0.0; 3],
         c_ratio: scenes::CENTER_RATIO,
         p_thresh: 0.5,
         r_min_um: x,

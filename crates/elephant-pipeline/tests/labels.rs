@@ -11,6 +11,7 @@ use std::{
     thread,
 };
 
+use elephant_memory::Memory;
 use elephant_pipeline::{Labels, PipelineError, UpdateLabels, Workspace};
 use elephant_types::{CancelToken, Coded, ErrorCode, Numerics, SpotTag, TaggedSpot, TaskContext, VoxelSize};
 use elephant_volume::{DataType, Dataset, DatasetShape, Store};
@@ -29,7 +30,7 @@ fn fixture(shape: DatasetShape) -> Fixture {
     let folder = tempfile::tempdir().unwrap();
     let workspace = Workspace::open(folder.path()).unwrap();
     let dataset = Dataset::create(&workspace.dataset(&"fly".parse().unwrap()).unwrap(), shape, DataType::U8).unwrap();
-    Fixture { labels: Labels::new(&workspace, Numerics::Corrected), dataset, folder }
+    Fixture { labels: Labels::new(&workspace, Memory::default(), Numerics::Corrected), dataset, folder }
 }
 
 fn spot(t: usize, zyx: [f64; 3], tag: SpotTag) -> TaggedSpot {

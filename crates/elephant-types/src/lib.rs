@@ -19,7 +19,9 @@ mod voxel_size;
 pub use annotation::{SpotTag, TaggedSpot, UnknownTag};
 pub use error_code::{Coded, ErrorCode};
 pub use name::{DatasetName, FileName, InvalidName, ModelName};
-pub use segmentation::{KeepAxials, NetworkKind, Numerics, ProbabilityOutput, SegmentationRequest};
+pub use segmentation::{
+    KeepAxials, NetworkKind, Numerics, ProbabilityOutput, SegmentationOptions, SegmentationRequest,
+};
 pub use spot::Spot;
 pub use task::{CancelToken, Cancelled, Progress, TaskContext, TaskEvent, TrainingStep};
 pub use training::{LossValues, Objective, TrainingBatch, TrainingOptions};

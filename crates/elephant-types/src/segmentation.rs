@@ -58,11 +58,9 @@ pub enum ProbabilityOutput {
     AllClasses,
 }
 
-/// One image to be segmented, and how.
-#[derive(Clone, Debug)]
-pub struct SegmentationRequest {
-    /// Intensities scaled to 0..=1, (z, y, x); a 2-D image has z = 1.
-    pub image: Array3<f32>,
+/// How an image is segmented.
+#[derive(Clone, Copy, Debug)]
+pub struct SegmentationOptions {
     /// Which kind of network the checkpoint holds.
     pub kind: NetworkKind,
     /// Pooling along z.
@@ -77,6 +75,15 @@ pub struct SegmentationRequest {
     pub numerics: Numerics,
     /// Which channels are returned.
     pub output: ProbabilityOutput,
+}
+
+/// One image to be segmented, and how.
+#[derive(Clone, Debug)]
+pub struct SegmentationRequest {
+    /// Intensities scaled to 0..=1, (z, y, x); a 2-D image has z = 1.
+    pub image: Array3<f32>,
+    /// How.
+    pub options: SegmentationOptions,
 }
 
 #[cfg(test)]

@@ -126,6 +126,7 @@ impl From<Spot> for SpotReply {
         (status = 400, description = "A field is wrong"),
         (status = 404, description = "The dataset, timepoint or model is not there"),
         (status = 413, description = "Not enough memory; predict with patches"),
+        (status = 429, description = "Too many predictions wait already; Retry-After says when to try again"),
         (status = 500, description = "The prediction failed"),
     )
 )]
@@ -137,8 +138,8 @@ pub(crate) async fn predict(
     let predictor = services.predictor.clone();
     let subject = request.dataset.clone();
     let work = move |context: &_| predictor.predict(&request, context);
-    let queue = services.predictions.clone();
-    let spots = run(&services, JobKind::Predict, subject.as_str(), Some(&queue), Caller::Needed, work).await?;
+    let queue = Some(&services.predictions);
+    let spots = run(&services, JobKind::Predict, subject.as_str(), queue, Caller::Needed, work).await?;
     let completed = spots.is_some();
     let spots = spots.unwrap_or_default().into_iter().map(SpotReply::from).collect();
     Ok(Reply(PredictReply { completed, spots }))

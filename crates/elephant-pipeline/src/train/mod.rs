@@ -14,6 +14,7 @@ mod schedule;
 use std::{path::PathBuf, sync::Arc, thread};
 
 use elephant_checkpoint::{Checkpoint, Provenance};
+use elephant_memory::{Memory, Need, Reservation};
 use elephant_types::{Coded, ErrorCode, Numerics, TaskContext, TaskEvent, TrainingOptions, TrainingStep};
 use elephant_volume::Dataset;
 
@@ -50,16 +51,18 @@ pub struct Trainer {
     trainable: Arc<dyn TrainableModel>,
     labels: Labels,
     live: LiveTrainings,
+    memory: Memory,
     numerics: Numerics,
 }
 
 impl Trainer {
-    /// A trainer that uses a network by the rules of `numerics`.
+    /// A trainer that uses a network within `memory`, by the rules of `numerics`.
     pub fn new<N: SegmentationModel + TrainableModel + 'static>(
         workspace: &Workspace,
         models: Arc<Models>,
         network: Arc<N>,
         labels: Labels,
+        memory: Memory,
         numerics: Numerics,
     ) -> Self {
         Self {
@@ -69,6 +72,7 @@ impl Trainer {
             trainable: network,
             labels,
             live: LiveTrainings::default(),
+            memory,
             numerics,
         }
     }
@@ -96,7 +100,7 @@ impl Trainer {
         check_dimensions(&dataset, &request.crops)?;
         // Each device has a batch of its own, as with the original's distributed training.
         let batch_size = request.batch_size * self.trainable.device_count()?;
-        self.require_memory(&dataset, &request.crops, batch_size)?;
+        let _memory = self.reserve(&dataset, &request.crops, batch_size, context)?;
         if let Lessons::Spots { labels, .. } = &request.lessons {
             self.labels.update(labels, &TaskContext::new(context.cancel_token().clone(), |_| {}))?;
         }
@@ -129,10 +133,25 @@ impl Trainer {
         })
     }
 
-    /// Refuses crops that do not fit into memory, before any is cut out.
-    fn require_memory(&self, dataset: &Dataset, crops: &CropOptions, batch_size: usize) -> Result<(), PipelineError> {
+    /// Sets memory aside for a training, before any crop is cut out.
+    fn reserve(
+        &self,
+        dataset: &Dataset,
+        crops: &CropOptions,
+        batch_size: usize,
+        context: &TaskContext,
+    ) -> Result<Reservation, PipelineError> {
+        /// Batches that are being cut out, wait and are learnt from.
+        const BATCHES: u64 = 3;
+        /// An intensity and a label.
+        const VOXEL_BYTES: u64 = (size_of::<f32>() + size_of::<u8>()) as u64;
         let voxels = crops.voxels(dataset.frame_shape()).saturating_mul(batch_size as u64);
-        Ok(self.trainable.require_memory(voxels, self.numerics)?)
+        let need = Need {
+            held: voxels.saturating_mul(BATCHES * VOXEL_BYTES),
+            in_turn: self.trainable.step_bytes(voxels, self.numerics)?,
+        };
+        let reserved = self.memory.reserve(need, context.cancel_token());
+        reserved.map_err(PipelineError::memory("train with smaller crops or a smaller batch"))
     }
 
     fn options(&self, request: &TrainRequest) -> TrainingOptions {
