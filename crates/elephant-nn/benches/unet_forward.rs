@@ -9,7 +9,9 @@ use std::{fs, sync::Arc, thread, time::Instant};
 use common::{AnyResult, Peer, nuclei, peak_mib};
 
 use elephant_nn::{DeviceChoice, DeviceHandle, DeviceOptions, Model, Precision};
-use elephant_types::{KeepAxials, NetworkKind, Numerics, ProbabilityOutput, SegmentationRequest, TaskContext};
+use elephant_types::{
+    KeepAxials, NetworkKind, Numerics, ProbabilityOutput, SegmentationOptions, SegmentationRequest, TaskContext,
+};
 use ndarray::{Array3, Array4};
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
@@ -138,8 +140,7 @@ impl Bench {
         image: &Array3<f32>,
         numerics: Numerics,
     ) -> AnyResult<(f64, Array4<f32>)> {
-        let request = SegmentationRequest {
-            image: image.clone(),
+        let options = SegmentationOptions {
             kind: NetworkKind::Volumetric,
             keep_axials: KeepAxials::first(figure.n_keep_axials),
             tile: figure.tile,
@@ -148,6 +149,7 @@ impl Bench {
             numerics,
             output: ProbabilityOutput::AllClasses,
         };
+        let request = SegmentationRequest { image: image.clone(), options };
         let start = Instant::now();
         let probabilities = device.segment(Arc::clone(&self.model), request, TaskContext::detached())?;
         Ok((start.elapsed().as_secs_f64(), probabilities))

@@ -15,7 +15,8 @@ use std::{
 
 use elephant_checkpoint::{Fingerprint, OptimizerState};
 use elephant_types::{
-    CancelToken, LossValues, NetworkKind, Numerics, SegmentationRequest, TaskContext, TrainingBatch, TrainingOptions,
+    CancelToken, LossValues, Numerics, SegmentationOptions, SegmentationRequest, TaskContext, TrainingBatch,
+    TrainingOptions,
 };
 use ndarray::Array4;
 use tch::Device;
@@ -143,8 +144,8 @@ impl DeviceHandle {
         request: SegmentationRequest,
         context: TaskContext,
     ) -> Result<Array4<f32>, NnError> {
-        if model.kind() != request.kind {
-            return Err(NnError::wrong_kind(model.kind(), request.kind));
+        if model.kind() != request.options.kind {
+            return Err(NnError::wrong_kind(model.kind(), request.options.kind));
         }
         let cancel = context.cancel_token().clone();
         self.call(&cancel, move |worker| worker.segment(&model, &request, &context))
@@ -165,15 +166,32 @@ impl DeviceHandle {
         Ok(Training { device: self.clone(), id })
     }
 
+    /// Memory of this computer in bytes that one forward pass of a prediction holds at once, for an image of `shape`
+    /// (z, y, x), beside the image and the probabilities that are returned. 0 where the network runs on a GPU.
+    ///
+    /// # Errors
+    /// [`NnError::InvalidRequest`] for an image or tiles that cannot be segmented, [`NnError::NoDevice`] when there is no
+    /// device.
+    pub fn segment_bytes(&self, shape: [usize; 3], options: &SegmentationOptions) -> Result<u64, NnError> {
+        let bytes = segment::activation_bytes(shape, options)?;
+        Ok(if self.info()?.gpu.is_some() { 0 } else { bytes })
+    }
+
+    /// Memory of this computer in bytes that a training step over crops of so many voxels in all holds at once, beside
+    /// the crops and the model. 0 where the network runs on a GPU.
+    ///
+    /// # Errors
+    /// [`NnError::NoDevice`] when there is no device.
+    pub fn training_bytes(&self, voxels: u64, numerics: Numerics) -> Result<u64, NnError> {
+        Ok(if self.info()?.gpu.is_some() { 0 } else { train::step_bytes(voxels, numerics) })
+    }
+
     /// Whether a training step with so many voxels fits into this computer's memory; of a GPU, nothing is said.
     ///
     /// # Errors
     /// [`NnError::TooLarge`] when it does not, [`NnError::NoDevice`] when there is no device.
     pub fn require_training_memory(&self, voxels: u64, numerics: Numerics) -> Result<(), NnError> {
-        if self.info()?.gpu.is_some() {
-            return Ok(());
-        }
-        train::require_memory(voxels, numerics)
+        memory::require(self.training_bytes(voxels, numerics)?)
     }
 
     /// Lets the thread do `work` when its turn comes, and waits for the result or for `cancel`.
@@ -346,7 +364,7 @@ impl Worker {
         request: &SegmentationRequest,
         context: &TaskContext,
     ) -> Result<Array4<f32>, NnError> {
-        segment::segment(self.networks(model, request)?, request, context)
+        segment::segment(self.networks(model, &request.options)?, request, context)
     }
 
     fn begin_training(
@@ -365,16 +383,16 @@ impl Worker {
         self.trainers.get_mut(&id).ok_or(NnError::Stopped)
     }
 
-    fn build(&self, kind: NetworkKind, request: &SegmentationRequest) -> Build {
-        let arithmetic = Arithmetic::of(request.numerics);
+    fn build(&self, options: &SegmentationOptions) -> Build {
+        let arithmetic = Arithmetic::of(options.numerics);
         let precision = if arithmetic == Arithmetic::Original { Precision::F32 } else { self.precision };
-        Build { kind, keep_axials: request.keep_axials, arithmetic, precision, device: self.device }
+        Build { kind: options.kind, keep_axials: options.keep_axials, arithmetic, precision, device: self.device }
     }
 
     /// The model's networks on the device, built when they are not among the last that were used.
-    fn networks(&mut self, model: &Model, request: &SegmentationRequest) -> Result<&[Unet], NnError> {
+    fn networks(&mut self, model: &Model, options: &SegmentationOptions) -> Result<&[Unet], NnError> {
         let fingerprint = model.fingerprint();
-        let build = self.build(model.kind(), request);
+        let build = self.build(options);
         let found = self.models.iter().position(|built| built.fingerprint == fingerprint && built.build == build);
         let built = if let Some(at) = found {
             self.models.remove(at)

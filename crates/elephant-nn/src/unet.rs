@@ -26,14 +26,12 @@ pub(crate) struct Build {
     pub(crate) device: Device,
 }
 
-impl Build {
-    /// Memory that a pass on the CPU holds at once for each voxel of its images, padding included; measured on the 3-D
-    /// network and rounded up.
-    pub(crate) fn bytes_per_voxel(&self) -> u64 {
-        match self.arithmetic {
-            Arithmetic::Original => 900,
-            Arithmetic::Fast => 400,
-        }
+/// Memory in bytes that a forward pass on the CPU holds at once for each voxel of its images, padding included; measured
+/// on the 3-D network and rounded up.
+pub(crate) fn bytes_per_voxel(arithmetic: Arithmetic) -> u64 {
+    match arithmetic {
+        Arithmetic::Original => 900,
+        Arithmetic::Fast => 400,
     }
 }
 

@@ -7,8 +7,8 @@ use std::{
 
 use elephant_nn::{DeviceChoice, DeviceHandle, DeviceOptions, Model, NnError};
 use elephant_types::{
-    CancelToken, Coded, ErrorCode, KeepAxials, NetworkKind, Numerics, ProbabilityOutput, Progress, SegmentationRequest,
-    TaskContext,
+    CancelToken, Coded, ErrorCode, KeepAxials, NetworkKind, Numerics, ProbabilityOutput, Progress, SegmentationOptions,
+    SegmentationRequest, TaskContext,
 };
 use ndarray::Array3;
 
@@ -22,8 +22,16 @@ fn model() -> Arc<Model> {
 
 /// Four tiles.
 fn request() -> SegmentationRequest {
-    SegmentationRequest {
-        image: Array3::from_shape_fn((4, 16, 16), |(z, y, x)| (z * 256 + y * 16 + x) as f32 / 1024.0),
+    with(options())
+}
+
+fn with(options: SegmentationOptions) -> SegmentationRequest {
+    let image = Array3::from_shape_fn((4, 16, 16), |(z, y, x)| (z * 256 + y * 16 + x) as f32 / 1024.0);
+    SegmentationRequest { image, options }
+}
+
+fn options() -> SegmentationOptions {
+    SegmentationOptions {
         kind: NetworkKind::Planar,
         keep_axials: KeepAxials::first(4),
         tile: None,
@@ -39,7 +47,7 @@ fn progress_counts_tiles() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let report = Arc::clone(&seen);
     let context = TaskContext::new(CancelToken::default(), move |progress| report.lock().unwrap().push(progress));
-    let request = SegmentationRequest { batch_size: 3, ..request() };
+    let request = with(SegmentationOptions { batch_size: 3, ..options() });
     start().segment(model(), request, context).unwrap();
     let expected = [0, 3, 4].map(|done| Progress { done, total: 4 });
     assert_eq!(*seen.lock().unwrap(), expected);
@@ -106,10 +114,10 @@ fn a_panic_fails_its_own_prediction_only() {
 #[test]
 fn a_request_that_does_not_fit_says_why() {
     let device = start();
-    let volumetric = SegmentationRequest { kind: NetworkKind::Volumetric, ..request() };
+    let volumetric = with(SegmentationOptions { kind: NetworkKind::Volumetric, ..options() });
     let error = device.segment(model(), volumetric, TaskContext::detached()).unwrap_err();
     assert_eq!(error.code(), ErrorCode::InvalidArgument);
-    assert!(error.to_string().contains("the model is 2-D, but 3-D prediction was asked for"), "{error}");
+    assert!(error.to_string().contains("the model is a 2-D network, but a 3-D one was asked for"), "{error}");
 
     let empty = SegmentationRequest { image: Array3::zeros((3, 0, 5)), ..request() };
     let error = device.segment(model(), empty, TaskContext::detached()).unwrap_err();
@@ -119,11 +127,12 @@ fn a_request_that_does_not_fit_says_why() {
 #[test]
 fn odd_sizes_are_predicted() {
     let device = start();
-    for (shape, tile) in [((1, 1, 1), None), ((2, 3, 1), Some([9, 2, 9])), ((1, 17, 5), Some([1, 1, 1]))] {
+    for (shape, tile) in [((1, 1, 1), None), ((2, 3, 1), Some([9, 3, 9])), ((1, 17, 5), Some([1, 16, 5]))] {
         for numerics in [Numerics::Original, Numerics::Corrected] {
             for is_pad in [false, true] {
                 let image = Array3::from_elem(shape, 0.5);
-                let request = SegmentationRequest { image, tile, is_pad, numerics, batch_size: 0, ..request() };
+                let options = SegmentationOptions { tile, is_pad, numerics, batch_size: 0, ..options() };
+                let request = SegmentationRequest { image, options };
                 let found = device.segment(model(), request, TaskContext::detached()).unwrap();
                 assert_eq!(found.dim(), (1, shape.0, shape.1, shape.2));
                 assert!(found.iter().all(|probability| (0.0..=1.0).contains(probability)));

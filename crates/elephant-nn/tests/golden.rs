@@ -6,8 +6,8 @@ use elephant_checkpoint::{Checkpoint, StateDict, Tensor};
 use elephant_nn::{DeviceChoice, DeviceHandle, DeviceOptions, Model};
 use elephant_testkit::{golden, read_json, read_npy};
 use elephant_types::{
-    CancelToken, KeepAxials, NetworkKind, Numerics, Objective, ProbabilityOutput, SegmentationRequest, TaskContext,
-    TrainingBatch, TrainingOptions,
+    CancelToken, KeepAxials, NetworkKind, Numerics, Objective, ProbabilityOutput, SegmentationOptions,
+    SegmentationRequest, TaskContext, TrainingBatch, TrainingOptions,
 };
 use ndarray::{Array3, Array4, Ix4, s};
 use serde_json::Value;
@@ -45,7 +45,8 @@ fn member(names_and_shapes: &Model, member: u64) -> StateDict {
 struct Case {
     name: String,
     model: Arc<Model>,
-    request: SegmentationRequest,
+    image: Array3<f32>,
+    options: SegmentationOptions,
     expected: Array4<f32>,
 }
 
@@ -74,8 +75,8 @@ fn load(case_number: u64, case: &Value) -> Case {
     let name = case["name"].as_str().unwrap().to_owned();
     Case {
         model: Arc::new(Model::new(Checkpoint::new(members)).unwrap()),
-        request: SegmentationRequest {
-            image: Array3::from_shape_vec(shape, pixels).unwrap(),
+        image: Array3::from_shape_vec(shape, pixels).unwrap(),
+        options: SegmentationOptions {
             kind,
             keep_axials: KeepAxials::first(case["n_keep_axials"].as_i64().unwrap()),
             tile: sizes("patch"),
@@ -94,7 +95,8 @@ fn start(threads: usize) -> DeviceHandle {
         .unwrap()
 }
 
-fn predict(device: &DeviceHandle, case: &Case, request: SegmentationRequest) -> Array4<f32> {
+fn predict(device: &DeviceHandle, case: &Case, options: SegmentationOptions) -> Array4<f32> {
+    let request = SegmentationRequest { image: case.image.clone(), options };
     device.segment(Arc::clone(&case.model), request, TaskContext::detached()).unwrap()
 }
 
@@ -108,28 +110,27 @@ fn assert_close(name: &str, found: &Array4<f32>, expected: &Array4<f32>) {
 #[test]
 fn predictions_match_pytorchs() {
     for case in CASES.iter() {
-        assert_close(&case.name, &predict(&DEVICE, case, case.request.clone()), &case.expected);
+        assert_close(&case.name, &predict(&DEVICE, case, case.options), &case.expected);
     }
 }
 
 /// Where there is one tile, the two numerics differ in the order of sums alone.
 #[test]
 fn the_fast_arithmetic_differs_by_rounding() {
-    for case in CASES.iter().filter(|case| case.request.tile.is_none()) {
-        let request = SegmentationRequest { numerics: Numerics::Corrected, ..case.request.clone() };
-        assert_close(&case.name, &predict(&DEVICE, case, request), &case.expected);
+    for case in CASES.iter().filter(|case| case.options.tile.is_none()) {
+        let options = SegmentationOptions { numerics: Numerics::Corrected, ..case.options };
+        assert_close(&case.name, &predict(&DEVICE, case, options), &case.expected);
     }
 }
 
 #[test]
-fn the_result_depends_on_neither_batches_nor_threads() {
+fn the_result_does_not_depend_on_threads_and_batches_change_its_rounding_alone() {
     let one_thread = start(1);
     for case in CASES.iter() {
-        let request =
-            |batch_size| SegmentationRequest { numerics: Numerics::Corrected, batch_size, ..case.request.clone() };
-        let expected = predict(&DEVICE, case, request(1));
-        assert!(predict(&one_thread, case, request(1)) == expected, "{} with one thread", case.name);
-        assert_close(&case.name, &predict(&DEVICE, case, request(3)), &expected);
+        let options = |batch_size| SegmentationOptions { numerics: Numerics::Corrected, batch_size, ..case.options };
+        let expected = predict(&DEVICE, case, options(1));
+        assert!(predict(&one_thread, case, options(1)) == expected, "{} with one thread", case.name);
+        assert_close(&case.name, &predict(&DEVICE, case, options(3)), &expected);
     }
 }
 
@@ -137,9 +138,9 @@ fn the_result_depends_on_neither_batches_nor_threads() {
 fn the_center_alone_is_the_last_class() {
     let case = case("volume_tiled");
     for numerics in [Numerics::Original, Numerics::Corrected] {
-        let request = |output| SegmentationRequest { numerics, output, ..case.request.clone() };
-        let all = predict(&DEVICE, case, request(ProbabilityOutput::AllClasses));
-        let center = predict(&DEVICE, case, request(ProbabilityOutput::Center));
+        let options = |output| SegmentationOptions { numerics, output, ..case.options };
+        let all = predict(&DEVICE, case, options(ProbabilityOutput::AllClasses));
+        let center = predict(&DEVICE, case, options(ProbabilityOutput::Center));
         assert!(center == all.slice(s![2..3, .., .., ..]), "{numerics:?}");
     }
 }
@@ -149,8 +150,8 @@ fn corrected_probabilities_sum_to_one_everywhere() {
     let case = case("volume_tiled");
     // Sizes that are not resampled, which changes sums. Eleven planes in tiles of four: the original gives the fifth no
     // weight at all.
-    let request = |numerics| SegmentationRequest { numerics, tile: Some([4, 16, 16]), ..case.request.clone() };
-    let sums = |numerics| predict(&DEVICE, case, request(numerics)).sum_axis(ndarray::Axis(0));
+    let options = |numerics| SegmentationOptions { numerics, tile: Some([4, 16, 16]), ..case.options };
+    let sums = |numerics| predict(&DEVICE, case, options(numerics)).sum_axis(ndarray::Axis(0));
     assert!(sums(Numerics::Corrected).iter().all(|sum| (sum - 1.0).abs() < 1e-5));
     assert!(sums(Numerics::Original).slice(s![4, .., ..]).iter().all(|sum| *sum == 0.0));
 }

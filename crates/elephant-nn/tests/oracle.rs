@@ -6,7 +6,9 @@ use std::{path::Path, sync::Arc};
 
 use elephant_nn::{DeviceChoice, DeviceHandle, DeviceOptions, Model, Precision};
 use elephant_testkit::{read_json, read_npy, shared};
-use elephant_types::{KeepAxials, NetworkKind, Numerics, ProbabilityOutput, SegmentationRequest, TaskContext};
+use elephant_types::{
+    KeepAxials, NetworkKind, Numerics, ProbabilityOutput, SegmentationOptions, SegmentationRequest, TaskContext,
+};
 use ndarray::{Array3, Array4, ArrayD, Axis, Ix3, Ix4};
 use serde_json::Value;
 
@@ -50,6 +52,10 @@ struct Case<'a> {
     expected: ArrayD<f32>,
 }
 
+fn with(request: &SegmentationRequest, options: SegmentationOptions) -> SegmentationRequest {
+    SegmentationRequest { image: request.image.clone(), options }
+}
+
 /// A manifest's case, or `None` when its arrays are not there.
 fn load<'a>(folder: &Path, models: &Path, case: &'a Value) -> Option<Case<'a>> {
     let input = folder.join(text(&case["input"], "file"));
@@ -62,8 +68,8 @@ fn load<'a>(folder: &Path, models: &Path, case: &'a Value) -> Option<Case<'a>> {
     let kind = model.kind();
     let patch: Vec<usize> =
         case["patch_zyx"].as_array().into_iter().flatten().map(|p| p.as_u64().unwrap() as usize).collect();
-    let request = SegmentationRequest {
-        image: volume(read_npy(&input), kind),
+    let image = volume(read_npy(&input), kind);
+    let options = SegmentationOptions {
         kind,
         keep_axials: KeepAxials::first(case["n_keep_axials"].as_i64().unwrap()),
         tile: match patch[..] {
@@ -76,6 +82,7 @@ fn load<'a>(folder: &Path, models: &Path, case: &'a Value) -> Option<Case<'a>> {
         numerics: Numerics::Original,
         output: ProbabilityOutput::AllClasses,
     };
+    let request = SegmentationRequest { image, options };
     Some(Case { name: text(case, "name"), model, request, expected: read_npy(&output) })
 }
 
@@ -88,7 +95,7 @@ fn forward_passes_match_the_originals() {
     for case in manifest["cases"].as_array().unwrap().iter().filter(|case| text(case, "kind") == "seg") {
         let Some(case) = load(&models, &models, case) else { continue };
         let predict = |numerics| {
-            let request = SegmentationRequest { numerics, ..case.request.clone() };
+            let request = with(&case.request, SegmentationOptions { numerics, ..case.request.options });
             device.segment(Arc::clone(&case.model), request, TaskContext::detached()).unwrap()
         };
         let logarithms = classes(case.expected.index_axis_move(Axis(0), 0), case.model.kind());
@@ -121,7 +128,7 @@ fn tiled_predictions_match_the_originals() {
         let Some(case) = load(&folder, &models, case) else { continue };
         let expected = classes(case.expected, case.model.kind());
         for batch_size in [1, 3] {
-            let request = SegmentationRequest { batch_size, ..case.request.clone() };
+            let request = with(&case.request, SegmentationOptions { batch_size, ..case.request.options });
             let found = device.segment(Arc::clone(&case.model), request, TaskContext::detached()).unwrap();
             let difference = largest_difference(&found, &expected);
             assert!(difference < TOLERANCE, "{}: {difference}", case.name);
@@ -174,8 +181,7 @@ fn bf16_stays_close_to_f32_for_a_trained_network() {
     }
     let (model, single) = (Arc::new(Model::read(&path).unwrap()), device());
     for n_keep_axials in [2, 4] {
-        let request = SegmentationRequest {
-            image: nuclei([32, 96, 96]),
+        let options = SegmentationOptions {
             kind: NetworkKind::Volumetric,
             keep_axials: KeepAxials::first(n_keep_axials),
             tile: None,
@@ -184,6 +190,7 @@ fn bf16_stays_close_to_f32_for_a_trained_network() {
             numerics: Numerics::Corrected,
             output: ProbabilityOutput::AllClasses,
         };
+        let request = SegmentationRequest { image: nuclei([32, 96, 96]), options };
         let predict =
             |device: &DeviceHandle| device.segment(Arc::clone(&model), request.clone(), TaskContext::detached());
         let (single, half) = (predict(&single).unwrap(), predict(&half).unwrap());

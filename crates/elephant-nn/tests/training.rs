@@ -5,8 +5,8 @@ use std::sync::{Arc, LazyLock};
 use elephant_checkpoint::Fingerprint;
 use elephant_nn::{DeviceChoice, DeviceHandle, DeviceOptions, Model, NnError, Precision, Training};
 use elephant_types::{
-    CancelToken, KeepAxials, NetworkKind, Numerics, Objective, ProbabilityOutput, SegmentationRequest, TaskContext,
-    TrainingBatch, TrainingOptions,
+    CancelToken, KeepAxials, NetworkKind, Numerics, Objective, ProbabilityOutput, SegmentationOptions,
+    SegmentationRequest, TaskContext, TrainingBatch, TrainingOptions,
 };
 use ndarray::{Array3, Array4, Axis};
 
@@ -110,20 +110,6 @@ fn a_failed_or_cancelled_step_changes_nothing() {
 }
 
 #[test]
-fn a_step_that_runs_is_cancelled_soon() {
-    let cancel = CancelToken::default();
-    let training = DEVICE.train(random(NetworkKind::Volumetric), from_labels(), None, &cancel).unwrap();
-    let stop = cancel.clone();
-    std::thread::scope(|scope| {
-        // Ten crops at once take seconds.
-        let running = scope.spawn(|| training.step(batch(10, [16, 96, 96], 0), 1e-3, &cancel));
-        stop.cancel();
-        assert!(matches!(running.join().unwrap(), Err(NnError::Cancelled(_))));
-    });
-    assert_eq!(training.snapshot().unwrap().1.step, 0);
-}
-
-#[test]
 fn an_ensemble_learns_with_every_member() {
     let members = [1, 2].map(|seed| Model::random(NetworkKind::Volumetric, seed).unwrap());
     let members = members.map(|model| model.checkpoint().members[0].clone());
@@ -143,8 +129,7 @@ fn predictions_find_their_turn_between_steps_and_see_the_model_they_ask_for() {
     let model = random(NetworkKind::Volumetric);
     let training = DEVICE.train(model.clone(), from_labels(), None, &cancel).unwrap();
     let image: Array3<f32> = batch(1, [4, 32, 32], 0).images.index_axis_move(Axis(0), 0);
-    let request = SegmentationRequest {
-        image,
+    let options = SegmentationOptions {
         kind: NetworkKind::Volumetric,
         keep_axials: KeepAxials::first(2),
         tile: None,
@@ -153,6 +138,7 @@ fn predictions_find_their_turn_between_steps_and_see_the_model_they_ask_for() {
         numerics: Numerics::Corrected,
         output: ProbabilityOutput::AllClasses,
     };
+    let request = SegmentationRequest { image, options };
     let predict = |model: &Arc<Model>| DEVICE.segment(model.clone(), request.clone(), TaskContext::detached()).unwrap();
     let before = predict(&model);
     step(&training, batch(1, [4, 32, 32], 0));

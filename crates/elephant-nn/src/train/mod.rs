@@ -13,4 +13,4 @@ mod oracle;
 mod pool;
 mod trainer;
 
-pub(crate) use trainer::{Hardware, Trainer, require_memory};
+pub(crate) use trainer::{Hardware, Trainer, step_bytes};

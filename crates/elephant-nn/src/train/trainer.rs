@@ -87,7 +87,7 @@ impl Trainer {
         cancel: &CancelToken,
     ) -> Result<LossValues, NnError> {
         if self.hardware.device() == Device::Cpu {
-            require_memory(batch.images.len() as u64, self.options.numerics)?;
+            memory::require(step_bytes(batch.images.len() as u64, self.options.numerics))?;
         }
         let (images, labels) = self.arrange(batch)?;
         let mut found = Vec::with_capacity(self.members.len());
@@ -203,14 +203,14 @@ impl Trainer {
     }
 }
 
-/// Refuses a step on the CPU with more voxels than there is memory for.
-pub(crate) fn require_memory(voxels: u64, numerics: Numerics) -> Result<(), NnError> {
-    // Held at once for each voxel; measured on the 3-D network and rounded up.
+/// Memory in bytes that a step on the CPU holds at once for crops of so many voxels in all; measured on the 3-D network and
+/// rounded up.
+pub(crate) fn step_bytes(voxels: u64, numerics: Numerics) -> u64 {
     let bytes_per_voxel: u64 = match numerics {
         Numerics::Original => 2200,
         Numerics::Corrected => 1700,
     };
-    memory::require(voxels.saturating_mul(bytes_per_voxel))
+    voxels.saturating_mul(bytes_per_voxel)
 }
 
 fn tensor(dict: &StateDict, name: &str, device: Device) -> Result<Tensor, NnError> {
