@@ -176,7 +176,7 @@ pub struct ServeArgs {
 /// What the network is computed with.
 #[derive(Debug, Args)]
 pub struct ComputeArgs {
-    /// Device for the network: auto takes the first GPU there is
+    /// Device for the network: auto takes the first GPU there is; cuda:all also shares training steps among all GPUs
     #[arg(long, env = "ELEPHANT_DEVICE", value_enum, default_value_t)]
     pub device: DeviceArg,
 
@@ -296,6 +296,9 @@ pub enum DeviceArg {
     Cpu,
     /// The first GPU, or an error when there is none
     Cuda,
+    /// As cuda; the crops of each training step are shared among all GPUs
+    #[value(name = "cuda:all")]
+    AllCuda,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]

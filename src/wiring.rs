@@ -90,6 +90,7 @@ impl Network {
             DeviceArg::Auto => DeviceChoice::Auto,
             DeviceArg::Cpu => DeviceChoice::Cpu,
             DeviceArg::Cuda => DeviceChoice::Cuda(0),
+            DeviceArg::AllCuda => DeviceChoice::AllCuda,
         };
         let precision = match args.precision {
             PrecisionArg::F32 => Precision::F32,
@@ -97,7 +98,7 @@ impl Network {
         };
         let options = DeviceOptions { device, threads: args.threads.map(usize::from), precision };
         let device = DeviceHandle::start(options)?;
-        if args.device == DeviceArg::Cuda {
+        if matches!(args.device, DeviceArg::Cuda | DeviceArg::AllCuda) {
             // Asked for by name, it must be there; otherwise it is found while the server already answers.
             device.info()?;
         }

@@ -1,7 +1,7 @@
 //! Finding the GPU.
 //!
 //! CUDA's kernels live in a library of their own that nothing links to, so that one binary runs with and without a GPU.
-//! It must be in the process before the first tensor operation (`DESIGN.md`, decision 3).
+//! It must be in the process before the first tensor operation, which is when libtorch looks for kernels.
 
 use tch::{Cuda, Device};
 
@@ -22,24 +22,27 @@ pub(crate) fn choose(choice: DeviceChoice) -> Result<Device, (String, String)> {
         Ok(()) if Cuda::is_available() => Cuda::device_count(),
         _ => 0,
     };
-    match choice {
-        DeviceChoice::Auto if gpus > 0 => Ok(Device::Cuda(0)),
-        DeviceChoice::Auto | DeviceChoice::Cpu => Ok(Device::Cpu),
-        DeviceChoice::Cuda(index) if (index as i64) < gpus => Ok(Device::Cuda(index)),
-        DeviceChoice::Cuda(index) => {
-            let reason = match loaded {
-                Err(reason) => format!("{CUDA_LIBRARY} cannot be loaded ({reason}); run the set-up with CUDA=1"),
-                Ok(()) => format!("there are {gpus} usable GPUs; see nvidia-smi"),
-            };
-            Err((format!("cuda:{index}"), reason))
-        }
+    let index = match choice {
+        DeviceChoice::Cuda(index) => index,
+        DeviceChoice::Auto | DeviceChoice::Cpu | DeviceChoice::AllCuda => 0,
+    };
+    if (index as i64) < gpus {
+        return Ok(Device::Cuda(index));
     }
+    if choice == DeviceChoice::Auto {
+        return Ok(Device::Cpu);
+    }
+    let reason = match loaded {
+        Err(reason) => format!("{CUDA_LIBRARY} cannot be loaded ({reason}); run the set-up with CUDA=1"),
+        Ok(()) => format!("there are {gpus} usable GPUs; see nvidia-smi"),
+    };
+    Err((format!("cuda:{index}"), reason))
 }
 
-/// The devices of a training: all GPUs where `choice` leaves it open, and the `chosen` device alone otherwise.
-pub(crate) fn all(choice: DeviceChoice, chosen: Device) -> Vec<Device> {
-    match (choice, chosen) {
-        (DeviceChoice::Auto, Device::Cuda(_)) => (0..Cuda::device_count() as usize).map(Device::Cuda).collect(),
+/// The devices that share the crops of a training step; the first is the `chosen` one.
+pub(crate) fn for_training(choice: DeviceChoice, chosen: Device) -> Vec<Device> {
+    match choice {
+        DeviceChoice::AllCuda => (0..Cuda::device_count() as usize).map(Device::Cuda).collect(),
         _ => vec![chosen],
     }
 }

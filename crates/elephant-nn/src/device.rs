@@ -3,11 +3,10 @@
 //! Commands run one after the other in the order of their arrival. A panic fails its command only.
 
 use std::{
-    collections::HashMap,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, OnceLock,
-        mpsc::{self, Receiver, RecvTimeoutError, SyncSender},
+        Arc, Mutex, PoisonError, Weak,
+        mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError},
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -25,18 +24,20 @@ use tracing::Span;
 use crate::{
     Model, NnError, cuda, memory,
     ops::{self, Arithmetic},
-    segment, threads,
+    segment,
+    status::{NoDevice, Status},
+    threads,
     train::{self, Hardware, Trainer},
     unet::{Build, Unet},
 };
 
-/// Commands that may wait; further callers block until there is room.
+/// Commands that may wait; further callers wait until there is room, in no order.
 const QUEUE_LENGTH: usize = 16;
 /// Models whose networks stay on the device.
 const CACHED_MODELS: usize = 2;
 /// How long the device idles before it hands memory back.
 const RELEASE_AFTER: Duration = Duration::from_secs(10);
-/// How often a waiting caller looks whether it was cancelled.
+/// How often a waiting caller looks whether it was cancelled, or whether there is room in the queue.
 const CANCEL_POLL: Duration = Duration::from_millis(50);
 
 /// Which device to use.
@@ -49,6 +50,8 @@ pub enum DeviceChoice {
     Cpu,
     /// The GPU of this number, or an error.
     Cuda(usize),
+    /// The first GPU, or an error; the crops of a training step are shared among all GPUs.
+    AllCuda,
 }
 
 /// In which numbers the network computes.
@@ -89,9 +92,6 @@ pub struct DeviceInfo {
     pub training_devices: usize,
 }
 
-/// The device, or which one is not there and why.
-type FoundDevice = Result<DeviceInfo, (String, String)>;
-
 /// A way to the device thread. Clones reach the same thread; it ends when the last one is dropped.
 #[derive(Clone, Debug)]
 pub struct DeviceHandle(Arc<Shared>);
@@ -101,11 +101,20 @@ struct Shared {
     /// Taken when the last handle is dropped, which lets the thread end.
     commands: Option<SyncSender<Command>>,
     thread: Option<JoinHandle<()>>,
-    info: Arc<OnceLock<FoundDevice>>,
+    status: Arc<Status>,
 }
 
-/// What the thread is asked to do: it replies by itself.
-type Command = Box<dyn FnOnce(&mut Worker) + Send>;
+/// What the thread is asked to do: it replies by itself, and does not panic.
+type Command = Box<dyn FnOnce(&mut Worker<'_>) + Send>;
+
+/// What a caller does when it is cancelled while its command runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WhenCancelled {
+    /// It leaves at once; the command ends by itself.
+    Leave,
+    /// It waits until the command has noticed, so that it knows what the command has done.
+    AwaitEnd,
+}
 
 impl DeviceHandle {
     /// Starts the thread. It finds its device by itself, which takes a moment where there is a GPU.
@@ -113,22 +122,41 @@ impl DeviceHandle {
     /// # Errors
     /// [`NnError::NoDevice`] when the system starts no more threads.
     pub fn start(options: DeviceOptions) -> Result<Self, NnError> {
+        Self::spawn(move |status, commands| run(&options, status, commands))
+    }
+
+    /// Starts a thread that does `work`: finds the device, then executes commands.
+    fn spawn(work: impl FnOnce(&Status, &Receiver<Command>) + Send + 'static) -> Result<Self, NnError> {
         let (commands, received) = mpsc::sync_channel(QUEUE_LENGTH);
-        let info = Arc::new(OnceLock::new());
-        let thread_info = Arc::clone(&info);
+        let status = Arc::new(Status::default());
+        let thread_status = Arc::clone(&status);
+        let body = move || {
+            let _ended = thread_status.end_with_this();
+            work(&thread_status, &received);
+        };
         let thread = thread::Builder::new()
             .name("device".into())
-            .spawn(move || run(&options, &thread_info, &received))
+            .spawn(body)
             .map_err(|error| NnError::NoDevice { device: "a thread".into(), reason: error.to_string() })?;
-        Ok(Self(Arc::new(Shared { commands: Some(commands), thread: Some(thread), info })))
+        Ok(Self(Arc::new(Shared { commands: Some(commands), thread: Some(thread), status })))
     }
 
     /// What the device is. Waits until the thread has found it.
     ///
     /// # Errors
-    /// [`NnError::NoDevice`] when the device that was asked for is not there.
+    /// [`NnError::NoDevice`] when the device that was asked for is not there, [`NnError::Stopped`] when the thread ended
+    /// before it had found one.
     pub fn info(&self) -> Result<DeviceInfo, NnError> {
-        self.0.info.wait().clone().map_err(|(device, reason)| NnError::NoDevice { device, reason })
+        self.0.status.wait()
+    }
+
+    /// Whether the device can be used now. Returns at once, so that it can be asked for readiness.
+    ///
+    /// # Errors
+    /// [`NnError::Starting`] while the device is being looked for, [`NnError::NoDevice`] when it is not there,
+    /// [`NnError::Stopped`] when its thread has ended, and [`NnError::Failing`] when a GPU fails again and again.
+    pub fn health(&self) -> Result<(), NnError> {
+        self.0.status.health()
     }
 
     /// Class probabilities of an image, (c, z, y, x) with one channel or three as the request says, the mean over an
@@ -148,7 +176,7 @@ impl DeviceHandle {
             return Err(NnError::wrong_kind(model.kind(), request.options.kind));
         }
         let cancel = context.cancel_token().clone();
-        self.call(&cancel, move |worker| worker.segment(&model, &request, &context))
+        self.call(&cancel, WhenCancelled::Leave, move |worker| worker.segment(&model, &request, &context))
     }
 
     /// Puts a model on the device to be trained; `state` is what the optimiser remembers of it.
@@ -162,8 +190,13 @@ impl DeviceHandle {
         state: Option<OptimizerState>,
         cancel: &CancelToken,
     ) -> Result<Training, NnError> {
-        let id = self.call(cancel, move |worker| worker.begin_training(&model, options, state.as_ref()))?;
-        Ok(Training { device: self.clone(), id })
+        let training = Training { owner: Arc::new(()), device: Waking(self.clone()) };
+        let owner = Arc::downgrade(&training.owner);
+        // Should this caller leave before the trainer is made, the training is dropped here, and then the trainer there.
+        self.call(cancel, WhenCancelled::Leave, move |worker| {
+            worker.begin_training(owner, &model, options, state.as_ref())
+        })?;
+        Ok(training)
     }
 
     /// Memory of this computer in bytes that one forward pass of a prediction holds at once, for an image of `shape`
@@ -194,79 +227,104 @@ impl DeviceHandle {
         memory::require(self.training_bytes(voxels, numerics)?)
     }
 
-    /// Lets the thread do `work` when its turn comes, and waits for the result or for `cancel`.
+    /// Lets the thread do `work` when its turn comes, and waits for the result or for `cancel`. Cancelled before its turn,
+    /// the work and all that it holds are dropped at once.
     fn call<T: Send + 'static>(
         &self,
         cancel: &CancelToken,
-        work: impl FnOnce(&mut Worker) -> Result<T, NnError> + Send + 'static,
+        when_cancelled: WhenCancelled,
+        work: impl FnOnce(&mut Worker<'_>) -> Result<T, NnError> + Send + 'static,
     ) -> Result<T, NnError> {
         let (reply, result) = mpsc::sync_channel(1);
-        let (span, asked) = (Span::current(), cancel.clone());
+        let waiting = Arc::new(Mutex::new(Some(work)));
+        let (slot, span, asked) = (Arc::clone(&waiting), Span::current(), cancel.clone());
         let command: Command = Box::new(move |worker| {
+            let Some(work) = take(&slot) else { return };
             let _entered = span.enter();
-            let work = AssertUnwindSafe(|| {
+            let result = worker.guarded(|worker| {
                 asked.check()?;
                 work(worker)
             });
-            let result = catch_unwind(work).unwrap_or(Err(NnError::Panicked));
-            if let Err(NnError::OutOfMemory { .. } | NnError::Panicked) = result {
-                worker.models.clear();
-            }
             // A caller that was cancelled no longer listens.
             let _ = reply.send(result);
         });
-        let commands = self.0.commands.as_ref().ok_or(NnError::Stopped)?;
-        commands.send(command).map_err(|_| self.gone())?;
+        self.send(command, cancel)?;
         loop {
             match result.recv_timeout(CANCEL_POLL) {
                 Ok(result) => return result,
-                Err(RecvTimeoutError::Disconnected) => return Err(self.gone()),
-                // The thread notices by itself between two layers; a caller behind another job need not wait for that.
-                Err(RecvTimeoutError::Timeout) => cancel.check()?,
+                Err(RecvTimeoutError::Disconnected) => return Err(self.0.status.ended()),
+                Err(RecvTimeoutError::Timeout) => {
+                    let cancelled = cancel.check();
+                    if cancelled.is_err() && (take(&waiting).is_some() || when_cancelled == WhenCancelled::Leave) {
+                        cancelled?;
+                    }
+                }
             }
         }
     }
 
-    /// Why the thread no longer listens.
-    fn gone(&self) -> NnError {
-        self.info().err().unwrap_or(NnError::Stopped)
+    /// Puts a command into the queue as soon as there is room.
+    fn send(&self, mut command: Command, cancel: &CancelToken) -> Result<(), NnError> {
+        let commands = self.0.commands.as_ref().ok_or(NnError::Stopped)?;
+        loop {
+            cancel.check()?;
+            match commands.try_send(command) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Disconnected(_)) => return Err(self.0.status.ended()),
+                Err(TrySendError::Full(refused)) => command = refused,
+            }
+            thread::sleep(CANCEL_POLL);
+        }
     }
+}
+
+fn take<T>(slot: &Mutex<Option<T>>) -> Option<T> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 /// A model that is being trained on the device, until it is dropped. Predictions find their turn between two steps.
 #[derive(Debug)]
 pub struct Training {
-    device: DeviceHandle,
-    id: u64,
+    /// The thread keeps the trainer for as long as this lives. Dropped first, so that the thread then wakes to find it
+    /// gone.
+    owner: Arc<()>,
+    device: Waking,
 }
 
+/// Wakes the thread when dropped.
+#[derive(Debug)]
+struct Waking(DeviceHandle);
+
 impl Training {
-    /// One step of Adam, and the loss before it. Cancelled or failed, it has changed nothing.
+    /// One step of Adam, and the loss before it. Cancelled or failed, it has changed nothing. A step that runs when it is
+    /// cancelled returns soon after, before the next layer of the network; a step that waits returns at once.
     ///
     /// # Errors
-    /// [`NnError::InvalidTraining`] for crops that cannot be learnt from, [`NnError::Diverged`] for a loss that is not
-    /// finite; otherwise as for [`DeviceHandle::segment`].
+    /// [`NnError::InvalidTraining`] for crops that cannot be learnt from, [`NnError::Diverged`] when the loss, a gradient
+    /// or a new parameter is not finite; otherwise as for [`DeviceHandle::segment`].
     pub fn step(&self, batch: TrainingBatch, learning_rate: f64, cancel: &CancelToken) -> Result<LossValues, NnError> {
-        let (id, asked) = (self.id, cancel.clone());
-        self.device.call(cancel, move |worker| worker.trainer(id)?.step(&batch, learning_rate, &asked))
+        let (owner, asked) = (Arc::downgrade(&self.owner), cancel.clone());
+        self.device.0.call(cancel, WhenCancelled::AwaitEnd, move |worker| {
+            worker.trainer(&owner)?.step(&batch, learning_rate, &asked)
+        })
     }
 
     /// The model and what the optimiser remembers, after the last step that was completed.
     ///
     /// # Errors
-    /// [`NnError::WrongModel`] when a parameter is not finite; otherwise as for [`DeviceHandle::segment`].
+    /// As for [`DeviceHandle::segment`].
     pub fn snapshot(&self) -> Result<(Model, OptimizerState), NnError> {
-        let id = self.id;
-        self.device.call(&CancelToken::default(), move |worker| worker.trainer(id)?.snapshot())
+        let owner = Arc::downgrade(&self.owner);
+        let never = CancelToken::default();
+        self.device.0.call(&never, WhenCancelled::Leave, move |worker| worker.trainer(&owner)?.snapshot())
     }
 }
 
-impl Drop for Training {
+impl Drop for Waking {
     fn drop(&mut self) {
-        let id = self.id;
-        if let Some(commands) = self.device.0.commands.as_ref() {
-            // An error means that the thread has ended, and the model with it.
-            let _ = commands.send(Box::new(move |worker| drop(worker.trainers.remove(&id))));
+        if let Some(commands) = self.0.0.commands.as_ref() {
+            // A full queue wakes the thread too, and an ended thread has nothing to drop.
+            let _ = commands.try_send(Box::new(|_| {}));
         }
     }
 }
@@ -281,13 +339,10 @@ impl Drop for Shared {
     }
 }
 
-fn run(options: &DeviceOptions, info: &OnceLock<FoundDevice>, commands: &Receiver<Command>) {
+fn run(options: &DeviceOptions, status: &Status, commands: &Receiver<Command>) {
     let device = match cuda::choose(options.device) {
         Ok(device) => device,
-        Err(missing) => {
-            let _ = info.set(Err(missing));
-            return;
-        }
+        Err((device, reason)) => return status.set(Err(NoDevice::Missing { device, reason })),
     };
     let threads = options.threads.unwrap_or_else(|| tch::get_num_threads() as usize).max(1);
     threads::wait_without_spinning();
@@ -298,12 +353,12 @@ fn run(options: &DeviceOptions, info: &OnceLock<FoundDevice>, commands: &Receive
     tracing::info!(device = name, threads, ?precision, "the device is ready");
     // oneDNN's bf16 gradients by the weights are not numbers where the features are small.
     let training_precision = if device == Device::Cpu { Precision::F32 } else { precision };
-    let hardware = Hardware { devices: cuda::all(options.device, device), precision: training_precision };
+    let hardware = Hardware { devices: cuda::for_training(options.device, device), precision: training_precision };
     let training_devices = hardware.devices.len();
-    let _ = info.set(Ok(DeviceInfo { name, gpu, threads, precision, training_devices }));
+    status.set(Ok(DeviceInfo { name, gpu, threads, precision, training_devices }));
 
     let _no_grad = tch::no_grad_guard();
-    let mut worker = Worker { device, precision, hardware, models: Vec::new(), trainers: HashMap::new(), last_id: 0 };
+    let mut worker = Worker { device, precision, hardware, status, models: Vec::new(), trainers: Vec::new() };
     loop {
         let next = commands.recv_timeout(RELEASE_AFTER).or_else(|error| {
             if error == RecvTimeoutError::Timeout {
@@ -312,6 +367,7 @@ fn run(options: &DeviceOptions, info: &OnceLock<FoundDevice>, commands: &Receive
             commands.recv()
         });
         let Ok(command) = next else { return };
+        worker.drop_left_trainers();
         if device == Device::Cpu {
             memory::keep_large_blocks();
         }
@@ -339,16 +395,16 @@ fn cpu_multiplies_bf16() -> bool {
     false
 }
 
-struct Worker {
+struct Worker<'a> {
     device: Device,
     precision: Precision,
-    /// What trainings run on: the device, and the other GPUs where it was not asked for by name.
+    /// What trainings run on: the device, and the other GPUs where they were asked for.
     hardware: Hardware,
+    status: &'a Status,
     /// The networks of the last models used, the latest at the end.
     models: Vec<BuiltModel>,
-    /// The models in training.
-    trainers: HashMap<u64, Trainer>,
-    last_id: u64,
+    /// The models in training, each with what lives as long as its [`Training`].
+    trainers: Vec<(Weak<()>, Trainer)>,
 }
 
 struct BuiltModel {
@@ -357,7 +413,23 @@ struct BuiltModel {
     networks: Vec<Unet>,
 }
 
-impl Worker {
+impl Worker<'_> {
+    /// The result of `work`, or why it has none if it panics. Notes what it says of the device's health.
+    fn guarded<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, NnError>) -> Result<T, NnError> {
+        let result = catch_unwind(AssertUnwindSafe(|| work(self))).unwrap_or(Err(NnError::Panicked));
+        self.status.note(result.as_ref().err());
+        if let Err(NnError::OutOfMemory { .. } | NnError::Panicked) = result {
+            // Tensors of a broken device panic when they are dropped.
+            let _ = catch_unwind(AssertUnwindSafe(|| self.models.clear()));
+        }
+        result
+    }
+
+    /// Drops the models in training whose [`Training`] was dropped.
+    fn drop_left_trainers(&mut self) {
+        let _ = catch_unwind(AssertUnwindSafe(|| self.trainers.retain(|(owner, _)| owner.strong_count() > 0)));
+    }
+
     fn segment(
         &mut self,
         model: &Model,
@@ -369,18 +441,19 @@ impl Worker {
 
     fn begin_training(
         &mut self,
+        owner: Weak<()>,
         model: &Model,
         options: TrainingOptions,
         state: Option<&OptimizerState>,
-    ) -> Result<u64, NnError> {
+    ) -> Result<(), NnError> {
         let trainer = Trainer::new(model, options, state, &self.hardware)?;
-        self.last_id += 1;
-        self.trainers.insert(self.last_id, trainer);
-        Ok(self.last_id)
+        self.trainers.push((owner, trainer));
+        Ok(())
     }
 
-    fn trainer(&mut self, id: u64) -> Result<&mut Trainer, NnError> {
-        self.trainers.get_mut(&id).ok_or(NnError::Stopped)
+    fn trainer(&mut self, owner: &Weak<()>) -> Result<&mut Trainer, NnError> {
+        let mut trainers = self.trainers.iter_mut();
+        trainers.find(|(other, _)| other.ptr_eq(owner)).map(|(_, trainer)| trainer).ok_or(NnError::Stopped)
     }
 
     fn build(&self, options: &SegmentationOptions) -> Build {
@@ -406,3 +479,6 @@ impl Worker {
         Ok(self.models.last().map(|built| built.networks.as_slice()).unwrap_or_default())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,7 +19,9 @@ pub enum NnError {
         reason: String,
     },
     /// A 2-D model was given for 3-D data or the reverse.
-    #[error("the model is {model}, but {requested} prediction was asked for; choose another model, or reset this one")]
+    #[error(
+        "the model is a {model} network, but a {requested} one was asked for; choose another model, or reset this one"
+    )]
     WrongKind {
         /// What the checkpoint holds.
         model: &'static str,
@@ -40,7 +42,7 @@ pub enum NnError {
     },
     /// The numbers of a training became infinite or undefined.
     #[error(
-        "the training diverged: its loss is no longer a number; choose a smaller learning rate, or reset the model if that does not help"
+        "the training diverged: its loss or its gradient is no longer finite; choose a smaller learning rate, or reset the model if that does not help"
     )]
     Diverged,
     /// The operation was cancelled.
@@ -78,11 +80,26 @@ pub enum NnError {
         /// Why.
         reason: String,
     },
-    /// The job panicked; other jobs go on.
-    #[error("the prediction failed unexpectedly; please report this with the server's log")]
+    /// The operation panicked; others go on.
+    #[error("an operation of the network failed unexpectedly; please report this with the server's log")]
     Panicked,
+    /// The device is still being looked for.
+    #[error("the device is starting; try again in a moment")]
+    Starting,
+    /// Everything fails on the device.
+    #[error(
+        "the last {failures} operations on {device} failed; look for the reason in the server's log, then restart the server"
+    )]
+    Failing {
+        /// Which device.
+        device: String,
+        /// Operations that failed since the last one that did not.
+        failures: u32,
+    },
     /// The device's thread has ended.
-    #[error("the server is shutting down and predicts no more")]
+    #[error(
+        "the thread of the device has ended, so that nothing is predicted or trained any more; restart the server, and please report this with its log"
+    )]
     Stopped,
 }
 
@@ -127,7 +144,7 @@ impl Coded for NnError {
             | Self::Diverged => ErrorCode::InvalidArgument,
             Self::Cancelled(_) => ErrorCode::Cancelled,
             Self::OutOfMemory { .. } | Self::TooLarge { .. } => ErrorCode::TooLarge,
-            Self::NoDevice { .. } | Self::Stopped => ErrorCode::Unavailable,
+            Self::NoDevice { .. } | Self::Starting | Self::Failing { .. } | Self::Stopped => ErrorCode::Unavailable,
             Self::Torch { .. } | Self::Panicked => ErrorCode::Internal,
         }
     }

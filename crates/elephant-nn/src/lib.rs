@@ -17,6 +17,7 @@ mod norm;
 mod ops;
 mod random;
 mod segment;
+mod status;
 mod threads;
 mod tiling;
 mod train;
