@@ -163,32 +163,56 @@ impl Activation for bf16 {
 }
 
 /// The numbers of a tensor (n, c, …) whose channels are last in memory.
+pub(crate) struct Samples<'a, T> {
+    pub(crate) values: &'a [T],
+    /// Numbers in one of the n samples.
+    pub(crate) sample_length: usize,
+}
+
+/// As [`Samples`], to be written.
 pub(crate) struct SamplesMut<'a, T> {
     pub(crate) values: &'a mut [T],
     /// Numbers in one of the n samples.
     pub(crate) sample_length: usize,
 }
 
-/// The numbers themselves, or `None` where they are of another type, elsewhere than in this computer's memory, not
-/// dense with the channels last, or of a number of channels that the loops here do not take.
-pub(crate) fn values_mut<T: Activation>(x: &mut Tensor) -> Option<SamplesMut<'_, T>> {
+/// Whether a tensor holds numbers of type `T` in this computer's memory, dense with the channels last, and so many channels
+/// that the loops here take them.
+fn fits<T: Activation>(x: &Tensor) -> bool {
     let size = x.size();
-    let fits = x.device() == Device::Cpu
+    x.device() == Device::Cpu
         && x.kind() == T::KIND
         && size.len() >= 3
         && (size[1] as usize).is_multiple_of(LANES)
         && x.stride() == ops::channels_last_strides(&size)
-        && x.numel() > 0;
-    if !fits {
+        && x.numel() > 0
+}
+
+/// The numbers of a tensor, or `None` where it does not lie in memory as the loops here take it.
+pub(crate) fn values<T: Activation>(x: &Tensor) -> Option<Samples<'_, T>> {
+    if !fits::<T>(x) {
+        return None;
+    }
+    let (length, data) = (x.numel(), x.data_ptr().cast::<T>().cast_const());
+    #[allow(unsafe_code, reason = "libtorch gives no safe view of a tensor's memory")]
+    // SAFETY: the tensor is dense (its strides are those of its size) and of type T, so `length` numbers lie at `data`.
+    // Whoever writes through `values_mut` owns the only handle to that memory, so nobody writes to this one.
+    let values = unsafe { std::slice::from_raw_parts(data, length) };
+    Some(Samples { values, sample_length: length / x.size()[0] as usize })
+}
+
+/// The numbers of a tensor to be written, or `None` as for [`values`]. The caller must own the tensor's memory: no other
+/// handle to it is read afterwards.
+pub(crate) fn values_mut<T: Activation>(x: &mut Tensor) -> Option<SamplesMut<'_, T>> {
+    if !fits::<T>(x) {
         return None;
     }
     let (length, data) = (x.numel(), x.data_ptr().cast::<T>());
     #[allow(unsafe_code, reason = "libtorch gives no safe view of a tensor's memory")]
-    // SAFETY: the tensor is dense (its strides are those of its size) and of type T, so `length` numbers lie at `data`;
-    // it is borrowed mutably for as long as the slice lives. Other tensors that share its memory (in training, what libtorch
-    // keeps for the way back) are libtorch's, which does nothing while this thread is here.
+    // SAFETY: as for `values`; the tensor is borrowed mutably for as long as the slice lives, and the functions that call
+    // this were given the tensor by value or made it.
     let values = unsafe { std::slice::from_raw_parts_mut(data, length) };
-    Some(SamplesMut { values, sample_length: length / size[0] as usize })
+    Some(SamplesMut { values, sample_length: length / x.size()[0] as usize })
 }
 
 /// What is not a number stays so, unlike with `f32::max`: a network that has diverged must not look sound.

@@ -1,4 +1,4 @@
-//! Seeded normal numbers, the same on every machine.
+//! Seeded normal numbers, the same on every machine: logarithms and sines are `libm`'s, not the platform's.
 
 /// Normal numbers of mean 0 and variance 1: `SplitMix64` (Steele, Lea and Flood, OOPSLA 2014) through the Box–Muller
 /// transform.
@@ -16,6 +16,12 @@ pub(crate) fn normal_tensor(seed: u64, size: &[i64], kind: tch::Kind) -> tch::Te
     tch::Tensor::from_slice(&values).reshape(size).to_kind(kind)
 }
 
+/// Number `index` of stream `stream`, in 0..1: what `tests/golden/nn/generate.py` makes weights and images of.
+#[cfg(test)]
+pub(crate) fn number(stream: u64, index: u64) -> f64 {
+    (Normal::new((stream << 32) + index).next() >> 40) as f64 / f64::from(1 << 24)
+}
+
 impl Normal {
     pub(crate) fn new(seed: u64) -> Self {
         Self { state: seed, spare: None }
@@ -25,8 +31,8 @@ impl Normal {
         if let Some(spare) = self.spare.take() {
             return spare;
         }
-        let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
-        let (sine, cosine) = (std::f64::consts::TAU * self.uniform()).sin_cos();
+        let radius = (-2.0 * libm::log(1.0 - self.uniform())).sqrt();
+        let (sine, cosine) = libm::sincos(std::f64::consts::TAU * self.uniform());
         self.spare = Some(radius * sine);
         radius * cosine
     }

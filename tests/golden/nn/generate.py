@@ -72,8 +72,30 @@ def adam_step(ndim, shape, n_keep_axials):
     return dict(ndim=ndim, shape=shape, n_keep_axials=n_keep_axials, loss=loss.item(), parameters=parameters)
 
 
+def gradients(ndim, shape, n_keep_axials):
+    """Loss and gradients by the parameters of `adam_step`, in double precision: of each parameter's gradient the norm and
+    the dot product with numbers of -1 to 1, from stream 9102."""
+    made = network(ndim, 0).double()
+    images = torch.from_numpy(numbers(9101, np.prod(shape))).float().double().reshape(shape)[:, None]
+    labels = torch.from_numpy((7 * numbers(9100, np.prod(shape))).astype(np.int64)).reshape(shape)
+    if ndim == 2:
+        images, labels = images[:, :, 0], labels[:, 0]
+    loss = segmentation_loss(made(images, [level < n_keep_axials for level in range(4)], False), labels - 1)
+    loss.backward()
+    parameters = {
+        name: dict(
+            norm=p.grad.norm().item(),
+            dot=(p.grad.flatten().numpy() * (2 * numbers(9102, p.numel()) - 1)).sum().item(),
+        )
+        for name, p in made.named_parameters()
+    }
+    return dict(ndim=ndim, shape=shape, n_keep_axials=n_keep_axials, loss=loss.item(), gradients=parameters)
+
+
 def main():
     torch.set_num_threads(1)
+    derivatives = [gradients(*case) for case in [(3, [2, 8, 32, 32], 2), (3, [3, 8, 32, 32], 0), (2, [2, 1, 32, 48], 4)]]
+    (HERE / "gradients.json").write_text(json.dumps(derivatives) + "\n")
     steps = [adam_step(3, [2, 8, 32, 32], 2), adam_step(2, [2, 1, 32, 48], 4)]
     (HERE / "adam_step.json").write_text(json.dumps(steps) + "\n")
     cases = []

@@ -25,23 +25,27 @@ impl Adam {
         Ok(Self { step: 0, first: zeros()?, second: zeros()? })
     }
 
-    /// Moves the parameters one step.
-    pub(super) fn step(
-        &mut self,
-        parameters: &mut [Tensor],
+    /// The parameters and the memory after one step; those before it stay as they are.
+    pub(super) fn stepped(
+        &self,
+        parameters: &[Tensor],
         gradients: &[Tensor],
         learning_rate: f64,
-    ) -> Result<(), NnError> {
-        self.step += 1;
-        let exponent = self.step as f64;
-        let (first_bias, second_bias) = (1.0 - BETA.0.powf(exponent), 1.0 - BETA.1.powf(exponent));
-        let tensors = parameters.iter_mut().zip(gradients).zip(self.first.iter_mut().zip(&mut self.second));
+    ) -> Result<(Vec<Tensor>, Self), NnError> {
+        let step = self.step + 1;
+        let (first_bias, second_bias) = (1.0 - BETA.0.powf(step as f64), 1.0 - BETA.1.powf(step as f64));
+        let mut stepped = (Vec::new(), Self { step, first: Vec::new(), second: Vec::new() });
+        let tensors = parameters.iter().zip(gradients).zip(self.first.iter().zip(&self.second));
         for ((parameter, gradient), (first, second)) in tensors {
-            let _ = first.f_lerp_(gradient, 1.0 - BETA.0)?;
-            let _ = second.f_mul_scalar_(BETA.1)?.f_add_(&gradient.f_square()?.f_mul_scalar_(1.0 - BETA.1)?)?;
+            let first = first.f_lerp(gradient, 1.0 - BETA.0)?;
+            let squares = gradient.f_square()?.f_mul_scalar_(1.0 - BETA.1)?;
+            let second = second.f_mul_scalar(BETA.1)?.f_add_(&squares)?;
             let root = second.f_sqrt()?.f_div_scalar_(second_bias.sqrt())?.f_add_scalar_(EPSILON)?;
-            let _ = parameter.f_sub_(&first.f_div(&root)?.f_mul_scalar_(learning_rate / first_bias)?)?;
+            let change = first.f_div(&root)?.f_mul_scalar_(learning_rate / first_bias)?;
+            stepped.0.push(parameter.f_sub(&change)?);
+            stepped.1.first.push(first);
+            stepped.1.second.push(second);
         }
-        Ok(())
+        Ok(stepped)
     }
 }

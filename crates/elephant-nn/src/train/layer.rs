@@ -69,7 +69,7 @@ pub(super) fn is_own(x: &Tensor, arithmetic: Arithmetic) -> bool {
     x.device() == Device::Cpu && arithmetic == Arithmetic::Fast && tch::utils::has_mkldnn()
 }
 
-/// A copy of `x` that libtorch differentiates by, or only reads.
+/// A tensor that shares the memory of `x`. libtorch records what is computed from it if `is_wanted`.
 fn leaf(x: &Tensor, is_wanted: bool) -> Tensor {
     x.detach().set_requires_grad(is_wanted)
 }
@@ -145,7 +145,7 @@ impl Trace {
     /// Adds the gradients by the layer's parameters to `gradients`, and returns those by its input.
     pub(super) fn backward(
         self,
-        gradient: &Tensor,
+        gradient: Tensor,
         gradients: &mut [Tensor],
         cancel: &CancelToken,
     ) -> Result<InputGradients, NnError> {
@@ -153,18 +153,19 @@ impl Trace {
         if self.own.is_some() {
             self.own_backward(gradient, gradients, cancel)
         } else {
-            self.recorded_backward(gradient, gradients)
+            self.recorded_backward(&gradient, gradients)
         }
     }
 
+    /// `gradient` is overwritten.
     fn own_backward(
         mut self,
-        gradient: &Tensor,
+        gradient: Tensor,
         gradients: &mut [Tensor],
         cancel: &CancelToken,
     ) -> Result<InputGradients, NnError> {
-        let mut gradient = ops::arrange(gradient, Arithmetic::Fast)?;
-        let (norm, trace) = self.own.as_mut().ok_or_else(unexpected_layout)?;
+        let mut gradient = ops::arrange(&gradient, Arithmetic::Fast)?;
+        let (norm, trace) = self.own.as_ref().ok_or_else(unexpected_layout)?;
         let sums = norm::backward(norm, trace, &mut gradient).ok_or_else(unexpected_layout)?;
         for (at, sum) in [(1, sums.input_bias), (2, sums.weight), (3, sums.bias)] {
             let _ = gradients[self.place.first + at].f_add_(&Tensor::f_from_slice(&sum)?)?;
@@ -275,7 +276,7 @@ mod tests {
             forward(parameters, place, &ops::arrange(input, arithmetic).unwrap(), below, &cancel).unwrap();
         let mut gradients: Vec<Tensor> = parameters.iter().map(Tensor::zeros_like).collect();
         let gradient = normal_tensor(7, &result.size(), Kind::Float);
-        let inputs = trace.backward(&gradient, &mut gradients, &cancel).unwrap();
+        let inputs = trace.backward(gradient, &mut gradients, &cancel).unwrap();
         [Some(result), inputs.input, inputs.below].into_iter().flatten().chain(gradients).collect()
     }
 

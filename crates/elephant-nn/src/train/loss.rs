@@ -8,6 +8,8 @@ use crate::{NnError, ops};
 
 /// The name of the Dice loss among the parts.
 pub(super) const DICE: &str = "center_dice_loss";
+/// Labels beside 0: three classes with "true" tags, then the same three with "false" tags.
+const LABELS: usize = 6;
 /// Smallest denominator of the Dice coefficient.
 const DICE_EPSILON: f64 = 1e-6;
 /// See [`EmptyCrop::PunishFalsePositives`].
@@ -28,21 +30,50 @@ pub(super) enum EmptyCrop {
     PunishFalsePositives,
 }
 
-/// The loss of `logarithms`, log-probabilities (n, class, …), and its gradient by them. `labels` (n, …) are those of the
-/// label store, 0 where nothing is known; `images` (n, 1, …) are what the network saw.
-pub(super) fn differentiate(
+/// What one crop is compared with.
+#[derive(Debug)]
+pub(super) enum Target<'a> {
+    /// Labels of which some are known.
+    Labels(LabelTarget<'a>),
+    /// The image itself.
+    Intensities,
+}
+
+/// What each of the crops is compared with, `None` where nothing in it is labelled. `labels` (n, …) are those of the label
+/// store; the intensities need none.
+///
+/// # Errors
+/// [`NnError::InvalidTraining`] for a value that no label has, and when nothing is labelled in any of the `crops`.
+pub(super) fn targets<'a>(
     objective: &Objective,
+    crops: usize,
+    labels: &'a ArrayD<u8>,
+) -> Result<Vec<Option<Target<'a>>>, NnError> {
+    let Objective::Labels { class_weights, false_weight } = *objective else {
+        return Ok((0..crops).map(|_| Some(Target::Intensities)).collect());
+    };
+    let target = |labels| Ok(LabelTarget::new(labels, class_weights, false_weight)?.map(Target::Labels));
+    let targets = labels.axis_iter(Axis(0)).map(target).collect::<Result<Vec<_>, NnError>>()?;
+    if targets.iter().all(Option::is_none) {
+        return Err(NnError::InvalidTraining { reason: "there is no labelled voxel in the crops".into() });
+    }
+    Ok(targets)
+}
+
+/// What crops add to the loss of a batch, which is the mean over its `count` crops with a target, and the gradient of that
+/// by `logarithms`, log-probabilities (n, class, …). At least one of the `targets` of these n crops must be there. `images`
+/// (n, 1, …) are what the network saw.
+pub(super) fn differentiate(
     logarithms: &Tensor,
-    labels: &ArrayD<u8>,
+    targets: &[Option<Target<'_>>],
+    count: usize,
     images: &Tensor,
     empty: EmptyCrop,
 ) -> Result<(LossValues, Tensor), NnError> {
     let leaf = logarithms.detach().set_requires_grad(true);
-    let (loss, parts) = tch::with_grad(|| match objective {
-        Objective::Labels { class_weights, false_weight } => {
-            label_loss(&leaf, labels, *class_weights, *false_weight, empty)
-        }
-        Objective::Intensities => Ok((intensity_loss(&leaf, images)?, Vec::new())),
+    let (loss, parts) = tch::with_grad(|| match targets.first() {
+        Some(Some(Target::Intensities)) => Ok((intensity_loss(&leaf, images, count)?, Vec::new())),
+        _ => label_loss(&leaf, targets, count, empty),
     })?;
     let value = |t: &Tensor| t.f_double_value(&[]).map_err(NnError::from);
     let parts = parts.iter().map(|(name, part)| Ok((*name, value(part)?))).collect::<Result<Vec<_>, NnError>>()?;
@@ -56,28 +87,22 @@ type Parts = Vec<(&'static str, Tensor)>;
 
 fn label_loss(
     logarithms: &Tensor,
-    labels: &ArrayD<u8>,
-    class_weights: [f64; 3],
-    false_weight: f64,
+    targets: &[Option<Target<'_>>],
+    count: usize,
     empty: EmptyCrop,
 ) -> Result<(Tensor, Parts), NnError> {
     let device = logarithms.device();
     let [mut likelihood, mut dice, mut smooth] = [(); 3].map(|()| Tensor::zeros([], (Kind::Float, device)));
-    let mut count = 0;
-    for (index, labels) in labels.axis_iter(Axis(0)).enumerate() {
-        let Some(targets) = Targets::new(&labels, class_weights, false_weight) else { continue };
+    for (index, target) in targets.iter().enumerate() {
+        let Some(Target::Labels(target)) = target else { continue };
         let logarithms = logarithms.f_select(0, index as i64)?;
         let center = logarithms.f_select(0, 2)?.f_exp()?;
-        let weights = tensor(&targets.likelihood, &logarithms.size(), device)?;
+        let weights = tensor(&target.likelihood(), &logarithms.size(), device)?;
         likelihood = likelihood.f_sub(&logarithms.f_mul(&weights)?.f_sum(Kind::Float)?)?;
-        dice = dice.f_add(&targets.dice_loss(&center, empty)?)?;
+        dice = dice.f_add(&target.dice_loss(&center, empty)?)?;
         smooth = smooth.f_add(&roughness(&center)?)?;
-        count += 1;
     }
-    if count == 0 {
-        return Err(NnError::InvalidTraining { reason: "there is no labelled voxel in the crops".into() });
-    }
-    let mean = |sum: Tensor| sum.f_div_scalar(f64::from(count));
+    let mean = |sum: Tensor| sum.f_div_scalar(count as f64);
     let parts = [("nll_loss", mean(likelihood)?), (DICE, mean(dice)?), ("smooth_loss", mean(smooth)?)];
     let mut loss = Tensor::f_zeros([], (Kind::Float, device))?;
     for ((_, part), share) in parts.iter().zip(SHARES) {
@@ -86,62 +111,59 @@ fn label_loss(
     Ok((loss, parts.into()))
 }
 
-/// The labels of one crop as what the sums of the loss are taken with.
-struct Targets {
-    /// For each class and voxel, its share in the negative log-likelihood.
-    likelihood: Vec<f32>,
-    /// For "true" and "false" tags, where they have voxels.
-    groups: [Option<Group>; 2],
+/// The labels of one crop, with what the sums of the loss are weighted by.
+#[derive(Debug)]
+pub(super) struct LabelTarget<'a> {
+    labels: ArrayViewD<'a, u8>,
+    /// For each of the labels 1 to 6, its share in the negative log-likelihood.
+    coefficients: [f32; LABELS],
+    /// Shares of the Dice loss of "true" and "false" tags, where they have voxels.
+    shares: [Option<f64>; 2],
     has_center: bool,
 }
 
-/// The voxels of one kind of tag.
-struct Group {
-    /// 1 for each of them.
-    mask: Vec<f32>,
-    /// 1 for each that is a centre.
-    centers: Vec<f32>,
-    /// Share of the Dice loss.
-    share: f64,
-}
-
-impl Targets {
+impl<'a> LabelTarget<'a> {
     /// `None` when nothing is labelled.
-    fn new(labels: &ArrayViewD<'_, u8>, class_weights: [f64; 3], false_weight: f64) -> Option<Self> {
-        let mut counts = [0u64; 7];
-        for &label in labels {
-            counts[usize::from(label.min(6))] += 1;
+    fn new(labels: ArrayViewD<'a, u8>, class_weights: [f64; 3], false_weight: f64) -> Result<Option<Self>, NnError> {
+        let mut counts = [0u64; LABELS + 1];
+        for &label in &labels {
+            *counts.get_mut(usize::from(label)).ok_or_else(|| invalid_label(label))? += 1;
         }
         let groups = [0, 1].map(|group| [1, 2, 3].map(|class| counts[3 * group + class]));
         let voxels = groups.map(|counts| counts.iter().sum::<u64>() as f64);
         let importance = [voxels[0], false_weight * voxels[1]];
         let total = importance[0] + importance[1];
         if total <= 0.0 {
-            return None;
+            return Ok(None);
         }
-        let coefficients = [0, 1].map(|group| {
+        let mut coefficients = [0.0; LABELS];
+        for (group, coefficients) in coefficients.chunks_exact_mut(3).enumerate() {
             let weighted: f64 = (0..3).map(|class| class_weights[class] * groups[group][class] as f64).sum();
-            class_weights
-                .map(|weight| if weighted > 0.0 { (weight / weighted * importance[group] / total) as f32 } else { 0.0 })
-        });
-        let length = labels.len();
-        let mut likelihood = vec![0.0; 3 * length];
-        let mut masks = [0, 1].map(|group| (voxels[group] > 0.0).then(|| (vec![0.0; length], vec![0.0; length])));
-        for (voxel, &label) in labels.iter().enumerate() {
-            let Some(value) = usize::from(label.min(6)).checked_sub(1) else { continue };
-            let (group, class) = (value / 3, value % 3);
-            likelihood[class * length + voxel] = coefficients[group][class];
-            if let Some((mask, centers)) = &mut masks[group] {
-                mask[voxel] = 1.0;
-                centers[voxel] = if class == 2 { 1.0 } else { 0.0 };
+            for (coefficient, weight) in coefficients.iter_mut().zip(class_weights).filter(|_| weighted > 0.0) {
+                *coefficient = (weight / weighted * importance[group] / total) as f32;
             }
         }
-        let mut share = importance.into_iter().map(|importance| importance / total);
-        let groups = masks.map(|masks| {
-            let share = share.next().unwrap_or_default();
-            masks.map(|(mask, centers)| Group { mask, centers, share })
-        });
-        Some(Self { likelihood, groups, has_center: counts[3] + counts[6] > 0 })
+        let shares = [0, 1].map(|group| (voxels[group] > 0.0).then(|| importance[group] / total));
+        Ok(Some(Self { labels, coefficients, shares, has_center: counts[3] + counts[6] > 0 }))
+    }
+
+    /// For each class and voxel, its share in the negative log-likelihood.
+    fn likelihood(&self) -> Vec<f32> {
+        let length = self.labels.len();
+        let mut likelihood = vec![0.0; 3 * length];
+        for (voxel, &label) in self.labels.iter().enumerate() {
+            if let Some(value) = usize::from(label).checked_sub(1) {
+                likelihood[value % 3 * length + voxel] = self.coefficients[value];
+            }
+        }
+        likelihood
+    }
+
+    /// 1 for each voxel with a tag of the group, "true" (0) or "false" (1), and 1 for each of those that is a centre.
+    fn masks(&self, group: usize) -> [Vec<f32>; 2] {
+        let labels = 3 * group as u8;
+        let mask = |is_in: &dyn Fn(u8) -> bool| self.labels.iter().map(|&label| f32::from(is_in(label))).collect();
+        [mask(&|label| (labels + 1..=labels + 3).contains(&label)), mask(&|label| label == labels + 3)]
     }
 
     /// One minus the Dice coefficient of the probability of a centre (…), for "true" and "false" tags together.
@@ -151,10 +173,13 @@ impl Targets {
         if let (EmptyCrop::Last(last), false) = (empty, self.has_center) {
             return Ok(sum.f_add_scalar(last)?);
         }
-        for Group { mask, centers, share } in self.groups.iter().flatten() {
-            let count: f64 = centers.iter().map(|&center| f64::from(center)).sum();
-            let found = if self.has_center { 0.0 } else { FOUND_SHARE * f64::from(mask.iter().sum::<f32>()) };
-            let (mask, centers) = (tensor(mask, &size, device)?, tensor(centers, &size, device)?);
+        for (group, share) in self.shares.iter().enumerate() {
+            let Some(share) = share else { continue };
+            let [mask, centers] = self.masks(group);
+            let voxels = |mask: &[f32]| mask.iter().map(|&value| f64::from(value)).sum::<f64>();
+            let count = voxels(&centers);
+            let found = if self.has_center { 0.0 } else { FOUND_SHARE * voxels(&mask) };
+            let (mask, centers) = (tensor(&mask, &size, device)?, tensor(&centers, &size, device)?);
             let common = center.f_mul(&centers)?.f_sum(Kind::Float)?;
             let squares = center.f_square()?.f_mul(&mask)?.f_sum(Kind::Float)?;
             let coefficient = common
@@ -205,9 +230,20 @@ fn smooth(map: &Tensor, stride: i64) -> Result<Tensor, NnError> {
     Ok(map)
 }
 
-fn intensity_loss(logarithms: &Tensor, images: &Tensor) -> Result<Tensor, NnError> {
+fn invalid_label(label: u8) -> NnError {
+    NnError::InvalidTraining {
+        reason: format!(
+            "the labels of a crop hold the value {label}, but labels are 0 to {LABELS}; the label store was written by \
+             another program or is damaged, so reset the labels of this dataset and update them again"
+        ),
+    }
+}
+
+/// What these crops add to a mean over `count` crops.
+fn intensity_loss(logarithms: &Tensor, images: &Tensor, count: usize) -> Result<Tensor, NnError> {
     let class = |index: i64| logarithms.f_narrow(1, index, 1)?.f_exp();
     let distance = |map: &Tensor| map.f_sub(images)?.f_abs()?.f_mean(Kind::Float);
     let foreground = class(0)?.f_neg()?.f_add_scalar(1.0)?;
-    Ok(distance(&class(2)?)?.f_add(&distance(&foreground)?)?)
+    let mean = distance(&class(2)?)?.f_add(&distance(&foreground)?)?;
+    Ok(mean.f_mul_scalar(images.size()[0] as f64 / count as f64)?)
 }

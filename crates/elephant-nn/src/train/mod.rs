@@ -4,6 +4,8 @@
 //! crops and decides when to stop and when to save.
 
 mod adam;
+#[cfg(test)]
+mod golden;
 mod layer;
 mod loss;
 mod network;

@@ -103,7 +103,7 @@ impl Trace {
         }
         let mut pooled = self.block(x, gradients, cancel)?.0;
         for (pool, skipped) in std::mem::take(&mut self.pools).into_iter().zip(skipped).rev() {
-            x = pool.add_backward(&pooled.ok_or_else(no_gradient)?, &skipped)?;
+            x = pool.add_backward(&pooled.ok_or_else(no_gradient)?, skipped)?;
             pooled = self.block(x, gradients, cancel)?.0;
         }
         Ok(())
@@ -117,7 +117,7 @@ impl Trace {
         cancel: &CancelToken,
     ) -> Result<(Option<Tensor>, Option<Tensor>), NnError> {
         let mut layer =
-            |gradient: Tensor| self.layers.pop().ok_or_else(no_gradient)?.backward(&gradient, gradients, cancel);
+            |gradient: Tensor| self.layers.pop().ok_or_else(no_gradient)?.backward(gradient, gradients, cancel);
         let middle = layer(gradient)?.input.ok_or_else(no_gradient)?;
         let found = layer(middle)?;
         Ok((found.input, found.below))
@@ -146,18 +146,56 @@ impl Pool {
         }
     }
 
-    /// `gradient`, that by the input from elsewhere, with what comes back through the pooling.
-    fn add_backward(mut self, pooled: &Tensor, gradient: &Tensor) -> Result<Tensor, NnError> {
+    /// `gradient`, the one by the input from elsewhere, plus the one that comes back through the pooling. Overwrites it.
+    fn add_backward(self, pooled: &Tensor, gradient: Tensor) -> Result<Tensor, NnError> {
         if let Some([result, leaf]) = &self.recorded {
             return match layer::differentiate(result, pooled, &[leaf])?.pop() {
-                Some(found) => Ok(found.f_add(gradient)?),
+                Some(found) => Ok(found.f_add(&gradient)?),
                 None => Err(no_gradient()),
             };
         }
-        let (mut pooled, mut sum) =
-            (ops::arrange(pooled, Arithmetic::Fast)?, ops::arrange(gradient, Arithmetic::Fast)?);
-        pool::add_backward(&mut self.input, &mut pooled, &mut sum, self.keep_z)
+        let (pooled, mut sum) = (ops::arrange(pooled, Arithmetic::Fast)?, ops::arrange(&gradient, Arithmetic::Fast)?);
+        pool::add_backward(&self.input, &pooled, &mut sum, self.keep_z)
             .ok_or_else(|| NnError::Torch { message: "a tensor lies in memory in an unexpected order".into() })?;
         Ok(sum)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use elephant_types::NetworkKind;
+    use tch::{Device, Kind};
+
+    use super::*;
+    use crate::{Model, architecture, random::normal_tensor};
+
+    fn parameters() -> Vec<Tensor> {
+        let model = Model::random(NetworkKind::Planar, 1).unwrap();
+        let parameter = |name: &String| {
+            let parameter = model.checkpoint().members[0].get(name).unwrap();
+            let shape: Vec<i64> = parameter.shape().iter().map(|&size| size as i64).collect();
+            Tensor::from_slice(&parameter.to_f32()).reshape(shape)
+        };
+        architecture::names(NetworkKind::Planar).iter().map(parameter).collect()
+    }
+
+    #[test]
+    fn both_passes_stop_when_they_are_cancelled() {
+        let _no_grad = tch::no_grad_guard();
+        let parameters = parameters();
+        let images = normal_tensor(1, &[1, 1, 32, 32], Kind::Float);
+        for arithmetic in [Arithmetic::Original, Arithmetic::Fast] {
+            let cancel = CancelToken::default();
+            let pass = |cancel: &CancelToken| {
+                forward(&parameters, KeepAxials::first(4), arithmetic, Precision::F32, &images, cancel)
+            };
+            let (logits, saved) = pass(&cancel).unwrap();
+            let gradient = Tensor::ones(logits.size(), (Kind::Float, Device::Cpu));
+            let mut gradients: Vec<Tensor> = parameters.iter().map(Tensor::zeros_like).collect();
+            cancel.cancel();
+            let stopped = saved.backward(&gradient, &mut gradients, &cancel);
+            assert!(matches!(stopped, Err(NnError::Cancelled(_))), "{arithmetic:?} backward");
+            assert!(matches!(pass(&cancel).err(), Some(NnError::Cancelled(_))), "{arithmetic:?} forward");
+        }
     }
 }

@@ -6,7 +6,7 @@ use tch::Tensor;
 
 use crate::{
     NnError,
-    norm::{Affine, CACHED_VOXELS, LANES, Norm, Statistics, TASK_VOXELS, relu, values_mut},
+    norm::{Affine, CACHED_VOXELS, LANES, Norm, Statistics, TASK_VOXELS, relu, values, values_mut},
 };
 
 /// What the way back needs of the way forth.
@@ -30,10 +30,10 @@ pub(super) struct ChannelGradients {
 }
 
 /// `group_norm(relu(input))`, or `None` where the tensor is not one that this module's loops take.
-pub(super) fn forward(norm: &Norm, mut input: Tensor) -> Result<Option<(Tensor, Trace)>, NnError> {
+pub(super) fn forward(norm: &Norm, input: Tensor) -> Result<Option<(Tensor, Trace)>, NnError> {
     let mut output = input.f_empty_like()?;
     let statistics = {
-        let (Some(from), Some(to)) = (values_mut::<f32>(&mut input), values_mut::<f32>(&mut output)) else {
+        let (Some(from), Some(to)) = (values::<f32>(&input), values_mut::<f32>(&mut output)) else {
             return Ok(None);
         };
         let samples = from.values.chunks_exact(from.sample_length).zip(to.values.chunks_exact_mut(to.sample_length));
@@ -48,11 +48,11 @@ pub(super) fn forward(norm: &Norm, mut input: Tensor) -> Result<Option<(Tensor, 
 }
 
 /// Turns `gradient`, of the loss by the output, into the one by the input, in place.
-pub(super) fn backward(norm: &Norm, trace: &mut Trace, gradient: &mut Tensor) -> Option<ChannelGradients> {
+pub(super) fn backward(norm: &Norm, trace: &Trace, gradient: &mut Tensor) -> Option<ChannelGradients> {
     let channels = norm.weight.len();
     let zeros = || vec![0.0; channels];
     let mut found = ChannelGradients { weight: zeros(), bias: zeros(), input_bias: zeros() };
-    let (inputs, gradients) = (values_mut::<f32>(&mut trace.input)?, values_mut::<f32>(gradient)?);
+    let (inputs, gradients) = (values::<f32>(&trace.input)?, values_mut::<f32>(gradient)?);
     let samples = inputs.values.chunks_exact(inputs.sample_length);
     let samples = samples.zip(gradients.values.chunks_exact_mut(gradients.sample_length)).zip(&trace.statistics);
     for ((input, gradient), statistics) in samples {
@@ -239,9 +239,9 @@ mod tests {
             let single = |t: &Tensor| ops::arrange(&t.detach().to_kind(Kind::Float), Arithmetic::Fast).unwrap();
             let values = |t: &Tensor| Vec::<f32>::try_from(t.detach().to_kind(Kind::Float)).unwrap();
             let norm = Norm::new(values(&weight), values(&bias), Device::Cpu).unwrap();
-            let (output, mut trace) = forward(&norm, single(&x)).unwrap().unwrap();
+            let (output, trace) = forward(&norm, single(&x)).unwrap().unwrap();
             let mut found = single(&gradient);
-            let sums = backward(&norm, &mut trace, &mut found).unwrap();
+            let sums = backward(&norm, &trace, &mut found).unwrap();
 
             let assert_close = |found: &Tensor, expected: &Tensor| {
                 let largest = expected.abs().max().double_value(&[]).max(1e-3);

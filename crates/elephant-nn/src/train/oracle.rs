@@ -1,9 +1,10 @@
-//! The original's numbers: losses with their gradients, and five steps of Adam.
+//! The original's numbers: losses with their gradients (three cases in `tests/golden/nn/losses`, more in `../shared`), and
+//! five steps of Adam (`../shared`).
 
 use std::path::{Path, PathBuf};
 
-use elephant_testkit::{read_json, read_npy, shared};
-use elephant_types::{CancelToken, KeepAxials, Numerics, Objective, TrainingBatch, TrainingOptions};
+use elephant_testkit::{golden, read_json, read_npy, shared};
+use elephant_types::{CancelToken, KeepAxials, LossValues, Numerics, Objective, TrainingBatch, TrainingOptions};
 use ndarray::{ArrayD, Axis};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
@@ -43,12 +44,20 @@ fn assert_relative(found: f64, expected: f64, tolerance: f64, what: &str) {
 
 #[test]
 fn losses_and_gradients_are_the_originals() {
-    let Some(folder) = shared("oracle/losses") else { return };
+    assert_eq!(compare_losses(&golden("nn/losses")), 3);
+    if let Some(folder) = shared("oracle/losses") {
+        let compared = compare_losses(&folder);
+        assert!(compared >= 8, "{compared} cases");
+    }
+}
+
+/// The number of cases.
+fn compare_losses(folder: &Path) -> usize {
     let mut compared = 0;
     for case in read_json(&folder.join("manifest.json")).as_array().unwrap() {
         let is_ours = matches!(case["kind"].as_str(), Some("seg" | "ae")) && case["is_oldloss"] != true;
         let (true, Some(prediction), Some(target)) =
-            (is_ours, file(&folder, case, "prediction"), file(&folder, case, "target"))
+            (is_ours, file(folder, case, "prediction"), file(folder, case, "target"))
         else {
             continue;
         };
@@ -59,12 +68,12 @@ fn losses_and_gradients_are_the_originals() {
             (objective(case), labels(&target), Tensor::from(0.0f32))
         };
         let (values, gradient) =
-            loss::differentiate(&objective, &tensor(&prediction), &labels, &images, EmptyCrop::Last(0.0)).unwrap();
+            differentiate(&objective, &tensor(&prediction), &labels, &images, EmptyCrop::Last(0.0));
         assert_relative(values.total, case["loss"].as_f64().unwrap(), 1e-5, name);
         for ((_, found), key) in values.parts.iter().zip(["nll_loss", "center_loss", "smooth_loss"]) {
             assert_relative(*found, case[key].as_f64().unwrap(), 1e-5, &format!("{name} {key}"));
         }
-        if let Some(expected) = file(&folder, case, "grad") {
+        if let Some(expected) = file(folder, case, "grad") {
             let expected = tensor(&expected);
             let norm = expected.norm().double_value(&[]);
             let difference = (&gradient - expected).norm().double_value(&[]);
@@ -72,7 +81,19 @@ fn losses_and_gradients_are_the_originals() {
         }
         compared += 1;
     }
-    assert!(compared >= 8, "{compared} cases");
+    compared
+}
+
+fn differentiate(
+    objective: &Objective,
+    logarithms: &Tensor,
+    labels: &ArrayD<u8>,
+    images: &Tensor,
+    empty: EmptyCrop,
+) -> (LossValues, Tensor) {
+    let crops = logarithms.size()[0] as usize;
+    let targets = loss::targets(objective, crops, labels).unwrap();
+    loss::differentiate(logarithms, &targets, crops, images, empty).unwrap()
 }
 
 #[test]
@@ -80,8 +101,7 @@ fn without_a_centre_the_last_dice_loss_stands_in() {
     let logarithms = Tensor::from_slice(&[0.2f32, 0.3, 0.5].map(f32::ln)).reshape([1, 3, 1, 1, 1]);
     let objective = Objective::Labels { class_weights: [1.0; 3], false_weight: 1.0 };
     let labels = ArrayD::from_elem(vec![1, 1, 1, 1], 1);
-    let (values, _) =
-        loss::differentiate(&objective, &logarithms, &labels, &Tensor::from(0.0f32), EmptyCrop::Last(0.625)).unwrap();
+    let (values, _) = differentiate(&objective, &logarithms, &labels, &Tensor::from(0.0f32), EmptyCrop::Last(0.625));
     assert_eq!(values.parts[1], ("center_dice_loss", 0.625));
     assert_relative(values.parts[0].1, -f64::from(0.2f32.ln()), 1e-6, "likelihood");
 }
@@ -95,7 +115,7 @@ fn false_cells_without_a_centre_cost_where_that_is_wanted() {
             .map(|share| Tensor::full([100], f64::from(share.max(1e-9)), (Kind::Float, Device::Cpu)));
         let logarithms = Tensor::stack(&classes, 0).log().reshape([1, 3, 1, 10, 10]);
         let empty = EmptyCrop::PunishFalsePositives;
-        loss::differentiate(&objective, &logarithms, &labels, &Tensor::from(0.0f32), empty).unwrap().0.parts[1].1
+        differentiate(&objective, &logarithms, &labels, &Tensor::from(0.0f32), empty).0.parts[1].1
     };
     // One of the hundred voxels stands for a centre that was found: 1 - 2 / (100 p^2 + 2).
     for (found, expected) in [(0.0, 0.0), (0.1, 1.0 / 3.0), (1.0, 100.0 / 102.0)] {
@@ -180,19 +200,5 @@ fn the_fast_arithmetic_changes_the_gradient_little() {
         let difference = (&original - fast).norm().double_value(&[]) / original.norm().double_value(&[]);
         assert!(difference < 1e-2, "{}: {difference:e}", case["name"]);
         assert!(difference > 0.0, "both used the same arithmetic");
-    }
-}
-
-#[test]
-fn devices_share_a_batch() {
-    let Some((folder, cases)) = cases() else { return };
-    let _no_grad = tch::no_grad_guard();
-    for case in cases {
-        let (alone, batch) = steps_case(&folder, &case, Numerics::Original);
-        let two = Hardware { devices: vec![Device::Cpu, Device::Cpu], ..Hardware::cpu() };
-        let together = alone.on(&two);
-        let [alone, together] = [alone, together].map(|trainer| whole_gradient(&trainer, &batch));
-        let difference = (&alone - together).norm().double_value(&[]) / alone.norm().double_value(&[]);
-        assert!(difference < 1e-2, "{}: {difference:e}", case["name"]);
     }
 }

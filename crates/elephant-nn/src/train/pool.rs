@@ -3,13 +3,13 @@
 use rayon::prelude::*;
 use tch::Tensor;
 
-use crate::norm::{LANES, values_mut};
+use crate::norm::{LANES, values, values_mut};
 
 /// Adds the gradient by the pooled tensor to the one by the pooling's input: it goes to the first of the largest voxels of
 /// each block, as in libtorch. `None` where the tensors are not ones that this loop takes.
 pub(super) fn add_backward(
-    input: &mut Tensor,
-    pooled_gradient: &mut Tensor,
+    input: &Tensor,
+    pooled_gradient: &Tensor,
     gradient: &mut Tensor,
     keep_z: bool,
 ) -> Option<()> {
@@ -18,8 +18,7 @@ pub(super) fn add_backward(
     let pooled_rows = rows / 2;
     let pooled_columns = columns / 2;
     let depth = if keep_z || size.len() == 4 { 1 } else { 2 };
-    let (input, from, to) =
-        (values_mut::<f32>(input)?, values_mut::<f32>(pooled_gradient)?, values_mut::<f32>(gradient)?);
+    let (input, from, to) = (values::<f32>(input)?, values::<f32>(pooled_gradient)?, values_mut::<f32>(gradient)?);
     let row = columns * channels;
     let slab = depth * rows * row;
     // Planes that no block covers get nothing.
@@ -98,7 +97,7 @@ mod tests {
             let gradient = ops::arrange(&normal_tensor(2, &pooled.size(), Kind::Float), Arithmetic::Fast).unwrap();
             let expected = Tensor::run_backward(&[&pooled * &gradient], &[&x], false, false).remove(0) + 1.0;
             let mut found = ops::arrange(&expected.ones_like(), Arithmetic::Fast).unwrap();
-            add_backward(&mut x.detach(), &mut gradient.detach(), &mut found, keep_z).unwrap();
+            add_backward(&x.detach(), &gradient, &mut found, keep_z).unwrap();
             assert!((found - expected).abs().max().double_value(&[]) < 1e-6);
         }
     }

@@ -6,13 +6,13 @@ use elephant_checkpoint::{Checkpoint, OptimizerState, StateDict};
 use elephant_types::{
     CancelToken, KeepAxials, LossValues, NetworkKind, Numerics, Objective, TrainingBatch, TrainingOptions,
 };
-use ndarray::{ArrayD, Axis, Slice};
+use ndarray::ArrayD;
 use tch::{Device, Kind, Tensor};
 
 use super::{
     adam::Adam,
     layer,
-    loss::{self, EmptyCrop},
+    loss::{self, EmptyCrop, Target},
     network,
 };
 use crate::{
@@ -71,15 +71,15 @@ impl Trainer {
             };
             Ok(Member { parameters, optimizer, last_dice: 0.0 })
         };
-        // Parameters, gradients, two moments, and copies of all but the gradients in a snapshot.
+        // Parameters, gradients, two moments, and all but the gradients once more in a step or a snapshot.
         let bytes = |dict: &StateDict| dict.iter().map(|(_, tensor)| tensor.bytes().len() as u64).sum::<u64>();
         memory::require(7 * model.members().iter().map(bytes).sum::<u64>())?;
         let members = model.members().iter().enumerate().map(member).collect::<Result<_, NnError>>()?;
         Ok(Self { kind: model.kind(), options, hardware: hardware.clone(), names, members })
     }
 
-    /// One step with every member; the values are the members' mean. When it fails or is cancelled, no parameter has
-    /// changed.
+    /// One step with every member; the values are the members' mean. When it fails or is cancelled, nothing has changed:
+    /// the new parameters and moments of all members are computed beside the old ones and take their place together.
     pub(crate) fn step(
         &mut self,
         batch: &TrainingBatch,
@@ -89,22 +89,21 @@ impl Trainer {
         if self.hardware.device() == Device::Cpu {
             memory::require(step_bytes(batch.images.len() as u64, self.options.numerics))?;
         }
-        let (images, labels) = self.arrange(batch)?;
-        let mut found = Vec::with_capacity(self.members.len());
+        let (images, labels) = self.batch_to_tensors(batch)?;
+        let targets = loss::targets(&self.options.objective, images.size()[0] as usize, &labels)?;
+        let mut stepped = Vec::with_capacity(self.members.len());
+        let mut losses = Vec::with_capacity(self.members.len());
         for member in &self.members {
-            found.push(self.differentiate(member, batch, &images, &labels, cancel)?);
-        }
-        cancel.check()?;
-        for (member, (values, gradients)) in self.members.iter_mut().zip(&found) {
-            if !values.total.is_finite() {
+            let (values, gradients) = self.differentiate(member, batch, &images, &targets, cancel)?;
+            if !values.total.is_finite() || !is_finite(&gradients)? {
                 return Err(NnError::Diverged);
             }
-            member.optimizer.step(&mut member.parameters, gradients, learning_rate)?;
-            if let Some((_, dice)) = values.parts.iter().find(|(name, _)| *name == loss::DICE) {
-                member.last_dice = *dice;
-            }
+            stepped.push(member.stepped(&values, &gradients, learning_rate)?);
+            losses.push(values);
         }
-        Ok(mean(found.iter().map(|(values, _)| values)))
+        cancel.check()?;
+        self.members = stepped;
+        Ok(mean(&losses))
     }
 
     /// The loss and its gradient, each device doing its share of the crops (data parallelism).
@@ -113,14 +112,15 @@ impl Trainer {
         member: &Member,
         batch: &TrainingBatch,
         images: &Tensor,
-        labels: &ArrayD<u8>,
+        targets: &[Option<Target<'_>>],
         cancel: &CancelToken,
     ) -> Result<Derivative, NnError> {
         let pass = Pass {
             kind: self.kind,
-            options: &self.options,
+            numerics: self.options.numerics,
             keep_axials: batch.keep_axials,
             precision: self.hardware.precision,
+            count: targets.iter().flatten().count(),
             empty: if batch.punishes_false_positives {
                 EmptyCrop::PunishFalsePositives
             } else {
@@ -128,35 +128,33 @@ impl Trainer {
             },
             cancel,
         };
-        let crops = images.size()[0] as usize;
-        let share = crops.div_ceil(self.hardware.devices.len());
-        if share == crops {
-            return pass.differentiate(&member.parameters, images, labels);
+        let share = targets.len().div_ceil(self.hardware.devices.len());
+        if share == targets.len() {
+            return pass.differentiate(&member.parameters, images, targets);
         }
-        let shares = (0..crops).step_by(share).zip(images.f_split(share as i64, 0)?).zip(&self.hardware.devices);
+        let shares = targets.chunks(share).zip(images.f_split(share as i64, 0)?).zip(&self.hardware.devices);
+        // A share without a target adds nothing.
+        let shares = shares.filter(|((targets, _), _)| targets.iter().any(Option::is_some));
         let found: Vec<Result<Derivative, NnError>> = thread::scope(|scope| {
-            let threads = shares.map(|((first, images), &device)| {
+            let threads = shares.map(|((targets, images), &device)| {
                 let parameters: Vec<Tensor> = member.parameters.iter().map(Tensor::shallow_clone).collect();
-                let own = Slice::from(first..(first + share).min(crops));
-                let labels = if labels.is_empty() { labels.view() } else { labels.slice_axis(Axis(0), own) };
                 let pass = &pass;
                 scope.spawn(move || {
                     let _no_grad = tch::no_grad_guard();
                     let copies = parameters.iter().map(|parameter| parameter.f_to_device(device));
                     let copies = copies.collect::<Result<Vec<_>, _>>()?;
-                    pass.differentiate(&copies, &images.f_to_device(device)?, &labels.to_owned())
+                    pass.differentiate(&copies, &images.f_to_device(device)?, targets)
                 })
             });
             let threads: Vec<_> = threads.collect();
             threads.into_iter().map(|thread| thread.join().unwrap_or(Err(NnError::Panicked))).collect()
         });
-        let found = found.into_iter().collect::<Result<Vec<_>, _>>()?;
-        average(found, self.hardware.device())
+        sum(found.into_iter().collect::<Result<Vec<_>, _>>()?, self.hardware.device())
     }
 
     /// Images (n, 1, z, y, x) on the device and labels (n, z, y, x); without z for a planar network, whose planes are
     /// crops of their own.
-    fn arrange(&self, batch: &TrainingBatch) -> Result<(Tensor, ArrayD<u8>), NnError> {
+    fn batch_to_tensors(&self, batch: &TrainingBatch) -> Result<(Tensor, ArrayD<u8>), NnError> {
         let (n, z, y, x) = batch.images.dim();
         if batch.images.is_empty() {
             return Err(NnError::InvalidTraining { reason: format!("a batch is empty ({n} × {z} × {y} × {x})") });
@@ -220,57 +218,76 @@ fn tensor(dict: &StateDict, name: &str, device: Device) -> Result<Tensor, NnErro
     Ok(Tensor::f_from_slice(&tensor.to_f32())?.f_reshape(shape)?.f_to_device(device)?)
 }
 
-fn mean<'a>(values: impl ExactSizeIterator<Item = &'a LossValues>) -> LossValues {
-    let count = values.len() as f64;
-    let sum = values.cloned().reduce(|mut sum, values| {
-        sum.total += values.total;
-        sum.parts.iter_mut().zip(values.parts).for_each(|(sum, part)| sum.1 += part.1);
-        sum
-    });
-    let mut mean = sum.unwrap_or(LossValues { total: 0.0, parts: Vec::new() });
+/// Whether all numbers of the tensors are finite, and far from being infinite.
+fn is_finite(tensors: &[Tensor]) -> Result<bool, NnError> {
+    let norms = tensors.iter().map(Tensor::f_norm).collect::<Result<Vec<_>, _>>()?;
+    Ok(Tensor::f_stack(&norms, 0)?.f_norm()?.f_double_value(&[])?.is_finite())
+}
+
+fn add(sum: &mut LossValues, values: &LossValues) {
+    sum.total += values.total;
+    sum.parts.iter_mut().zip(&values.parts).for_each(|(sum, part)| sum.1 += part.1);
+}
+
+/// The mean over the members.
+fn mean(losses: &[LossValues]) -> LossValues {
+    let Some((first, others)) = losses.split_first() else { return LossValues { total: 0.0, parts: Vec::new() } };
+    let (mut mean, count) = (first.clone(), losses.len() as f64);
+    others.iter().for_each(|values| add(&mut mean, values));
     mean.total /= count;
     mean.parts.iter_mut().for_each(|part| part.1 /= count);
     mean
 }
 
-/// The mean of the shares' derivatives, each of about as many crops.
-fn average(shares: Vec<Derivative>, device: Device) -> Result<Derivative, NnError> {
-    let count = shares.len() as f64;
-    let values = mean(shares.iter().map(|(values, _)| values));
-    let mut shares = shares.into_iter().map(|(_, gradients)| gradients);
-    let mut sums = shares.next().unwrap_or_default();
-    for gradients in shares {
-        for (sum, gradient) in sums.iter_mut().zip(gradients) {
-            let _ = sum.f_add_(&gradient.f_to_device(device)?)?;
+/// The batch's derivative from what its shares add to it.
+fn sum(shares: Vec<Derivative>, device: Device) -> Result<Derivative, NnError> {
+    let mut shares = shares.into_iter();
+    let (mut values, gradients) = shares.next().ok_or(NnError::Panicked)?;
+    let on_device = |gradients: Vec<Tensor>| gradients.into_iter().map(move |gradient| gradient.f_to_device(device));
+    let mut sums = on_device(gradients).collect::<Result<Vec<_>, _>>()?;
+    for (share, gradients) in shares {
+        add(&mut values, &share);
+        for (sum, gradient) in sums.iter_mut().zip(on_device(gradients)) {
+            let _ = sum.f_add_(&gradient?)?;
         }
-    }
-    for sum in &mut sums {
-        let _ = sum.f_div_scalar_(count)?;
     }
     Ok((values, sums))
 }
 
-/// What a pass forth and back is made with.
+impl Member {
+    /// The member after a step of the optimiser.
+    fn stepped(&self, values: &LossValues, gradients: &[Tensor], learning_rate: f64) -> Result<Self, NnError> {
+        let (parameters, optimizer) = self.optimizer.stepped(&self.parameters, gradients, learning_rate)?;
+        if !is_finite(&parameters)? {
+            return Err(NnError::Diverged);
+        }
+        let dice = values.parts.iter().find(|(name, _)| *name == loss::DICE);
+        Ok(Self { parameters, optimizer, last_dice: dice.map_or(self.last_dice, |(_, dice)| *dice) })
+    }
+}
+
+/// How a forward and a backward pass are made.
 struct Pass<'a> {
     kind: NetworkKind,
-    options: &'a TrainingOptions,
+    numerics: Numerics,
     keep_axials: KeepAxials,
     precision: Precision,
+    /// Crops with a target in the whole batch; the loss is the mean over them.
+    count: usize,
     empty: EmptyCrop,
     cancel: &'a CancelToken,
 }
 
 impl Pass<'_> {
-    /// The loss and its gradient by every parameter.
+    /// What these crops add to the batch's loss, and to its gradient by every parameter.
     fn differentiate(
         &self,
         parameters: &[Tensor],
         images: &Tensor,
-        labels: &ArrayD<u8>,
+        targets: &[Option<Target<'_>>],
     ) -> Result<Derivative, NnError> {
-        let TrainingOptions { ref objective, numerics } = *self.options;
         let keep_axials = self.keep_axials;
-        let arithmetic = Arithmetic::of(numerics);
+        let arithmetic = Arithmetic::of(self.numerics);
         let precision = if arithmetic == Arithmetic::Original { Precision::F32 } else { self.precision };
         let size = ops::spatial_size(images);
         let fitting = unet::fitting_size(&size, self.kind, keep_axials);
@@ -282,7 +299,7 @@ impl Pass<'_> {
             let logarithms = leaf.f_log_softmax(1, Kind::Float)?;
             if is_resized { ops::resize(&logarithms, &size) } else { Ok(logarithms) }
         })?;
-        let (values, gradient) = loss::differentiate(objective, &logarithms, labels, images, self.empty)?;
+        let (values, gradient) = loss::differentiate(&logarithms, targets, self.count, images, self.empty)?;
         let gradient = layer::differentiate(&logarithms, &gradient, &[&leaf])?.remove(0);
         let mut gradients = parameters.iter().map(Tensor::f_zeros_like).collect::<Result<Vec<_>, _>>()?;
         trace.backward(&ops::arrange(&gradient, arithmetic)?, &mut gradients, self.cancel)?;
@@ -306,15 +323,11 @@ impl Hardware {
 
 #[cfg(test)]
 impl Trainer {
-    /// The same training elsewhere.
-    pub(super) fn on(&self, hardware: &Hardware) -> Self {
-        Self::new(&self.snapshot().unwrap().0, self.options.clone(), None, hardware).unwrap()
-    }
-
     /// The gradient by every parameter of the first member, with the parameter's name.
     pub(super) fn gradients(&self, batch: &TrainingBatch) -> Vec<(String, Tensor)> {
-        let (images, labels) = self.arrange(batch).unwrap();
-        let found = self.differentiate(&self.members[0], batch, &images, &labels, &CancelToken::default());
+        let (images, labels) = self.batch_to_tensors(batch).unwrap();
+        let targets = loss::targets(&self.options.objective, images.size()[0] as usize, &labels).unwrap();
+        let found = self.differentiate(&self.members[0], batch, &images, &targets, &CancelToken::default());
         self.names.iter().cloned().zip(found.unwrap().1).collect()
     }
 }

@@ -1,0 +1,180 @@
+//! PyTorch's gradients for weights and crops that a formula gives (`tests/golden/nn`), and what must follow from them:
+//! devices that share a batch compute the same.
+
+use std::ops::Range;
+
+use elephant_checkpoint::{Checkpoint, StateDict, Tensor as Parameter};
+use elephant_testkit::{golden, read_json};
+use elephant_types::{CancelToken, KeepAxials, NetworkKind, Numerics, Objective, TrainingBatch, TrainingOptions};
+use ndarray::{Array4, Axis, s};
+use serde_json::Value;
+use tch::{Device, Kind, Tensor};
+
+use super::{Hardware, Trainer};
+use crate::{Model, NnError, random::number};
+
+/// Largest difference of a gradient's norm and of its dot product from PyTorch's, relative to that norm. PyTorch computed
+/// in f64; nine blocks of normalisations amplify what rounding to f32 changes.
+const TOLERANCE: f64 = 5e-3;
+
+/// The network of `generate.py`.
+fn network(kind: NetworkKind, member: u64) -> StateDict {
+    let names_and_shapes = Model::random(kind, 0).unwrap();
+    let parameter = |(stream, (name, like)): (u64, (&str, &Parameter))| {
+        let shape = like.shape().to_vec();
+        let value = |index| {
+            let centred = 2.0 * number(1000 * member + stream, index) - 1.0;
+            let value = match &shape[..] {
+                [_] => 0.25 * centred + f64::from(u8::from(name.ends_with("weight"))),
+                [_, fan_in @ ..] => centred * (6.0 / fan_in.iter().product::<usize>() as f64).sqrt(),
+                [] => unreachable!("no parameter is a scalar"),
+            };
+            value as f32
+        };
+        let values: Vec<f32> = (0..shape.iter().product::<usize>() as u64).map(value).collect();
+        (name.to_owned(), Parameter::from_f32(shape, &values).unwrap())
+    };
+    (0..).zip(names_and_shapes.checkpoint().members[0].iter()).map(parameter).collect()
+}
+
+fn kind(case: &Value) -> NetworkKind {
+    if case["ndim"] == 3 { NetworkKind::Volumetric } else { NetworkKind::Planar }
+}
+
+/// The crops of `generate.py`, with labels of 0 to 6.
+fn batch(case: &Value) -> TrainingBatch {
+    let shape: Vec<usize> = case["shape"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap() as usize).collect();
+    let shape = [shape[0], shape[1], shape[2], shape[3]];
+    let numbers = |stream| (0..shape.iter().product::<usize>() as u64).map(move |index| number(stream, index));
+    TrainingBatch {
+        images: Array4::from_shape_vec(shape, numbers(9101).map(|value| value as f32).collect()).unwrap(),
+        labels: Array4::from_shape_vec(shape, numbers(9100).map(|value| (7.0 * value) as u8).collect()).unwrap(),
+        keep_axials: KeepAxials::first(case["n_keep_axials"].as_i64().unwrap()),
+        punishes_false_positives: false,
+    }
+}
+
+fn from_labels(numerics: Numerics) -> TrainingOptions {
+    TrainingOptions { objective: Objective::Labels { class_weights: [1.0, 10.0, 10.0], false_weight: 10.0 }, numerics }
+}
+
+fn trainer(members: Vec<StateDict>, options: TrainingOptions, hardware: &Hardware) -> Trainer {
+    Trainer::new(&Model::new(Checkpoint::new(members)).unwrap(), options, None, hardware).unwrap()
+}
+
+#[test]
+fn gradients_are_pytorchs() {
+    let _no_grad = tch::no_grad_guard();
+    for case in read_json(&golden("nn/gradients.json")).as_array().unwrap() {
+        for numerics in [Numerics::Original, Numerics::Corrected] {
+            let trainer = trainer(vec![network(kind(case), 0)], from_labels(numerics), &Hardware::cpu());
+            for (name, gradient) in trainer.gradients(&batch(case)) {
+                let directions: Vec<f64> =
+                    (0..gradient.numel() as u64).map(|index| 2.0 * number(9102, index) - 1.0).collect();
+                let gradient = gradient.to_kind(Kind::Double).reshape([-1]);
+                let dot = gradient.dot(&Tensor::from_slice(&directions)).double_value(&[]);
+                let expected = &case["gradients"][&name];
+                let norm = expected["norm"].as_f64().unwrap();
+                let difference = (gradient.norm().double_value(&[]) - norm).abs();
+                let difference = difference.max((dot - expected["dot"].as_f64().unwrap()).abs());
+                assert!(difference < TOLERANCE * norm, "{numerics:?} {name}: {difference:e} of {norm:e}");
+            }
+        }
+    }
+}
+
+/// The whole gradient and the loss.
+fn derivative(batch: &TrainingBatch, options: &TrainingOptions, hardware: &Hardware) -> (Tensor, f64) {
+    let mut trainer = trainer(vec![network(NetworkKind::Volumetric, 0)], options.clone(), hardware);
+    let gradients = trainer.gradients(batch);
+    let flat = gradients.iter().map(|(_, gradient)| gradient.reshape([-1])).collect::<Vec<_>>();
+    let values = trainer.step(batch, 1e-3, &CancelToken::default()).unwrap();
+    (Tensor::cat(&flat, 0), values.total)
+}
+
+/// Some crops of a batch.
+fn crops(batch: &TrainingBatch, range: Range<usize>) -> TrainingBatch {
+    TrainingBatch {
+        images: batch.images.slice(s![range.clone(), .., .., ..]).to_owned(),
+        labels: batch.labels.slice(s![range, .., .., ..]).to_owned(),
+        ..batch.clone()
+    }
+}
+
+/// Two devices have shares of two crops and of one. Every crop that has a label weighs the same, wherever it is computed.
+#[test]
+fn devices_that_share_a_batch_compute_what_one_does() {
+    let _no_grad = tch::no_grad_guard();
+    let three = batch(&read_json(&golden("nn/gradients.json"))[1]);
+    assert_eq!(three.images.len_of(Axis(0)), 3);
+    let without = |crop: usize| {
+        let mut batch = three.clone();
+        batch.labels.index_axis_mut(Axis(0), crop).fill(0);
+        batch
+    };
+    let (one, two) = (Hardware::cpu(), Hardware { devices: vec![Device::Cpu, Device::Cpu], ..Hardware::cpu() });
+    let labels = |numerics| from_labels(numerics);
+    let intensities = TrainingOptions { objective: Objective::Intensities, ..labels(Numerics::Original) };
+    for (batch, options, weights) in [
+        (&three, labels(Numerics::Original), [2.0, 1.0]),
+        (&three, labels(Numerics::Corrected), [2.0, 1.0]),
+        (&without(2), labels(Numerics::Original), [1.0, 0.0]),
+        (&without(0), labels(Numerics::Original), [1.0, 1.0]),
+        (&three, intensities, [2.0, 1.0]),
+    ] {
+        let (found, found_loss) = derivative(batch, &options, &two);
+        let (mut expected, mut expected_loss) = (found.zeros_like(), 0.0);
+        for (range, weight) in [0..2, 2..3].into_iter().zip(weights).filter(|(_, weight)| *weight > 0.0) {
+            let (gradient, loss) = derivative(&crops(batch, range), &options, &one);
+            expected += gradient * (weight / (weights[0] + weights[1]));
+            expected_loss += loss * weight / (weights[0] + weights[1]);
+        }
+        let difference = |other: &Tensor| (&found - other).norm().double_value(&[]) / found.norm().double_value(&[]);
+        assert!(difference(&expected) < 1e-5, "{options:?}: {:e}", difference(&expected));
+        assert!((found_loss / expected_loss - 1.0).abs() < 1e-5, "{options:?}: {found_loss}, not {expected_loss}");
+        // As one batch, the convolutions round differently, which the normalisations amplify.
+        let (whole, whole_loss) = derivative(batch, &options, &one);
+        assert!(difference(&whole) < 1e-2, "{options:?}: {:e}", difference(&whole));
+        assert!((found_loss / whole_loss - 1.0).abs() < 1e-5, "{options:?}: {found_loss}, not {whole_loss}");
+    }
+}
+
+#[test]
+fn a_member_that_diverges_leaves_all_members_as_they_were() {
+    let _no_grad = tch::no_grad_guard();
+    let case = &read_json(&golden("nn/gradients.json"))[0];
+    let mut overflowing = network(NetworkKind::Volumetric, 1);
+    overflowing.insert("out_conv.weight", Parameter::from_f32(vec![3, 16, 1, 1, 1], &[3e38; 48]).unwrap());
+    let members = vec![network(NetworkKind::Volumetric, 0), overflowing];
+    let mut trainer = trainer(members, from_labels(Numerics::Corrected), &Hardware::cpu());
+    let before = trainer.snapshot().unwrap();
+    let error = trainer.step(&batch(case), 1e-3, &CancelToken::default()).unwrap_err();
+    assert!(matches!(error, NnError::Diverged), "{error}");
+    let after = trainer.snapshot().unwrap();
+    assert_eq!((before.0.fingerprint(), before.1), (after.0.fingerprint(), after.1));
+}
+
+#[test]
+fn a_step_that_would_leave_the_numbers_is_not_made() {
+    let _no_grad = tch::no_grad_guard();
+    let case = &read_json(&golden("nn/gradients.json"))[0];
+    let members = vec![network(NetworkKind::Volumetric, 0)];
+    let mut trainer = trainer(members, from_labels(Numerics::Corrected), &Hardware::cpu());
+    let before = trainer.snapshot().unwrap();
+    let error = trainer.step(&batch(case), 1e39, &CancelToken::default()).unwrap_err();
+    assert!(matches!(error, NnError::Diverged), "{error}");
+    let after = trainer.snapshot().unwrap();
+    assert_eq!((before.0.fingerprint(), before.1), (after.0.fingerprint(), after.1));
+}
+
+#[test]
+fn values_that_no_label_has_are_refused() {
+    let _no_grad = tch::no_grad_guard();
+    let case = &read_json(&golden("nn/gradients.json"))[0];
+    let members = vec![network(NetworkKind::Volumetric, 0)];
+    let mut trainer = trainer(members, from_labels(Numerics::Corrected), &Hardware::cpu());
+    let mut batch = batch(case);
+    batch.labels[[0, 1, 2, 3]] = 7;
+    let error = trainer.step(&batch, 1e-3, &CancelToken::default()).unwrap_err();
+    assert!(error.to_string().contains("hold the value 7, but labels are 0 to 6"), "{error}");
+}
