@@ -25,8 +25,8 @@ pub(crate) fn read(reader: impl Read + Seek, file_length: u64) -> Result<Checkpo
     let pickle = Pickle::parse(&description, interpret::is_known_global)?;
     let members = interpret::members(&pickle)?;
     let order = archive.byte_order()?;
-    let provenance = archive.provenance();
-    let checkpoint = views::materialise(members, order, file_length, |view: &View| {
+    let provenance = archive.provenance()?;
+    let checkpoint = views::materialise(members, order, file_length, |view: &View<'_>| {
         archive.entry(&format!("data/{}", view.storage_key), file_length)
     })?;
     Ok(Checkpoint { provenance, ..checkpoint })
@@ -67,10 +67,13 @@ impl<R: Read + Seek> Archive<R> {
     }
 
     /// Where the model comes from, if this program wrote the file; what is not understood is left out.
-    fn provenance(&mut self) -> Option<Provenance> {
-        let text = self.entry(PROVENANCE, MAX_PROVENANCE_BYTES).ok()?;
-        let provenance: Provenance = serde_json::from_slice(&text).ok()?;
-        (!provenance.origin.chars().any(char::is_control)).then_some(provenance)
+    fn provenance(&mut self) -> Result<Option<Provenance>, CheckpointError> {
+        let text = match self.entry(PROVENANCE, MAX_PROVENANCE_BYTES) {
+            Err(error @ CheckpointError::Io(_)) => return Err(error),
+            text => text.unwrap_or_default(),
+        };
+        let provenance = serde_json::from_slice(&text).ok();
+        Ok(provenance.filter(|found: &Provenance| !found.origin.chars().any(char::is_control)))
     }
 
     fn byte_order(&mut self) -> Result<ByteOrder, CheckpointError> {
@@ -87,6 +90,10 @@ impl<R: Read + Seek> Archive<R> {
 
 fn damaged(error: ZipError) -> CheckpointError {
     match error {
+        // The disk or the network failed; a place that no file has is the archive's mistake.
+        ZipError::Io(error) if error.raw_os_error().is_some() && error.kind() != io::ErrorKind::InvalidInput => {
+            CheckpointError::Io(error)
+        }
         ZipError::UnsupportedArchive(_) | ZipError::CompressionMethodNotSupported(_) => compressed(),
         other => CheckpointError::damaged(format!("its zip archive cannot be read ({other})")),
     }

@@ -51,6 +51,16 @@ pub enum CheckpointError {
         /// The largest size that is read.
         limit: u64,
     },
+    /// The file consists of more parts than are read.
+    #[error(
+        "the checkpoint has more than {limit} {what}; save only the weights, with torch.save(model.state_dict(), path)"
+    )]
+    TooMany {
+        /// Which parts.
+        what: &'static str,
+        /// The largest number that is read.
+        limit: u64,
+    },
     /// A tensor's bytes do not match its shape.
     #[error("a tensor of shape {shape:?} needs {needed} bytes, not {given}")]
     WrongLength {
@@ -78,7 +88,7 @@ impl Coded for CheckpointError {
         match self {
             Self::File(error) => error.code(),
             Self::Io(error) => error.code(),
-            Self::TooLarge { .. } => ErrorCode::TooLarge,
+            Self::TooLarge { .. } | Self::TooMany { .. } => ErrorCode::TooLarge,
             Self::WrongLength { .. } => ErrorCode::Internal,
             Self::NotACheckpoint | Self::Damaged { .. } | Self::ForeignCode { .. } | Self::Unsupported { .. } => {
                 ErrorCode::InvalidArgument

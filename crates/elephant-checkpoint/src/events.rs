@@ -87,7 +87,7 @@ pub fn last_step(folder: &Path) -> Result<Option<i64>, FsError> {
     for entry in entries {
         let entry = entry.map_err(FsError::io("list", folder))?;
         // Not links, which may lead anywhere, and not pipes, which would never end.
-        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        let is_file = entry.file_type().map_err(FsError::io("look at", entry.path()))?.is_file();
         if is_file && entry.file_name().to_string_lossy().contains(NAME) {
             let path = entry.path();
             last = last.max(last_step_in(&path).map_err(FsError::io("read", &path))?);

@@ -1,13 +1,22 @@
 //! What a parsed pickle says about tensors: names, and where in which storage their elements are.
 
+use std::collections::HashSet;
+
 use crate::{
     CheckpointError, Dtype,
     pickle::{Node, NodeId, Pickle, shortened},
     views::View,
 };
 
-/// Tensors by name, not yet read, in order.
-pub(crate) type Views = Vec<(String, View)>;
+/// Tensors by name, not yet read, in order. Texts are those of the pickle: it may name one of them a million times.
+pub(crate) type Views<'a> = Vec<(&'a str, View<'a>)>;
+
+/// Most tensors in a checkpoint, in all members together; a U-Net has some hundred.
+const MAX_TENSORS: usize = 100_000;
+/// Longest key of a storage, in bytes; it is the name of a file in the archive, usually a number.
+const MAX_KEY_BYTES: usize = 255;
+/// More axes than any tensor of a network has.
+const MAX_AXES: usize = 16;
 
 /// The globals that named tensors need. Nothing is looked up by these names and nothing is called.
 pub(crate) fn is_known_global(module: &str, name: &str) -> bool {
@@ -35,23 +44,43 @@ fn storage_dtype(class: &str) -> Option<Dtype> {
     })
 }
 
-/// The members of a checkpoint: one state dict, or a list of them.
-pub(crate) fn members(pickle: &Pickle<'_>) -> Result<Vec<Views>, CheckpointError> {
-    let members = match pickle.node(pickle.root()) {
-        Node::List(items) | Node::Tuple(items) => items.iter().map(|&item| state_dict(pickle, item)).collect(),
-        _ => state_dict(pickle, pickle.root()).map(|member| vec![member]),
-    }?;
-    if members.is_empty() { Err(CheckpointError::unsupported("an empty list")) } else { Ok(members) }
+/// The members of a checkpoint: one state dict, or a list of them. A pickle may name the same value again and again, so
+/// what is made of it is counted before it is made.
+pub(crate) fn members<'a>(pickle: &Pickle<'a>) -> Result<Vec<Views<'a>>, CheckpointError> {
+    let root = pickle.root();
+    let ids = match pickle.node(root) {
+        Node::List(items) | Node::Tuple(items) => items.as_slice(),
+        _ => &[root],
+    };
+    if ids.is_empty() {
+        return Err(CheckpointError::unsupported("an empty list"));
+    }
+    let mut seen = HashSet::new();
+    let mut tensors = 0;
+    let mut members = Vec::new();
+    for &id in ids {
+        let items = state_dict(pickle, id)?;
+        if !seen.insert(id) {
+            return Err(CheckpointError::unsupported("the same state dict twice in a list"));
+        }
+        tensors += items.len();
+        if tensors > MAX_TENSORS {
+            return Err(CheckpointError::TooMany { what: "tensors", limit: MAX_TENSORS as u64 });
+        }
+        members.push(items.iter().map(|&(key, value)| named_tensor(pickle, key, value)).collect::<Result<_, _>>()?);
+    }
+    Ok(members)
 }
 
-fn state_dict(pickle: &Pickle<'_>, id: NodeId) -> Result<Views, CheckpointError> {
+/// Names and tensors of a state dict.
+fn state_dict<'p>(pickle: &'p Pickle<'_>, id: NodeId) -> Result<&'p [(NodeId, NodeId)], CheckpointError> {
     let items = dict_items(pickle, id).ok_or_else(|| {
         CheckpointError::unsupported(format!("{} where a state dict is expected", describe(pickle, id)))
     })?;
     if items.is_empty() {
         return Err(CheckpointError::unsupported("a dict without any tensor"));
     }
-    items.iter().map(|&(key, value)| named_tensor(pickle, key, value)).collect()
+    Ok(items)
 }
 
 /// The items of a dict, or of the `OrderedDict` that `state_dict()` returns.
@@ -63,8 +92,8 @@ fn dict_items<'p>(pickle: &'p Pickle<'_>, id: NodeId) -> Option<&'p [(NodeId, No
     }
 }
 
-fn named_tensor(pickle: &Pickle<'_>, key: NodeId, value: NodeId) -> Result<(String, View), CheckpointError> {
-    let Node::Text(name) = pickle.node(key) else {
+fn named_tensor<'a>(pickle: &Pickle<'a>, key: NodeId, value: NodeId) -> Result<(&'a str, View<'a>), CheckpointError> {
+    let &Node::Text(name) = pickle.node(key) else {
         return Err(CheckpointError::unsupported("a dict whose keys are not names"));
     };
     let arguments = tensor_arguments(pickle, value).ok_or_else(|| {
@@ -74,7 +103,7 @@ fn named_tensor(pickle: &Pickle<'_>, key: NodeId, value: NodeId) -> Result<(Stri
     let view = view(pickle, arguments).ok_or_else(|| {
         CheckpointError::damaged(format!("the description of the tensor {:?} makes no sense", shortened(name)))
     })?;
-    Ok(((*name).to_owned(), view))
+    Ok((name, view))
 }
 
 /// The arguments of the call that rebuilds a tensor; a parameter wraps one.
@@ -91,7 +120,7 @@ fn tensor_arguments<'p>(pickle: &'p Pickle<'_>, id: NodeId) -> Option<&'p [NodeI
 }
 
 /// (storage, offset, shape, strides, …) as `torch._utils._rebuild_tensor_v2` takes them.
-fn view(pickle: &Pickle<'_>, arguments: &[NodeId]) -> Option<View> {
+fn view<'a>(pickle: &Pickle<'a>, arguments: &[NodeId]) -> Option<View<'a>> {
     let &[storage, offset, shape, strides, ..] = arguments else { return None };
     let Node::Persistent(key) = pickle.node(storage) else { return None };
     // ("storage", class, key, location, elements[, view]); the location (cpu, cuda:0) does not matter here.
@@ -101,14 +130,17 @@ fn view(pickle: &Pickle<'_>, arguments: &[NodeId]) -> Option<View> {
         return None;
     }
     let Node::Global("torch", class) = pickle.node(class) else { return None };
-    let Node::Text(storage_key) = pickle.node(storage_key) else { return None };
+    let &Node::Text(storage_key) = pickle.node(storage_key) else { return None };
+    if storage_key.len() > MAX_KEY_BYTES {
+        return None;
+    }
     Some(View {
-        storage_key: (*storage_key).to_owned(),
+        storage_key,
         dtype: storage_dtype(class)?,
         storage_elements: unsigned(pickle, elements)?,
         offset: unsigned(pickle, offset)?,
-        shape: unsigned_tuple(pickle, shape)?,
-        strides: unsigned_tuple(pickle, strides)?,
+        shape: axes(pickle, shape)?,
+        strides: axes(pickle, strides)?,
     })
 }
 
@@ -133,8 +165,10 @@ fn unsigned(pickle: &Pickle<'_>, id: NodeId) -> Option<usize> {
     }
 }
 
-fn unsigned_tuple(pickle: &Pickle<'_>, id: NodeId) -> Option<Vec<usize>> {
-    tuple(pickle, id)?.iter().map(|&item| unsigned(pickle, item)).collect()
+/// A number for each axis.
+fn axes(pickle: &Pickle<'_>, id: NodeId) -> Option<Vec<usize>> {
+    let items = tuple(pickle, id).filter(|items| items.len() <= MAX_AXES)?;
+    items.iter().map(|&item| unsigned(pickle, item)).collect()
 }
 
 fn is_global(pickle: &Pickle<'_>, id: NodeId, module: &str, name: &str) -> bool {

@@ -23,12 +23,11 @@ pub(crate) fn read(mut reader: impl Read, file_length: u64) -> Result<Checkpoint
     reader.read_to_end(&mut file)?;
     let mut pickles = Pickles { bytes: &file[..file.len().min(MAX_PICKLES_BYTES)], at: 0 };
 
-    let magic = pickles.next()?;
-    if !matches!(magic.node(magic.root()), Node::BigInt(bytes) if *bytes == MAGIC) {
+    // One pickle is in memory at a time.
+    if !is_magic(&pickles.next()?) {
         return Err(CheckpointError::NotACheckpoint);
     }
-    let protocol = pickles.next()?;
-    if !matches!(protocol.node(protocol.root()), Node::Int(PROTOCOL)) {
+    if !is_known_protocol(&pickles.next()?) {
         return Err(CheckpointError::unsupported("another protocol of PyTorch's old format"));
     }
     let order = byte_order(&pickles.next()?);
@@ -38,7 +37,7 @@ pub(crate) fn read(mut reader: impl Read, file_length: u64) -> Result<Checkpoint
     let mut storages = storages(&file[pickles.at..], &keys, &members, order)?;
     views::materialise(members, order, file_length, |view| {
         let missing = || CheckpointError::damaged("a storage is missing");
-        storages.remove(&view.storage_key).map(<[u8]>::to_vec).ok_or_else(missing)
+        storages.remove(view.storage_key).map(<[u8]>::to_vec).ok_or_else(missing)
     })
 }
 
@@ -55,6 +54,14 @@ impl<'a> Pickles<'a> {
     }
 }
 
+fn is_magic(pickle: &Pickle<'_>) -> bool {
+    matches!(pickle.node(pickle.root()), Node::BigInt(bytes) if *bytes == MAGIC)
+}
+
+fn is_known_protocol(pickle: &Pickle<'_>) -> bool {
+    matches!(pickle.node(pickle.root()), Node::Int(PROTOCOL))
+}
+
 fn byte_order(system: &Pickle<'_>) -> ByteOrder {
     let Node::Dict(items) = system.node(system.root()) else { return ByteOrder::Little };
     let is_big = items.iter().any(|&(key, value)| {
@@ -63,11 +70,11 @@ fn byte_order(system: &Pickle<'_>) -> ByteOrder {
     if is_big { ByteOrder::Big } else { ByteOrder::Little }
 }
 
-fn storage_keys(pickle: &Pickle<'_>) -> Result<Vec<String>, CheckpointError> {
+fn storage_keys<'a>(pickle: &Pickle<'a>) -> Result<Vec<&'a str>, CheckpointError> {
     let wrong = || CheckpointError::damaged("the list of storages is not a list of names");
     let Node::List(items) = pickle.node(pickle.root()) else { return Err(wrong()) };
     let key = |&id| match pickle.node(id) {
-        Node::Text(key) => Ok((*key).to_owned()),
+        Node::Text(key) => Ok(*key),
         _ => Err(wrong()),
     };
     items.iter().map(key).collect()
@@ -76,17 +83,16 @@ fn storage_keys(pickle: &Pickle<'_>) -> Result<Vec<String>, CheckpointError> {
 /// Cuts the rest of the file into storages. The element size of each is known only from the tensors that use it.
 fn storages<'a>(
     mut rest: &'a [u8],
-    keys: &[String],
-    members: &[Views],
+    keys: &[&'a str],
+    members: &[Views<'_>],
     order: ByteOrder,
-) -> Result<HashMap<String, &'a [u8]>, CheckpointError> {
+) -> Result<HashMap<&'a str, &'a [u8]>, CheckpointError> {
     let dtypes: HashMap<&str, Dtype> =
-        members.iter().flatten().map(|(_, view)| (view.storage_key.as_str(), view.dtype)).collect();
+        members.iter().flatten().map(|(_, view)| (view.storage_key, view.dtype)).collect();
     let mut storages = HashMap::new();
-    for key in keys {
+    for &key in keys {
         let truncated = || CheckpointError::damaged("it ends in the middle of a storage");
-        let dtype =
-            dtypes.get(key.as_str()).ok_or_else(|| CheckpointError::damaged("a storage belongs to no tensor"))?;
+        let dtype = dtypes.get(key).ok_or_else(|| CheckpointError::damaged("a storage belongs to no tensor"))?;
         let (count, after) = rest.split_first_chunk::<8>().ok_or_else(truncated)?;
         let count = match order {
             ByteOrder::Little => u64::from_le_bytes(*count),
@@ -95,7 +101,7 @@ fn storages<'a>(
         let length =
             usize::try_from(count).ok().and_then(|count| count.checked_mul(dtype.size())).ok_or_else(truncated)?;
         let (storage, after) = after.split_at_checked(length).ok_or_else(truncated)?;
-        storages.insert(key.clone(), storage);
+        storages.insert(key, storage);
         rest = after;
     }
     Ok(storages)

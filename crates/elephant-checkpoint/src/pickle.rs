@@ -8,8 +8,12 @@ use std::collections::HashMap;
 
 use crate::CheckpointError;
 
+/// Most opcodes that are followed; a tensor takes about fifty. Each adds at most one node and a short list, of some 80 bytes
+/// together, to what the pickle builds.
+const MAX_OPCODES: u64 = 1 << 20;
+
 /// The place of a node in [`Pickle::nodes`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct NodeId(u32);
 
 /// A value that the pickle builds.
@@ -52,7 +56,7 @@ impl<'a> Pickle<'a> {
     ///
     /// # Errors
     /// [`CheckpointError::ForeignCode`] for any other global, `Damaged` for a truncated or inconsistent pickle,
-    /// `Unsupported` for other opcodes.
+    /// `Unsupported` for other opcodes, `TooMany` for more of them than any checkpoint has.
     pub(crate) fn parse(bytes: &'a [u8], allowed: fn(&str, &str) -> bool) -> Result<Self, CheckpointError> {
         let mut machine = Machine {
             input: Input { bytes, at: 0 },
@@ -141,7 +145,7 @@ struct Machine<'a> {
 
 impl<'a> Machine<'a> {
     fn run(&mut self) -> Result<NodeId, CheckpointError> {
-        loop {
+        for _ in 0..MAX_OPCODES {
             match self.input.u8()? {
                 b'.' => return self.pop(), // STOP
                 0x80 => self.protocol()?,
@@ -186,6 +190,7 @@ impl<'a> Machine<'a> {
                 opcode => return Err(CheckpointError::unsupported(format!("pickle opcode {opcode:#04x}"))),
             }
         }
+        Err(CheckpointError::TooMany { what: "pickle opcodes", limit: MAX_OPCODES })
     }
 
     fn push(&mut self, node: Node<'a>) {

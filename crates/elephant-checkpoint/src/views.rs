@@ -6,15 +6,13 @@ use crate::{
     Checkpoint, CheckpointError, Dtype, StateDict, Tensor, interpret::Views, pickle::shortened, tensor::byte_length,
 };
 
-/// More axes than any tensor of a network has.
-const MAX_AXES: usize = 16;
 /// Views may repeat elements of their storage (tied weights, `expand`), up to this many times the file's length in all.
 const MAX_GROWTH: u64 = 4;
 
 /// Where a tensor's elements are.
 #[derive(Clone, Debug)]
-pub(crate) struct View {
-    pub(crate) storage_key: String,
+pub(crate) struct View<'a> {
+    pub(crate) storage_key: &'a str,
     pub(crate) dtype: Dtype,
     /// The storage's length as the pickle gives it.
     pub(crate) storage_elements: usize,
@@ -23,7 +21,7 @@ pub(crate) struct View {
     pub(crate) strides: Vec<usize>,
 }
 
-impl View {
+impl View<'_> {
     /// The elements in C order, or `None` where the view reaches beyond its storage.
     fn elements(&self, storage: Cow<'_, [u8]>) -> Option<Vec<u8>> {
         let length = byte_length(self.dtype, &self.shape)?;
@@ -60,10 +58,10 @@ impl View {
     }
 
     fn is_contiguous(&self) -> bool {
-        let mut expected = 1;
+        let mut expected = Some(1_usize);
         iter::zip(&self.shape, &self.strides).rev().all(|(&size, &stride)| {
-            let fits = size == 1 || stride == expected;
-            expected *= size;
+            let fits = size == 1 || Some(stride) == expected;
+            expected = expected.and_then(|stride| stride.checked_mul(size));
             fits
         })
     }
@@ -88,21 +86,22 @@ pub(crate) enum ByteOrder {
 }
 
 /// Reads every view's elements. `load` gives the bytes of the storage that a view names; each is loaded once, and
-/// dropped after the last view on it.
-pub(crate) fn materialise(
-    members: Vec<Views>,
+/// dropped after the last view on it. Names count as bytes of their tensors.
+pub(crate) fn materialise<'a>(
+    members: Vec<Views<'a>>,
     order: ByteOrder,
     file_length: u64,
-    load: impl FnMut(&View) -> Result<Vec<u8>, CheckpointError>,
+    load: impl FnMut(&View<'_>) -> Result<Vec<u8>, CheckpointError>,
 ) -> Result<Checkpoint, CheckpointError> {
     let mut budget = file_length.saturating_mul(MAX_GROWTH);
     let mut storages = Storages::new(&members, load);
-    let mut read = |name: &str, view: View| {
+    let mut read = |name: &str, view: View<'a>| {
         let wrong = |reason: &str| CheckpointError::damaged(format!("the tensor {:?} {reason}", shortened(name)));
-        if view.shape.len() != view.strides.len() || view.shape.len() > MAX_AXES {
+        if view.shape.len() != view.strides.len() {
             return Err(wrong("has a shape that does not fit its strides"));
         }
-        let length = byte_length(view.dtype, &view.shape).map_or(u64::MAX, |bytes| bytes as u64);
+        let length = byte_length(view.dtype, &view.shape).and_then(|bytes| bytes.checked_add(name.len()));
+        let length = length.map_or(u64::MAX, |bytes| bytes as u64);
         budget = budget.checked_sub(length).ok_or_else(|| wrong("is larger than the file can hold"))?;
         let storage = storages.get(&view)?;
         if Some(storage.len()) != view.storage_elements.checked_mul(view.dtype.size()) {
@@ -114,35 +113,35 @@ pub(crate) fn materialise(
         }
         Tensor::new(view.dtype, view.shape, bytes)
     };
-    let mut state_dict = |views: Views| -> Result<StateDict, CheckpointError> {
-        views.into_iter().map(|(name, view)| read(&name, view).map(|tensor| (name, tensor))).collect()
+    let mut state_dict = |views: Views<'a>| -> Result<StateDict, CheckpointError> {
+        views.into_iter().map(|(name, view)| read(name, view).map(|tensor| (name.to_owned(), tensor))).collect()
     };
     Ok(Checkpoint::new(members.into_iter().map(&mut state_dict).collect::<Result<_, _>>()?))
 }
 
 /// The storages that views still need.
-struct Storages<F> {
+struct Storages<'a, F> {
     /// How many views are to come on each.
-    uses: HashMap<String, usize>,
-    loaded: HashMap<String, Vec<u8>>,
+    uses: HashMap<&'a str, usize>,
+    loaded: HashMap<&'a str, Vec<u8>>,
     load: F,
 }
 
-impl<F: FnMut(&View) -> Result<Vec<u8>, CheckpointError>> Storages<F> {
-    fn new(members: &[Views], load: F) -> Self {
+impl<'a, F: FnMut(&View<'_>) -> Result<Vec<u8>, CheckpointError>> Storages<'a, F> {
+    fn new(members: &[Views<'a>], load: F) -> Self {
         let mut uses = HashMap::new();
         for (_, view) in members.iter().flatten() {
-            *uses.entry(view.storage_key.clone()).or_insert(0) += 1;
+            *uses.entry(view.storage_key).or_insert(0) += 1;
         }
         Self { uses, loaded: HashMap::new(), load }
     }
 
     /// The view's storage, given away with the last view on it.
-    fn get(&mut self, view: &View) -> Result<Cow<'_, [u8]>, CheckpointError> {
-        let key = &view.storage_key;
+    fn get(&mut self, view: &View<'a>) -> Result<Cow<'_, [u8]>, CheckpointError> {
+        let key = view.storage_key;
         if !self.loaded.contains_key(key) {
             let storage = (self.load)(view)?;
-            self.loaded.insert(key.clone(), storage);
+            self.loaded.insert(key, storage);
         }
         if let Some(uses) = self.uses.get_mut(key) {
             *uses -= 1;
@@ -160,9 +159,9 @@ mod tests {
 
     use super::*;
 
-    fn view(offset: usize, shape: &[usize], strides: &[usize]) -> View {
+    fn view(offset: usize, shape: &[usize], strides: &[usize]) -> View<'static> {
         View {
-            storage_key: "0".into(),
+            storage_key: "0",
             dtype: Dtype::U8,
             storage_elements: 24,
             offset,
@@ -181,13 +180,15 @@ mod tests {
         assert_eq!(gather(23, &[3], &[0]).unwrap(), [23, 23, 23]);
         assert_eq!(gather(9, &[], &[]).unwrap(), [9]);
         assert_eq!(gather(900, &[0, 3], &[3, 1]).unwrap(), Vec::<u8>::new());
+        assert_eq!(gather(0, &[usize::MAX, 2, 0], &[0, 0, 1]), None, "no computer has as many, of no bytes each");
+        assert_eq!(gather(0, &[0, usize::MAX, 2], &[0, 2, 1]), Some(Vec::new()));
         assert_eq!(gather(23, &[2], &[1]), None);
         assert_eq!(gather(1, &[usize::MAX], &[usize::MAX]), None);
     }
 
     #[test]
     fn tiny_files_cannot_claim_large_tensors() {
-        let views = vec![vec![("bomb".to_owned(), view(0, &[1 << 40], &[0]))]];
+        let views = vec![vec![("bomb", view(0, &[1 << 40], &[0]))]];
         let error = materialise(views, ByteOrder::Little, 1000, |_| panic!("nothing is loaded")).unwrap_err();
         assert!(error.to_string().contains("larger than the file"), "{error}");
     }
@@ -195,7 +196,7 @@ mod tests {
     #[test]
     fn big_endian_elements_are_turned() {
         let wide = View { dtype: Dtype::I16, storage_elements: 2, ..view(0, &[2], &[1]) };
-        let read = materialise(vec![vec![("a".into(), wide)]], ByteOrder::Big, 100, |_| Ok(vec![0, 1, 2, 3])).unwrap();
+        let read = materialise(vec![vec![("a", wide)]], ByteOrder::Big, 100, |_| Ok(vec![0, 1, 2, 3])).unwrap();
         assert_eq!(read.members[0].get("a").unwrap().to_f32(), [1.0, 515.0]);
     }
 

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{Cursor, Read, Write},
+    io::{self, Cursor, Read, Seek, SeekFrom, Write},
 };
 
 use elephant_checkpoint::{Checkpoint, CheckpointError, StateDict};
@@ -103,6 +103,56 @@ fn a_file_cut_short_anywhere_is_an_error() {
             assert!(read(&whole[..end]).is_err(), "{name} cut at {end}");
         }
     }
+}
+
+/// A file on a disk that fails behind some of its bytes.
+struct Failing {
+    content: Cursor<Vec<u8>>,
+    good: u64,
+}
+
+impl Read for Failing {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        const EIO: i32 = 5;
+        let good = self.good.saturating_sub(self.content.position()).min(buffer.len() as u64) as usize;
+        let read = self.content.read(&mut buffer[..good])?;
+        if read == 0 && self.content.position() >= self.good {
+            Err(io::Error::from_raw_os_error(EIO))
+        } else {
+            Ok(read)
+        }
+    }
+}
+
+impl Seek for Failing {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.content.seek(to)
+    }
+}
+
+#[test]
+fn a_disk_that_fails_is_no_damage_of_the_file() {
+    for name in ["types", "legacy_types", "ensemble"] {
+        let whole = bytes(name);
+        for good in (0..whole.len()).step_by(7) {
+            let file = Failing { content: Cursor::new(whole.clone()), good: good as u64 };
+            let error = Checkpoint::read_from(file).unwrap_err();
+            assert!(matches!(error, CheckpointError::Io(_)), "{name} up to {good}: {error}");
+        }
+    }
+}
+
+#[test]
+fn one_dict_twice_is_not_an_ensemble() {
+    let twice = changed("types", |name, content| {
+        if !name.ends_with("data.pkl") {
+            return Some(content);
+        }
+        let dict = content.strip_prefix(b"\x80\x02").unwrap().strip_suffix(b".").unwrap();
+        Some([b"\x80\x02](", dict, b"r\xff\xff\x00\x00j\xff\xff\x00\x00e."].concat())
+    });
+    let error = read(&twice).unwrap_err().to_string();
+    assert!(error.contains("the same state dict twice"), "{error}");
 }
 
 /// A short version of a state dict's pickle is enough to reach every branch.
