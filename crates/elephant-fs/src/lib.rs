@@ -13,12 +13,14 @@ mod lock;
 mod root;
 mod space;
 mod staging;
+mod sweep;
 mod version;
 
-pub use atomic::{copy_atomic, remove_temporary, replace_unflushed, write_atomic};
+pub use atomic::{copy_atomic, replace_unflushed, temporary_file, write_atomic};
 pub use error::FsError;
 pub use lock::FolderLock;
 pub use root::Root;
 pub use space::{free_bytes, require_free_bytes};
 pub use staging::StagingDir;
+pub use sweep::{UPLOAD_PREFIX, remove_abandoned};
 pub use version::FileVersion;

@@ -7,7 +7,8 @@ use std::{
 
 use crate::{FolderLock, FsError, atomic::sync_folder};
 
-const PREFIX: &str = ".staging-";
+/// How the names of staging folders begin.
+pub(crate) const STAGING_PREFIX: &str = ".staging-";
 
 /// A folder inside `target` where new content is made, out of sight. Dropped without [`publish`](Self::publish), it
 /// vanishes; after a kill, the next [`StagingDir`] of the same target removes it.
@@ -27,12 +28,12 @@ impl StagingDir {
         let lock = FolderLock::try_acquire(target, purpose)?;
         for entry in fs::read_dir(target).map_err(FsError::io("list", target))? {
             let entry = entry.map_err(FsError::io("list", target))?;
-            if entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            if entry.file_name().to_string_lossy().starts_with(STAGING_PREFIX) {
                 fs::remove_dir_all(entry.path()).map_err(FsError::io("remove", entry.path()))?;
             }
         }
         let folder = tempfile::Builder::new()
-            .prefix(PREFIX)
+            .prefix(STAGING_PREFIX)
             .tempdir_in(target)
             .map_err(FsError::io("create a folder in", target))?;
         Ok(Self { target: target.to_owned(), folder, _lock: lock })

@@ -13,7 +13,7 @@ use std::{
 };
 
 use elephant_checkpoint::{Checkpoint, CheckpointError, Provenance};
-use elephant_fs::{FileVersion, FsError};
+use elephant_fs::{FileVersion, FsError, temporary_file};
 use elephant_types::{CancelToken, Coded, ErrorCode, ModelName, NetworkKind, TaskContext, TaskEvent};
 
 use tempfile::NamedTempFile;
@@ -353,7 +353,7 @@ fn download_to(
     cancel: &CancelToken,
 ) -> Result<NamedTempFile, PipelineError> {
     let mut content = download.open(url)?;
-    let mut file = NamedTempFile::new_in(folder).map_err(FsError::io("create a temporary file in", folder))?;
+    let mut file = temporary_file(folder)?;
     let mut length = 0;
     let mut buffer = vec![0; 1 << 16];
     loop {

@@ -11,7 +11,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use elephant_fs::FsError;
+use elephant_fs::{FsError, UPLOAD_PREFIX};
 use elephant_types::{DatasetName, FileName};
 use tempfile::NamedTempFile;
 
@@ -114,7 +114,7 @@ impl Uploads {
 
 /// `sample.h5` and `sample.xml` collect in files of their own.
 fn partial_path(target: &Path) -> PathBuf {
-    let mut name = std::ffi::OsString::from(".upload-");
+    let mut name = std::ffi::OsString::from(UPLOAD_PREFIX);
     name.push(target.file_name().unwrap_or_default());
     target.with_file_name(name)
 }

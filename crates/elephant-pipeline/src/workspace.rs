@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use elephant_fs::{FsError, Root, StagingDir, remove_temporary};
+use elephant_fs::{FsError, Root, remove_abandoned};
 use elephant_types::{DatasetName, FileName, ModelName};
 
 use crate::record::Records;
@@ -22,7 +22,8 @@ pub struct Workspace {
 }
 
 impl Workspace {
-    /// Opens the workspace at `path` and makes what is missing of it.
+    /// Opens the workspace at `path`, makes what is missing of it, and removes what killed writers left. What cannot be
+    /// removed is logged.
     ///
     /// # Errors
     /// When a folder cannot be made.
@@ -33,8 +34,9 @@ impl Workspace {
         }
         let datasets = Root::open(&root.path().join("datasets"))?;
         let models = Root::open(&root.path().join("models"))?;
-        remove_abandoned(datasets.path())?;
-        remove_temporary(models.path())?;
+        if let Err(error) = remove_abandoned(root.path()) {
+            tracing::warn!(%error, "temporary files of an earlier server stay in the workspace");
+        }
         Ok(Self { root, datasets, models, records: Records::default() })
     }
 
@@ -120,30 +122,29 @@ impl Workspace {
     }
 }
 
-/// Removes what killed publications left in the datasets below `folder`. Those that still run elsewhere are left alone.
-fn remove_abandoned(folder: &Path) -> Result<(), FsError> {
-    for entry in folder.read_dir().map_err(FsError::io("list", folder))? {
-        let entry = entry.map_err(FsError::io("list", folder))?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) || entry.path().extension().is_some_and(|it| it == "zarr")
-        {
-            continue;
-        }
-        if name.starts_with(".staging-") {
-            match StagingDir::begin(folder, "a dataset generation") {
-                Ok(_) | Err(FsError::Locked { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        } else if !name.starts_with('.') {
-            remove_abandoned(&entry.path())?;
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_killed_writers_left_goes_when_the_workspace_is_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        Workspace::open(folder.path()).unwrap();
+        let fly = folder.path().join("datasets/lab/fly");
+        std::fs::create_dir_all(&fly).unwrap();
+        // A download, a piece of an upload, a movie being written, a model being written.
+        let left =
+            [".tmp-download", "datasets/lab/fly/.upload-a.h5", "datasets/lab/fly/.tmp-1-b.h5", "models/.tmp-model"];
+        let kept = ["datasets/lab/fly/a.h5", "models/detection.pth", "models/.detection.pth.adam"];
+        let hour_ago = std::time::SystemTime::now() - std::time::Duration::from_hours(1);
+        for name in left.iter().chain(&kept) {
+            let file = std::fs::File::create(folder.path().join(name)).unwrap();
+            file.set_modified(hour_ago).unwrap();
+        }
+        Workspace::open(folder.path()).unwrap();
+        assert!(left.iter().all(|name| !folder.path().join(name).exists()));
+        assert!(kept.iter().all(|name| folder.path().join(name).exists()));
+    }
 
     #[test]
     fn models_are_listed_by_name() {

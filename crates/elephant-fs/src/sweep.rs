@@ -1,0 +1,116 @@
+//! What killed writers left.
+
+use std::{fs, path::Path, time::Duration};
+
+use crate::{FsError, StagingDir, staging::STAGING_PREFIX};
+
+/// How the names of temporary files begin.
+pub(crate) const TEMPORARY_PREFIX: &str = ".tmp-";
+/// How the names of files begin that arrive in pieces: they outlive a request, but not a server.
+pub const UPLOAD_PREFIX: &str = ".upload-";
+/// For so long a temporary file may be somebody's who is writing it.
+const ABANDONED_AFTER: Duration = Duration::from_mins(1);
+
+/// Removes what killed writers left in `root` and below: temporary files and unfinished uploads that did not change within
+/// the last minute, and the staging folders of publications that do not run any more. Links are not followed, and chunked
+/// arrays, whose folders have millions of files, are not looked into.
+///
+/// # Errors
+/// The first folder that cannot be listed, or file that cannot be removed; the others are dealt with all the same.
+pub fn remove_abandoned(root: &Path) -> Result<(), FsError> {
+    let mut result = Ok(());
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) => {
+                result = result.and(Err(FsError::io("list", folder)(error)));
+                continue;
+            }
+        };
+        for entry in entries.map_while(Result::ok) {
+            let (path, name) = (entry.path(), entry.file_name());
+            let (name, is_folder) = (name.to_string_lossy(), entry.file_type().is_ok_and(|kind| kind.is_dir()));
+            let removed = if is_folder && name.starts_with(STAGING_PREFIX) {
+                remove_staging(&folder)
+            } else if is_folder {
+                if !name.starts_with('.') && path.extension().is_none_or(|extension| extension != "zarr") {
+                    folders.push(path);
+                }
+                Ok(())
+            } else if name.starts_with(TEMPORARY_PREFIX) || name.starts_with(UPLOAD_PREFIX) {
+                remove_old(&entry)
+            } else {
+                Ok(())
+            };
+            result = result.and(removed);
+        }
+    }
+    result
+}
+
+/// Beginning a publication removes what earlier ones left; those that still run elsewhere are left alone.
+fn remove_staging(target: &Path) -> Result<(), FsError> {
+    match StagingDir::begin(target, "a publication") {
+        Ok(_) | Err(FsError::Locked { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn remove_old(entry: &fs::DirEntry) -> Result<(), FsError> {
+    // A file without a time may be anybody's.
+    let changed = entry.metadata().and_then(|metadata| metadata.modified());
+    if changed.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > ABANDONED_AFTER)) {
+        return fs::remove_file(entry.path()).map_err(FsError::io("remove", entry.path()));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs::File, time::SystemTime};
+
+    use super::*;
+
+    #[test]
+    fn only_what_was_abandoned_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        for deep in ["deep/lab", "imgs.zarr", ".hidden", "deep/.staging-x/imgs.zarr", "busy/.staging-y"] {
+            fs::create_dir_all(folder.path().join(deep)).unwrap();
+        }
+        let _running = StagingDir::begin(&folder.path().join("deep/lab"), "a test").unwrap();
+        let files = [
+            (".tmp-a", true, false),
+            ("deep/.tmp-b", true, false),
+            ("deep/lab/.upload-fly.h5", true, false),
+            ("deep/lab/.upload-new.h5", false, true),
+            (".tmp-new", false, true),
+            ("imgs.zarr/.tmp-c", true, true),
+            (".hidden/.tmp-d", true, true),
+            ("model.pth", true, true),
+            (".model.pth.adam", true, true),
+        ];
+        let hour_ago = SystemTime::now() - Duration::from_hours(1);
+        for (name, is_old, _) in files {
+            let file = File::create(folder.path().join(name)).unwrap();
+            if is_old {
+                file.set_modified(hour_ago).unwrap();
+            }
+        }
+        remove_abandoned(folder.path()).unwrap();
+        for (name, _, is_left) in files {
+            assert_eq!(folder.path().join(name).exists(), is_left, "{name}");
+        }
+        assert!(!folder.path().join("deep/.staging-x").exists());
+        let left = fs::read_dir(folder.path().join("deep/lab")).unwrap();
+        let names: Vec<_> = left.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        assert!(names.iter().any(|name| name.starts_with(STAGING_PREFIX)), "one that runs stays: {names:?}");
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_swept_does_not_keep_others_from_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = folder.path().join("missing");
+        assert!(matches!(remove_abandoned(&missing), Err(FsError::Io { operation: "list", .. })));
+    }
+}
