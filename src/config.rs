@@ -108,6 +108,14 @@ pub struct ServeArgs {
     #[arg(long, env = "ELEPHANT_WORKSPACE", default_value = "workspace", value_name = "DIR")]
     pub workspace: PathBuf,
 
+    /// Folder elsewhere into which links in the workspace's `datasets` may lead, like another disk; may be given several
+    /// times, or as a list with `:` between the folders
+    ///
+    /// Movies and whole datasets may then be links into it; the server reads and writes there. Without it, links that
+    /// lead out of the workspace are refused.
+    #[arg(long = "data-root", env = "ELEPHANT_DATA_ROOTS", value_delimiter = ':', value_name = "DIR")]
+    pub data_roots: Vec<PathBuf>,
+
     /// Address to listen on; use 0.0.0.0:8080 to be reached from other machines (then set a token, or use an SSH tunnel)
     #[arg(long, env = "ELEPHANT_BIND", default_value = "127.0.0.1:8080", value_name = "ADDRESS:PORT")]
     pub bind: SocketAddr,
@@ -335,6 +343,13 @@ mod tests {
             Command::Serve(args) => *args,
             _ => unreachable!("asked for serve"),
         }
+    }
+
+    #[test]
+    fn data_roots_are_given_one_by_one_or_as_a_list() {
+        let roots = serve(&["--data-root", "/a", "--data-root", "/b:/c"]).data_roots;
+        assert_eq!(roots, ["/a", "/b", "/c"].map(PathBuf::from));
+        assert!(serve(&[]).data_roots.is_empty());
     }
 
     #[test]

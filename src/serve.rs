@@ -24,7 +24,9 @@ pub fn serve(args: &ServeArgs) -> Result<()> {
     // Before anything in the workspace is touched: another server may be using it.
     let _lock = hold(args)?;
     let workspace = Workspace::open(&args.workspace)
-        .with_context(|| format!("cannot use the workspace {}", args.workspace.display()))?;
+        .with_context(|| format!("cannot use the workspace {}", args.workspace.display()))?
+        .with_data_roots(&args.data_roots)
+        .context("cannot use --data-root")?;
     let demo = if args.demo { demo::prepare(&workspace)? } else { None };
     let access = access(args)?;
     let metrics = MetricsHandle::install().context("cannot collect metrics")?;

@@ -1,12 +1,20 @@
 //! A folder that names from outside cannot leave.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
 
 use crate::FsError;
 
-/// A folder below which names are resolved. Links that point to the outside are refused.
+/// A folder below which names are resolved. Links that point to the outside are refused, unless they lead into a folder
+/// that was [allowed](Self::allowing).
 #[derive(Clone, Debug)]
-pub struct Root(PathBuf);
+pub struct Root {
+    path: PathBuf,
+    /// Real paths of folders elsewhere into which links may lead.
+    allowed: Vec<PathBuf>,
+}
 
 impl Root {
     /// The root at `path`, which is made when it is missing.
@@ -15,15 +23,30 @@ impl Root {
     /// When the folder cannot be made or read.
     pub fn open(path: &Path) -> Result<Self, FsError> {
         std::fs::create_dir_all(path).map_err(FsError::io("create", path))?;
-        path.canonicalize().map(Self).map_err(FsError::io("open", path))
+        let path = path.canonicalize().map_err(FsError::io("open", path))?;
+        Ok(Self { path, allowed: Vec::new() })
+    }
+
+    /// The same root, whose links may also lead into these folders, which must exist.
+    ///
+    /// # Errors
+    /// When one of the folders does not exist or cannot be read.
+    pub fn allowing(mut self, folders: &[PathBuf]) -> Result<Self, FsError> {
+        for folder in folders {
+            self.allowed.push(folder.canonicalize().map_err(FsError::io("open", folder))?);
+        }
+        Ok(self)
     }
 
     /// The root's own absolute path.
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     /// The absolute path of `name` below the root. The file itself need not exist.
+    ///
+    /// Who may write below the root can change a link between this and the use of the path; the root is for names from
+    /// outside, not for separating users of one machine.
     ///
     /// # Errors
     /// [`FsError::Escapes`] when the name is absolute, has `..` parts, or passes a link to the outside.
@@ -33,11 +56,21 @@ impl Root {
         if !name.components().all(|part| matches!(part, std::path::Component::Normal(_))) {
             return Err(escapes());
         }
-        let path = self.0.join(name);
+        let path = self.path.join(name);
         // `symlink_metadata` also finds a link whose target is missing, which `canonicalize` then refuses.
-        let existing = path.ancestors().find(|ancestor| ancestor.symlink_metadata().is_ok()).ok_or_else(escapes)?;
-        let real = existing.canonicalize().map_err(|_| escapes())?;
-        if real.starts_with(&self.0) { Ok(path) } else { Err(escapes()) }
+        let mut existing = path.as_path();
+        while let Err(error) = existing.symlink_metadata() {
+            if error.kind() != ErrorKind::NotFound {
+                return Err(FsError::io("look at", existing)(error));
+            }
+            existing = existing.parent().ok_or_else(escapes)?;
+        }
+        let real = existing.canonicalize().map_err(|error| match error.kind() {
+            ErrorKind::NotFound => escapes(),
+            _ => FsError::io("look at", existing)(error),
+        })?;
+        let is_inside = [&self.path].into_iter().chain(&self.allowed).any(|folder| real.starts_with(folder));
+        if is_inside { Ok(path) } else { Err(escapes()) }
     }
 }
 
@@ -59,6 +92,39 @@ mod tests {
         }
         for name in ["in", "in/new/deep.h5", "alias/x", "new"] {
             assert!(root.resolve(name).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn links_may_lead_into_allowed_folders() {
+        let (folder, disk, other) =
+            (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::create_dir(disk.path().join("fly")).unwrap();
+        std::os::unix::fs::symlink(disk.path().join("fly"), folder.path().join("fly")).unwrap();
+        std::os::unix::fs::symlink(other.path(), disk.path().join("fly/out")).unwrap();
+        std::os::unix::fs::symlink(disk.path().join("gone"), folder.path().join("gone")).unwrap();
+        let root = Root::open(folder.path()).unwrap();
+        assert!(root.resolve("fly").is_err());
+        let root = root.allowing(&[disk.path().to_owned()]).unwrap();
+        for name in ["fly", "fly/imgs.zarr/0.0.0.0"] {
+            assert_eq!(root.resolve(name).unwrap(), root.path().join(name));
+        }
+        for name in ["fly/out", "gone", "fly/../../etc"] {
+            assert!(matches!(root.resolve(name), Err(FsError::Escapes { .. })), "{name}");
+        }
+        let missing = disk.path().join("missing");
+        assert!(matches!(root.allowing(&[missing]), Err(FsError::Io { .. })));
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_is_not_called_an_escape() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::open(folder.path()).unwrap();
+        std::fs::write(folder.path().join("file"), "").unwrap();
+        std::os::unix::fs::symlink("loop", folder.path().join("loop")).unwrap();
+        for name in ["file/x", "loop", "loop/x", &"x".repeat(300)] {
+            let error = root.resolve(name).unwrap_err();
+            assert!(matches!(error, FsError::Io { operation: "look at", .. }), "{name}: {error}");
         }
     }
 }

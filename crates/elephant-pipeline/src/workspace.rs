@@ -40,6 +40,14 @@ impl Workspace {
         Ok(Self { root, datasets, models, records: Records::default() })
     }
 
+    /// The same workspace, whose datasets and movies may also be links into these folders, which must exist.
+    ///
+    /// # Errors
+    /// When one of the folders does not exist or cannot be read.
+    pub fn with_data_roots(self, folders: &[PathBuf]) -> Result<Self, FsError> {
+        Ok(Self { datasets: self.datasets.allowing(folders)?, ..self })
+    }
+
     /// The workspace's own path.
     pub fn path(&self) -> &Path {
         self.root.path()
@@ -144,6 +152,21 @@ mod tests {
         Workspace::open(folder.path()).unwrap();
         assert!(left.iter().all(|name| !folder.path().join(name).exists()));
         assert!(kept.iter().all(|name| folder.path().join(name).exists()));
+    }
+
+    #[test]
+    fn datasets_may_be_links_into_data_roots() {
+        let (folder, disk) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let workspace = Workspace::open(folder.path()).unwrap();
+        let (fly, model): (DatasetName, ModelName) = ("fly".parse().unwrap(), "fly".parse().unwrap());
+        for place in ["datasets/fly", "models/fly"] {
+            std::os::unix::fs::symlink(disk.path(), folder.path().join(place)).unwrap();
+        }
+        assert!(matches!(workspace.dataset(&fly), Err(FsError::Escapes { .. })));
+        let workspace = workspace.with_data_roots(&[disk.path().to_owned()]).unwrap();
+        assert_eq!(workspace.dataset(&fly).unwrap(), workspace.datasets().path().join("fly"));
+        assert!(workspace.dataset_file(&fly, &"fly.h5".parse().unwrap()).is_ok());
+        assert!(matches!(workspace.model(&model), Err(FsError::Escapes { .. })), "models are not data");
     }
 
     #[test]
