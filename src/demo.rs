@@ -42,7 +42,7 @@ pub fn prepare(workspace: &Workspace) -> Result<Option<Demo>> {
         shape: options.shape,
         scales: [x, y, z],
     };
-    if folder.join("imgs.zarr").is_dir() {
+    if elephant_fs::metadata(&folder.join("imgs.zarr"))?.is_some() {
         return Ok(Some(demo));
     }
     if has_datasets(workspace)? {

@@ -107,7 +107,7 @@ impl Network {
 
     fn model(&self, path: &Path) -> Result<Arc<Model>, PortError> {
         let version = FileVersion::of(path)
-            .map_err(|error| PortError::new(ErrorCode::NotFound, format!("the model is not there: {error}")))?;
+            .map_err(|error| PortError::new(error.code(), format!("cannot use the model: {error}")))?;
         let mut last = self.last_model.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(loaded) = last.as_ref().filter(|loaded| loaded.path == path && loaded.version == version) {
             return Ok(loaded.model.clone());

@@ -23,4 +23,4 @@ pub use root::Root;
 pub use space::{free_bytes, require_free_bytes};
 pub use staging::StagingDir;
 pub use sweep::{UPLOAD_PREFIX, remove_abandoned};
-pub use version::FileVersion;
+pub use version::{FileVersion, metadata};

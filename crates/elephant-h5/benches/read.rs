@@ -3,6 +3,8 @@
 //! `cargo bench -p elephant-h5`; set `ELEPHANT_BENCH_MOVIE` to a `.h5` file with gzip-compressed chunks to read another
 //! movie than the synthetic one.
 
+#![allow(clippy::disallowed_methods)]
+
 use std::{
     env,
     path::{Path, PathBuf},

@@ -90,9 +90,17 @@ impl OpenFile {
     }
 }
 
-/// Whether a file is HDF5, by its first bytes or those behind a user block. What cannot be read is not.
-pub fn is_hdf5(path: &Path) -> bool {
-    path.is_file() && File::open(path).and_then(|file| signature(&file)).is_ok_and(|place| place.is_some())
+/// Whether a file is HDF5, by its first bytes or those behind a user block.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn is_hdf5(path: &Path) -> Result<bool, H5Error> {
+    // Opening a pipe would wait for a writer.
+    if !path.metadata().map_err(H5Error::io("open", path))?.is_file() {
+        return Ok(false);
+    }
+    let file = File::open(path).map_err(H5Error::io("open", path))?;
+    Ok(signature(&file).map_err(H5Error::io("read", path))?.is_some())
 }
 
 /// The place of the HDF5 signature, which may be 0, 512, 1024, 2048 and so on.
@@ -122,6 +130,11 @@ fn widths(file: &File, base: u64) -> Option<[u8; 2]> {
 
 fn open_error(name: &str, error: &hdf5_metno::Error) -> H5Error {
     let (file, detail) = (name.to_owned(), brief(error));
+    // The library opens the file once more, and may be refused by the operating system.
+    let number = detail.split_once("errno = ").and_then(|(_, rest)| rest.split(',').next()?.parse().ok());
+    if let Some(source) = number.map(std::io::Error::from_raw_os_error) {
+        return H5Error::Io { operation: "open", file, source };
+    }
     // A writer sets a mark in the file while it is open, and a killed one leaves it there.
     if detail.contains("already open for") { H5Error::StillOpen { file } } else { H5Error::Damaged { file, detail } }
 }
@@ -230,7 +243,7 @@ impl Files {
         let beside = from.path.parent().unwrap_or(&self.folder);
         // A part in another folder may have the name of the file that links to it; that file is not the part.
         let is_other = |path: &PathBuf| *path != from.path || written.last() == Some(target);
-        if let Some(path) = find(&written, &[beside, &self.folder], &self.folder, self.reach).filter(is_other) {
+        if let Some(path) = find(&written, &[beside, &self.folder], &self.folder, self.reach)?.filter(is_other) {
             return Ok(path);
         }
         let (file, target) = (from.name.clone(), target.to_owned());

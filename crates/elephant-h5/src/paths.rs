@@ -1,9 +1,14 @@
 //! Paths that movies hold: of the `.h5` file in the `.xml`, of partition files in links. Written on some machine at some
 //! time, they may be relative or absolute, with slashes or backslashes, and lead to where the files once were.
 
-use std::path::{Component, Path, PathBuf};
+use std::{
+    io::ErrorKind,
+    path::{Component, Path, PathBuf},
+};
 
 use percent_encoding::percent_decode_str;
+
+use crate::H5Error;
 
 /// How far the files of a movie may lead.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,7 +56,15 @@ impl WrittenPath {
 /// The file that a path means, without links: as it is written, seen from one of the folders `from`; with backslashes as
 /// slashes; as an address (`file:/a%20b`); or its last component in the movie's folder `home`. `None` when nothing is there, or, with
 /// [`Reach::Folder`], nothing within `home`: what lies elsewhere is not even looked at. `from` and `home` are without links.
-pub(crate) fn find(written: &WrittenPath, from: &[&Path], home: &Path, reach: Reach) -> Option<PathBuf> {
+///
+/// # Errors
+/// When one of the places cannot be looked at: the file may be there.
+pub(crate) fn find(
+    written: &WrittenPath,
+    from: &[&Path],
+    home: &Path,
+    reach: Reach,
+) -> Result<Option<PathBuf>, H5Error> {
     let slashes = written.text.replace('\\', "/");
     let address = percent_decode_str(&slashes).decode_utf8_lossy().into_owned();
     let address =
@@ -67,13 +80,31 @@ pub(crate) fn find(written: &WrittenPath, from: &[&Path], home: &Path, reach: Re
     }
     let names = [written.last(), address.rsplit('/').next().filter(|name| !matches!(*name, "" | "." | ".."))];
     candidates.extend(names.into_iter().flatten().map(|name| home.join(name)));
-    candidates.iter().find_map(|candidate| match reach {
-        Reach::Anywhere => candidate.canonicalize().ok().filter(|real| real.is_file()),
-        Reach::Folder => {
-            let plain = without_dots(candidate);
-            let real = if plain.starts_with(home) { plain.canonicalize().ok() } else { None };
-            real.filter(|real| real.starts_with(home) && real.is_file())
+    for candidate in &candidates {
+        let real = match reach {
+            Reach::Anywhere => real_file(candidate)?,
+            Reach::Folder => {
+                let plain = without_dots(candidate);
+                let real = if plain.starts_with(home) { real_file(&plain)? } else { None };
+                real.filter(|real| real.starts_with(home))
+            }
+        };
+        if real.is_some() {
+            return Ok(real);
         }
+    }
+    Ok(None)
+}
+
+/// A file's path without links; `None` when no file can be there.
+fn real_file(path: &Path) -> Result<Option<PathBuf>, H5Error> {
+    let found = path.canonicalize().and_then(|real| Ok(real.metadata()?.is_file().then_some(real)));
+    found.or_else(|error| match error.kind() {
+        // Written on other systems, a path may be no path here.
+        ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidFilename | ErrorKind::InvalidInput => {
+            Ok(None)
+        }
+        _ => Err(H5Error::io("open", path)(error)),
     })
 }
 
@@ -114,7 +145,7 @@ mod tests {
         let (_folder, root) = folders();
         let home = root.join("main");
         let found = |text: &str, reach| {
-            let path = find(&WrittenPath::new(text), &[&home], &home, reach)?;
+            let path = find(&WrittenPath::new(text), &[&home], &home, reach).unwrap()?;
             Some(path.strip_prefix(&root).unwrap().display().to_string())
         };
         let absolute = home.join("parts/parts.h5").display().to_string();
@@ -154,9 +185,24 @@ mod tests {
         for text in
             ["../other/other.h5", "..\\other\\other.h5", &absolute, "link.h5", "linked/other.h5", "linked\\other.h5"]
         {
-            let found = |reach| find(&WrittenPath::new(text), &[&home], &home, reach);
+            let found = |reach| find(&WrittenPath::new(text), &[&home], &home, reach).unwrap();
             assert_eq!(found(Reach::Folder), None, "{text}");
             assert_eq!(found(Reach::Anywhere), Some(root.join("other/other.h5")), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_looked_at_is_not_missing() {
+        let (_folder, root) = folders();
+        let home = root.join("main");
+        std::os::unix::fs::symlink("loop.h5", home.join("loop.h5")).unwrap();
+        for reach in [Reach::Folder, Reach::Anywhere] {
+            let error = find(&WrittenPath::new("loop.h5"), &[&home], &home, reach).unwrap_err();
+            assert!(matches!(error, H5Error::Io { .. }), "{error}");
+            // Neither name can be one of this system.
+            for text in ["main.h5/x.h5", &"x".repeat(300), "a\0b"] {
+                assert_eq!(find(&WrittenPath::new(text), &[&home], &home, reach).unwrap(), None, "{text}");
+            }
         }
     }
 

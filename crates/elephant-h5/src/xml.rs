@@ -111,13 +111,20 @@ impl SpimData {
         let Some(h5) = self.loader.hdf5.as_ref().filter(|h5| h5.last().is_some()) else {
             return Err(H5Error::Xml { file, reason: "it does not name an HDF5 file".to_owned() });
         };
+        let written = self.base.joined(h5);
         let folder = match xml.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        let folder = folder.canonicalize().map_err(H5Error::io("open the folder of", xml))?;
-        find(&self.base.joined(h5), &[&folder], &folder, reach)
-            .ok_or_else(|| H5Error::NoMovie { file, h5: h5.text.clone() })
+        // Where the document is, and where it leads to if it is a link, as the `.h5` file beside it may be one.
+        let real = xml.canonicalize().map_err(H5Error::io("open", xml))?;
+        for folder in [folder, real.parent().unwrap_or(folder)] {
+            let folder = folder.canonicalize().map_err(H5Error::io("open the folder of", xml))?;
+            if let Some(found) = find(&written, &[&folder], &folder, reach)? {
+                return Ok(found);
+            }
+        }
+        Err(H5Error::NoMovie { file, h5: h5.text.clone() })
     }
 
     /// Understands the text of a SpimData document.

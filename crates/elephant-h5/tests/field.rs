@@ -317,3 +317,15 @@ fn what_cannot_be_read_is_said_with_the_way_out() {
         assert_eq!(error.code(), ErrorCode::InvalidArgument, "{name}");
     }
 }
+
+#[test]
+fn a_movie_of_links_is_found_where_they_lead() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["described.xml", "gzip.h5"] {
+        std::os::unix::fs::symlink(golden("dataset/h5").join(name), folder.path().join(name)).unwrap();
+    }
+    let direct = BdvFile::open(&golden("dataset/h5/described.xml")).unwrap();
+    let linked = BdvFile::open(&folder.path().join("described.xml")).unwrap();
+    assert_eq!(linked.shown_timepoints(), direct.shown_timepoints());
+    assert_eq!(linked.description(), direct.description());
+}

@@ -3,6 +3,8 @@
 //! `cargo bench -p elephant-pipeline`; set `ELEPHANT_PEER_PYTHON` to a Python with h5py, NumPy and zarr<3, and
 //! `ELEPHANT_BENCH_MOVIE` to a `.h5` file to convert another movie than the synthetic one.
 
+#![allow(clippy::disallowed_methods)]
+
 use std::{
     env,
     path::{Path, PathBuf},

@@ -43,11 +43,11 @@ pub enum Generated {
 /// why the last generation failed. The shape is what the next [`generate`] has to give.
 ///
 /// # Errors
-/// When a link on the way leads out of the datasets.
+/// When a link on the way leads out of the datasets, or as [`check_dataset`].
 pub fn check(workspace: &Workspace, dataset: &DatasetName, shape: &[usize]) -> Result<String, PipelineError> {
     let folder = workspace.dataset(dataset)?;
     // The path that the original names; the real one is not told to clients.
-    let message = check_dataset(&folder, &format!("/workspace/datasets/{dataset}"), shape);
+    let message = check_dataset(&folder, &format!("/workspace/datasets/{dataset}"), shape)?;
     let failure = workspace.records().update(dataset, &folder, |record| {
         if DatasetShape::from_images(shape).is_some() {
             record.ask(shape);

@@ -16,7 +16,7 @@ use crate::{PipelineError, Workspace};
 /// The folder of a dataset that was generated.
 pub(crate) fn dataset_folder(workspace: &Workspace, name: &DatasetName) -> Result<PathBuf, PipelineError> {
     let folder = workspace.dataset(name)?;
-    if !folder.join("imgs.zarr").is_dir() {
+    if elephant_fs::metadata(&folder.join("imgs.zarr"))?.is_none() {
         return Err(PipelineError::NotFound(format!(
             "the dataset {name} does not exist; upload its movie and make it with POST /dataset/generate"
         )));

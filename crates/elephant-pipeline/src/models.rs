@@ -13,7 +13,7 @@ use std::{
 };
 
 use elephant_checkpoint::{Checkpoint, CheckpointError, Provenance};
-use elephant_fs::{FileVersion, FsError, temporary_file};
+use elephant_fs::{FileVersion, FsError, metadata, temporary_file};
 use elephant_types::{CancelToken, Coded, ErrorCode, ModelName, NetworkKind, TaskContext, TaskEvent};
 
 use tempfile::NamedTempFile;
@@ -134,10 +134,10 @@ impl Models {
     /// The model's file, or `None` when there is none.
     ///
     /// # Errors
-    /// When a link on the way leads out of the models.
+    /// When a link on the way leads out of the models, or the file cannot be looked at.
     pub fn file(&self, name: &ModelName) -> Result<Option<PathBuf>, PipelineError> {
         let path = self.workspace.model(name)?;
-        Ok(path.is_file().then_some(path))
+        Ok(is_file(&path)?.then_some(path))
     }
 
     /// The models of the workspace, by name.
@@ -167,7 +167,8 @@ impl Models {
     /// What there is to know of a model; `None` when its file has just gone.
     fn info(&self, name: ModelName) -> Result<Option<ModelInfo>, PipelineError> {
         let path = self.workspace.model(&name)?;
-        let (Ok(version), Ok(metadata)) = (FileVersion::of(&path), path.metadata()) else { return Ok(None) };
+        let Some(metadata) = metadata(&path)? else { return Ok(None) };
+        let version = FileVersion::from(&metadata);
         let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let found = known().get(&path).filter(|(seen, _)| *seen == version).map(|(_, content)| content.clone());
         let content = found.unwrap_or_else(|| self.content(Checkpoint::read(&path)));
@@ -190,7 +191,7 @@ impl Models {
     /// A model's file. One that is missing is replaced by the pretrained one (contract section 6.2).
     ///
     /// # Errors
-    /// When the file is missing and the pretrained one cannot be had.
+    /// When the file cannot be looked at, or is missing and the pretrained one cannot be had.
     pub fn require(
         &self,
         name: &ModelName,
@@ -198,7 +199,7 @@ impl Models {
         context: &TaskContext,
     ) -> Result<PathBuf, PipelineError> {
         let path = self.workspace.model(name)?;
-        if !path.is_file() {
+        if !is_file(&path)? {
             self.replace(name, kind, &ModelSource::Pretrained, context).map_err(|error| {
                 if error.code() == ErrorCode::Cancelled {
                     return error;
@@ -236,7 +237,7 @@ impl Models {
         prepare: impl FnOnce(Checkpoint) -> Result<Checkpoint, PipelineError>,
     ) -> Result<(), PipelineError> {
         let target = self.workspace.model(name)?;
-        if target.is_dir() {
+        if metadata(&target)?.is_some_and(|found| found.is_dir()) {
             return Err(PipelineError::Invalid(format!("{name} is a folder of models; use another name")));
         }
         let checkpoint = prepare(self.obtain(kind, source, context)?)?;
@@ -329,6 +330,11 @@ impl Models {
             }
         }
     }
+}
+
+/// Whether there is a file. One that cannot be looked at is not replaced by another network.
+fn is_file(path: &Path) -> Result<bool, FsError> {
+    Ok(metadata(path)?.is_some_and(|found| found.is_file()))
 }
 
 /// A location without what is nobody else's business: of a URL its scheme, host and path, of a path the file's name.

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use elephant_fs::FsError;
+use elephant_fs::{FsError, metadata};
 use elephant_h5::{BdvFile, H5Error, SpimData, is_hdf5};
 use elephant_types::DatasetName;
 
@@ -38,7 +38,8 @@ struct Description {
 /// newest one last. Partitions, to which a main file beside them refers, and older uploads are left out.
 ///
 /// # Errors
-/// When the folder cannot be listed, or all that is there are links that lead out of the datasets.
+/// When the folder cannot be listed, an `.xml` cannot be read, or all that is there are files that cannot be read or links
+/// that lead out of the datasets.
 pub(crate) fn candidates(
     workspace: &Workspace,
     dataset: &DatasetName,
@@ -60,8 +61,8 @@ pub(crate) fn candidates(
     let mut ranked: Vec<(Rank, Candidate)> = beside.chain(elsewhere).collect();
     // Within a rank the names' order stays.
     ranked.sort_by_key(|&(rank, _)| rank);
-    match folder.outside {
-        Some(error) if ranked.is_empty() => Err(error.into()),
+    match folder.unusable {
+        Some(error) if ranked.is_empty() => Err(error),
         _ => Ok(ranked.into_iter().map(|(_, candidate)| candidate).collect()),
     }
 }
@@ -93,35 +94,45 @@ struct Folder {
     movies: BTreeMap<String, PathBuf>,
     /// Those of the same name as the dataset first, then in alphabetical order.
     descriptions: Vec<Description>,
-    /// A file that is a link to the outside.
-    outside: Option<FsError>,
+    /// Why a file is left out that may be a movie: a link to the outside, or one that cannot be read.
+    unusable: Option<PipelineError>,
 }
 
 impl Folder {
     fn open(workspace: &Workspace, dataset: &DatasetName, uploads: &[String]) -> Result<Self, PipelineError> {
         let leaf = dataset.as_str().rsplit('/').next().unwrap_or_default().to_owned();
-        let mut folder = Self { leaf, movies: BTreeMap::new(), descriptions: Vec::new(), outside: None };
+        let mut folder = Self { leaf, movies: BTreeMap::new(), descriptions: Vec::new(), unusable: None };
         let mut names = list(&workspace.dataset(dataset)?)?;
         names.extend(uploads.iter().filter(|name| name.contains('/')).cloned());
         for name in names {
             let path = match workspace.datasets().resolve(AsRef::<Path>::as_ref(dataset).join(&name)) {
-                Ok(path) if path.is_file() => path,
-                Ok(_) => continue,
+                Ok(path) => path,
                 Err(error) => {
-                    folder.outside = Some(error);
+                    folder.unusable = Some(error.into());
                     continue;
                 }
             };
+            if !metadata(&path)?.is_some_and(|found| found.is_file()) {
+                continue;
+            }
             if has_extension(&name, &["xml"]) {
                 match SpimData::read(&path) {
                     Ok(data) => {
                         let movie = data.h5_name().unwrap_or_default().to_owned();
                         folder.descriptions.push(Description { path, movie });
                     }
+                    // It may say which timepoints the movie has; without it another dataset would come out.
+                    Err(error @ H5Error::Io { .. }) => return Err(error.into()),
                     Err(error) => tracing::debug!(%dataset, %error, "an .xml beside the movie is ignored"),
                 }
-            } else if has_extension(&name, &EXTENSIONS) || is_hdf5(&path) {
+            } else if has_extension(&name, &EXTENSIONS) {
                 folder.movies.insert(name, path);
+            } else {
+                match is_hdf5(&path) {
+                    Ok(true) => drop(folder.movies.insert(name, path)),
+                    Ok(false) => {}
+                    Err(error) => folder.unusable = Some(error.into()),
+                }
             }
         }
         let leaf = folder.leaf.clone();
@@ -196,7 +207,7 @@ impl<'a> Known<'a> {
 
 /// The names in a folder without the hidden ones; none where there is no folder.
 fn list(folder: &Path) -> Result<Vec<String>, FsError> {
-    if !folder.is_dir() {
+    if metadata(folder)?.is_none() {
         return Ok(Vec::new());
     }
     let names = folder.read_dir().and_then(|entries| {
@@ -286,7 +297,7 @@ mod tests {
     fn thousands_of_files_are_ranked_at_once() {
         let uploads: Vec<String> = (0..10_000).map(|part| format!("m-00-{part:05}.h5")).collect();
         let movies = uploads.iter().map(|name| (name.clone(), PathBuf::from(name))).collect();
-        let mut folder = Folder { leaf: "fly".to_owned(), movies, descriptions: Vec::new(), outside: None };
+        let mut folder = Folder { leaf: "fly".to_owned(), movies, descriptions: Vec::new(), unusable: None };
         folder.movies.insert("m.h5".to_owned(), PathBuf::from("m.h5"));
         let known = Known::of(&folder, &uploads);
         let ranks: Vec<Rank> = folder.movies.keys().filter_map(|name| folder.rank(name, &known)).collect();

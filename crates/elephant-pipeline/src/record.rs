@@ -12,7 +12,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use elephant_fs::{FsError, write_atomic};
+use elephant_fs::{FsError, metadata, write_atomic};
 use elephant_types::{DatasetName, FileName};
 use serde::{Deserialize, Serialize};
 
@@ -74,13 +74,14 @@ impl Records {
         if new == old {
             return result;
         }
-        match folder.is_dir().then(|| save(folder, &new)) {
-            Some(Ok(())) => {
+        let saved = metadata(folder).and_then(|found| found.map(|_| save(folder, &new)).transpose());
+        match saved {
+            Ok(Some(())) => {
                 unsaved.remove(dataset);
                 return result;
             }
-            Some(Err(error)) => tracing::warn!(%dataset, %error, "the dataset's record cannot be written"),
-            None => {}
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%dataset, %error, "the dataset's record cannot be written"),
         }
         if unsaved.len() >= MAX_UNSAVED {
             unsaved.pop_first();

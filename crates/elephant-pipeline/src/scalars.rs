@@ -20,7 +20,7 @@ impl ScalarLog {
     /// A log of every `interval`-th step in `folder`, which is made when it is missing; 0 is taken for 1.
     pub(crate) fn open(folder: &Path, interval: u64) -> Self {
         let opened = || -> Result<(EventWriter, i64), FsError> {
-            let last = if folder.is_dir() { last_step(folder)? } else { None };
+            let last = last_step(folder)?;
             Ok((EventWriter::create(folder)?, last.map_or(0, |last| last.saturating_add(1))))
         };
         let (writer, offset) = match opened() {

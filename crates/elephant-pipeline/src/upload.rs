@@ -60,7 +60,7 @@ impl Uploads {
     pub fn begin(&self, dataset: &DatasetName, file: &FileName, piece: &mut File) -> Result<(), PipelineError> {
         let _changing = self.changing();
         let target = self.workspace.dataset_file(dataset, file)?;
-        if target.is_dir() {
+        if elephant_fs::metadata(&target)?.is_some_and(|found| found.is_dir()) {
             return Err(PipelineError::Invalid(format!(
                 "{file} is a folder of the dataset {dataset}; use another name"
             )));

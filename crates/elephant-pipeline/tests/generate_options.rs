@@ -79,7 +79,7 @@ fn frames_are_the_timepoints_in_order_or_those_asked_for() {
         let summary = generate(&GenerateOptions { timepoints, ..options("gaps.h5", &folder) }).unwrap();
         assert_eq!(summary.shape.timepoints, expected.len());
         assert_eq!(summary.blank_frames, expected.iter().filter(|id| id.is_none()).count());
-        assert_eq!(check_dataset(folder.path(), "", &[expected.len(), 5, 7, 9]), READY);
+        assert_eq!(check_dataset(folder.path(), "", &[expected.len(), 5, 7, 9]).unwrap(), READY);
         for (t, id) in expected.into_iter().enumerate() {
             let value = |at| id.map_or(0.0, |id: usize| f32::from(voxel(id, 0, 0, at)));
             assert_eq!(frame(folder.path(), t), Array3::from_shape_fn(SHAPE, value), "{t}");
@@ -142,7 +142,7 @@ fn eight_bits_become_sixteen_when_a_value_asks_for_them() {
 fn two_dimensions_are_the_first_plane() {
     let folder = tempfile::tempdir().unwrap();
     generate(&GenerateOptions { is_2d: true, ..options("scale_offset_gzip.h5", &folder) }).unwrap();
-    assert_eq!(check_dataset(folder.path(), "", &[2, 7, 9]), READY);
+    assert_eq!(check_dataset(folder.path(), "", &[2, 7, 9]).unwrap(), READY);
     let expected = Array3::from_shape_fn((1, 7, 9), |at| f32::from(voxel(1, 0, 0, at)));
     assert_eq!(frame(folder.path(), 1), expected);
 }
@@ -233,7 +233,7 @@ fn progress_counts_timepoints() {
 #[test]
 fn check_names_the_first_problem() {
     let folder = tempfile::tempdir().unwrap();
-    let check = |shape: &[usize]| check_dataset(folder.path(), "/workspace/datasets/lab", shape);
+    let check = |shape: &[usize]| check_dataset(folder.path(), "/workspace/datasets/lab", shape).unwrap();
     assert_eq!(check(&[2, 5, 7, 9]), "/workspace/datasets/lab/imgs.zarr is not found or broken.");
     generate(&options("gzip.h5", &folder)).unwrap();
     assert_eq!(check(&[2, 5, 7, 9]), READY);
@@ -259,6 +259,22 @@ fn check_names_the_first_problem() {
     assert_eq!(check(&[2, 5, 7, 9]), "Invalid shape for flow_hashes.zarr\nExpected: (1,) Found: (2,)");
     fs::remove_dir_all(folder.path().join("flow_outputs.zarr")).unwrap();
     assert_eq!(check(&[2, 5, 7, 9]), "/workspace/datasets/lab/flow_outputs.zarr is not found or broken.");
+}
+
+/// The client offers to make a dataset anew when the check finds a problem, and the labels would be lost.
+#[test]
+fn check_does_not_call_a_store_missing_that_cannot_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    generate(&options("gzip.h5", &folder)).unwrap();
+    let labels = folder.path().join(Store::SegLabels.folder());
+    let kept = folder.path().join("kept");
+    fs::rename(&labels, &kept).unwrap();
+    let check = || check_dataset(folder.path(), "", &[2, 5, 7, 9]);
+    assert_eq!(check().unwrap(), "/seg_labels.zarr is not found or broken.");
+    std::os::unix::fs::symlink("seg_labels.zarr", &labels).unwrap();
+    let error = check().unwrap_err();
+    assert!(error.to_string().contains("cannot open"), "{error}");
+    assert!(!error.to_string().contains("again"), "{error}");
 }
 
 #[test]

@@ -49,12 +49,17 @@ impl ArrayStore {
     /// Opens an existing array.
     ///
     /// # Errors
-    /// [`VolumeError::Missing`] when there is none, others when it is not one this crate can read.
+    /// [`VolumeError::Missing`] when there is none, others when it cannot be read or is not one this crate can read.
     pub fn open(folder: &Path) -> Result<Self, VolumeError> {
         let store = store_name(folder);
-        let Ok(file) = File::open(folder.join(".zarray")) else { return Err(VolumeError::Missing { store }) };
+        let path = folder.join(".zarray");
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(VolumeError::Missing { store }),
+            Err(error) => return Err(FsError::io("open", path)(error).into()),
+        };
         let mut text = Vec::new();
-        file.take(MAX_METADATA_BYTES).read_to_end(&mut text).map_err(FsError::io("read", folder.join(".zarray")))?;
+        file.take(MAX_METADATA_BYTES).read_to_end(&mut text).map_err(FsError::io("read", path))?;
         match Metadata::from_json(&text) {
             Ok(metadata) => Ok(Self { folder: folder.to_owned(), name: store, metadata }),
             Err(Refused::Damaged(reason)) => Err(VolumeError::Metadata { store, reason }),

@@ -199,3 +199,26 @@ fn stores_that_do_not_belong_together_are_refused() {
 }
 
 const MOVIE_SMALL: DatasetShape = DatasetShape { timepoints: 2, frame: [3, 4, 5], is_3d: true };
+
+#[test]
+fn only_what_is_not_there_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("imgs.zarr");
+    let open = || ArrayStore::open(&store).unwrap_err();
+    assert!(matches!(open(), VolumeError::Missing { .. }));
+    fs::create_dir(&store).unwrap();
+    assert!(matches!(open(), VolumeError::Missing { .. }));
+    fs::create_dir(store.join(".zarray")).unwrap();
+    let refused = |what: &str| {
+        let error = open();
+        assert!(matches!(error, VolumeError::Fs(_)), "{what}: {error}");
+        assert!(!error.to_string().contains("generate"), "generating would delete labels: {what}: {error}");
+    };
+    refused("a folder in place of the file");
+    fs::remove_dir(store.join(".zarray")).unwrap();
+    std::os::unix::fs::symlink(".zarray", store.join(".zarray")).unwrap();
+    refused("a link to itself");
+    fs::remove_dir_all(&store).unwrap();
+    fs::write(&store, "").unwrap();
+    refused("a file in place of the folder");
+}

@@ -222,7 +222,7 @@ impl StateFolder<'_> {
             let checkpoint = Checkpoint::read(&path)?;
             let optimizer = path.with_extension("adam");
             // A kill may have come between the two files.
-            if optimizer.is_file()
+            if elephant_fs::metadata(&optimizer)?.is_some()
                 && let Some(state) = OptimizerState::read(&checkpoint, &optimizer)?
             {
                 return Ok(Some((checkpoint, state)));

@@ -39,7 +39,7 @@ impl ModelFiles {
 
     /// What the optimiser remembers of these parameters; nothing where it never saw them or its file is damaged.
     pub(super) fn optimizer_state(&self, checkpoint: &Checkpoint) -> Option<OptimizerState> {
-        if !self.optimizer.is_file() {
+        if matches!(elephant_fs::metadata(&self.optimizer), Ok(None)) {
             return None;
         }
         OptimizerState::read(checkpoint, &self.optimizer).unwrap_or_else(|error| {
