@@ -11,7 +11,7 @@ use crate::{JobFilter, JobRecord, JobsError, LossPoint, ProcessState, TrainingPa
 
 pub use self::{redis::RedisStore, sqlite::SqliteStore};
 
-/// Records older than the newest of this number are forgotten.
+/// Records older than the newest of this number are forgotten, unless their jobs are still running.
 const KEPT_JOBS: i64 = 10_000;
 /// Loss curves older than the newest of this number are forgotten; each may have some 100 KB.
 const KEPT_CURVES: usize = 100;

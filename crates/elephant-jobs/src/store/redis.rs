@@ -26,6 +26,12 @@ const NOT_BELOW: &str = "if tonumber(redis.call('GET', KEYS[1]) or '0') < tonumb
                              redis.call('SET', KEYS[1], ARGV[1])
                          end";
 
+/// Forgets those of the jobs ARGV in KEYS[1] that are not among the running ones in KEYS[2]. A job that ends long after its
+/// turn to be forgotten leaves a record behind; there are not many of them.
+const FORGET: &str = "for _, id in ipairs(ARGV) do
+                          if redis.call('SISMEMBER', KEYS[2], id) == 0 then redis.call('HDEL', KEYS[1], id) end
+                      end";
+
 /// A database of a Redis server.
 #[derive(Debug)]
 pub struct RedisStore {
@@ -248,7 +254,7 @@ impl StateStore for RedisStore {
         request.cmd(running_command).arg(&running).arg(job.id);
         if oldest > 0 {
             let forgotten: Vec<i64> = (oldest - FORGOTTEN_AT_ONCE + 1..=oldest).collect();
-            request.cmd("HDEL").arg(&jobs).arg(forgotten);
+            request.cmd("EVAL").arg(FORGET).arg(2).arg(&jobs).arg(&running).arg(forgotten);
         }
         self.ask("record a job", |link| request.exec(link))
     }
@@ -283,6 +289,14 @@ impl StateStore for RedisStore {
             let ids: Vec<i64> = (begin + 1..=end).rev().collect();
             jobs.extend(self.records(operation, &ids)?.into_iter().filter(|job| filter.matches(job)));
             end = begin;
+        }
+        if jobs.len() < filter.limit as usize {
+            // Jobs that have been running for so long that all others of their age are forgotten.
+            let running = self.key("running");
+            let mut ids: Vec<i64> = self.ask(operation, |link| cmd("SMEMBERS").arg(&running).query(link))?;
+            ids.retain(|&id| id <= oldest);
+            ids.sort_unstable_by(|a, b| b.cmp(a));
+            jobs.extend(self.records(operation, &ids)?.into_iter().filter(|job| filter.matches(job)));
         }
         jobs.truncate(filter.limit as usize);
         Ok(jobs)

@@ -163,7 +163,10 @@ impl StateStore for SqliteStore {
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
                 params![job.id, job.kind, job.subject, job.status, job.error, job.begun_at, job.ended_at, job.note],
             )?;
-            transaction.execute("DELETE FROM jobs WHERE id <= ?1", [job.id - KEPT_JOBS])?;
+            transaction.execute(
+                "DELETE FROM jobs WHERE id <= ?1 AND status <> ?2",
+                params![job.id - KEPT_JOBS, JobStatus::Running.as_str()],
+            )?;
             transaction.commit()
         };
         write().map_err(JobsError::database("record a job"))

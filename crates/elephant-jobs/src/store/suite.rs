@@ -176,6 +176,14 @@ fn forgetting(store: &dyn StateStore) {
     store.save_job(&record(last, JobKind::Predict, JobStatus::Completed)).unwrap();
     let found = store.jobs(JobFilter { kind: Some(JobKind::Train), ..JobFilter::newest(1) }).unwrap();
     assert_eq!(found, running, "it is found behind a gap");
+    // Whatever comes later, a job that is running is not forgotten; the one before it, which ended, is.
+    let ended = running[0].id - 1;
+    assert!(store.job(ended).unwrap().is_some());
+    store.save_job(&record(running[0].id + KEPT_JOBS + 1, JobKind::Predict, JobStatus::Completed)).unwrap();
+    assert_eq!(store.job(ended).unwrap(), None);
+    assert_eq!(store.job(running[0].id).unwrap().as_ref(), Some(&running[0]));
+    let found = store.jobs(JobFilter { status: Some(JobStatus::Running), ..JobFilter::newest(9) }).unwrap();
+    assert_eq!(found, running, "it is listed");
     for job in 0..KEPT_CURVES as i64 + 5 {
         store.save_losses(job + 10, &[]).unwrap();
     }
