@@ -1,6 +1,9 @@
 //! One connection to the broker: declaring the client's queues as the client does, and publishing.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties, ErrorKind, ExchangeKind, PublisherConfirm,
@@ -22,12 +25,17 @@ pub const EXCHANGE: &str = "elephant";
 /// How long the broker may take to accept a connection, or a batch.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a queue that the broker refuses is left alone.
+const REFUSED_FOR: Duration = Duration::from_secs(30);
+
 /// A connection on which messages can be published.
 pub(crate) struct Link {
     connection: Connection,
     channel: Channel,
     /// Queues that someone has declared in another form, which is left as it is.
     foreign: Vec<Queue>,
+    /// Queues that this connection may not use, since then: another one holds them alone, or the user has no right to them.
+    refused: BTreeMap<Queue, Instant>,
     has_exchange: bool,
 }
 
@@ -41,10 +49,11 @@ impl Link {
         let properties = ConnectionProperties::default().with_connection_name("elephant-server".into());
         let connection = Connection::connect_uri(address.uri(), properties).await?;
         let channel = open_channel(&connection).await?;
-        let mut link = Self { connection, channel, foreign: Vec::new(), has_exchange: true };
+        let (foreign, refused) = (Vec::new(), BTreeMap::new());
+        let mut link = Self { connection, channel, foreign, refused, has_exchange: true };
         link.declare_exchange().await?;
         for queue in Queue::ALL {
-            link.declare(queue).await?;
+            link.room(queue).await?;
         }
         let probe = link.publish_to("", "elephant.probe", Queue::Prediction, b"").await?;
         probe.await?;
@@ -61,28 +70,48 @@ impl Link {
     }
 
     async fn try_publish(&mut self, messages: &[Message]) -> lapin::Result<()> {
+        // All queues come first: a refusal closes the channel, and messages on their way with it.
         let mut room = BTreeMap::new();
+        for Message { queue, .. } in messages {
+            if !room.contains_key(queue) {
+                room.insert(*queue, self.room(*queue).await?);
+            }
+        }
         let mut confirms = Vec::new();
         for Message { queue, body } in messages {
-            let room = match room.entry(*queue) {
-                std::collections::btree_map::Entry::Occupied(room) => room.into_mut(),
-                // Someone may have deleted the queue; and the reply tells how many messages wait in it.
-                std::collections::btree_map::Entry::Vacant(room) => {
-                    room.insert(queue.capacity().saturating_sub(self.declare(*queue).await?))
-                }
-            };
+            let room = room.entry(*queue).or_default();
             if *room > 0 {
                 *room -= 1;
                 confirms.push(self.publish_to("", queue.name(), *queue, body.as_bytes()).await?);
             }
-            if self.has_exchange {
-                confirms.push(self.publish_to(EXCHANGE, queue.name(), *queue, body.as_bytes()).await?);
-            }
         }
-        for confirm in confirms {
-            confirm.await?;
+        wait_for(confirms).await?;
+        if self.has_exchange
+            && let Err(error) = self.offer(messages).await
+        {
+            if !is_refusal(&error) {
+                return Err(error);
+            }
+            self.leave_exchange(&error).await?;
         }
         Ok(())
+    }
+
+    /// Publishes to the exchange.
+    async fn offer(&self, messages: &[Message]) -> lapin::Result<()> {
+        let mut confirms = Vec::new();
+        let mut published = Ok(());
+        for Message { queue, body } in messages {
+            match self.publish_to(EXCHANGE, queue.name(), *queue, body.as_bytes()).await {
+                Ok(confirm) => confirms.push(confirm),
+                Err(error) => {
+                    published = Err(error);
+                    break;
+                }
+            }
+        }
+        // A refusal comes with the receipt of the first message; that the channel is closed, with later ones.
+        wait_for(confirms).await.and(published)
     }
 
     async fn publish_to(
@@ -98,22 +127,36 @@ impl Link {
         self.channel.basic_publish(exchange.into(), key.into(), options, body, properties).await
     }
 
-    /// Declares a queue exactly as the client does: not durable, not exclusive, not deleted automatically, without
-    /// arguments (another form would make the client's declaration fail). Returns how many messages wait in it.
-    async fn declare(&mut self, queue: Queue) -> lapin::Result<u32> {
-        loop {
+    /// How many messages may be put into a queue; none when the broker refuses it.
+    ///
+    /// Declares it exactly as the client does: not durable, not exclusive, not deleted automatically, without arguments
+    /// (another form would make the client's declaration fail). Someone may have deleted it; and the reply tells how many
+    /// messages wait in it.
+    async fn room(&mut self, queue: Queue) -> lapin::Result<u32> {
+        while self.refused.get(&queue).is_none_or(|since| since.elapsed() > REFUSED_FOR) {
             let passive = self.foreign.contains(&queue);
             let options = QueueDeclareOptions { passive, ..QueueDeclareOptions::default() };
-            match self.channel.queue_declare(queue.name().into(), options, FieldTable::default()).await {
-                Ok(declared) => return Ok(declared.message_count()),
-                Err(error) if !passive && is_soft(&error, &AMQPSoftError::PRECONDITIONFAILED) => {
-                    tracing::warn!(queue = queue.name(), "the queue exists in another form; it is used as it is");
-                    self.foreign.push(queue);
-                    self.channel = open_channel(&self.connection).await?;
+            let error = match self.channel.queue_declare(queue.name().into(), options, FieldTable::default()).await {
+                Ok(declared) => {
+                    if self.refused.remove(&queue).is_some() {
+                        tracing::info!(queue = queue.name(), "the queue can be used");
+                    }
+                    return Ok(queue.capacity().saturating_sub(declared.message_count()));
                 }
+                Err(error) if is_refusal(&error) => error,
                 Err(error) => return Err(error),
+            };
+            self.channel = open_channel(&self.connection).await?;
+            if !passive && is_soft(&error, &AMQPSoftError::PRECONDITIONFAILED) {
+                tracing::warn!(queue = queue.name(), "the queue exists in another form; it is used as it is");
+                self.foreign.push(queue);
+            } else if passive && is_soft(&error, &AMQPSoftError::NOTFOUND) {
+                self.foreign.retain(|other| *other != queue);
+            } else if self.refused.insert(queue, Instant::now()).is_none() {
+                tracing::warn!(queue = queue.name(), %error, "the queue cannot be used; the others are not concerned");
             }
         }
+        Ok(0)
     }
 
     /// An exchange is only offered: where the user may not declare one, the queues still work.
@@ -123,17 +166,17 @@ impl Link {
             self.channel.exchange_declare(EXCHANGE.into(), ExchangeKind::Topic, options, FieldTable::default()).await;
         match declared {
             Ok(()) => Ok(()),
-            Err(error)
-                if is_soft(&error, &AMQPSoftError::PRECONDITIONFAILED)
-                    || is_soft(&error, &AMQPSoftError::ACCESSREFUSED) =>
-            {
-                tracing::warn!(%error, "the exchange {EXCHANGE} cannot be offered; the queues are not concerned");
-                self.has_exchange = false;
-                self.channel = open_channel(&self.connection).await?;
-                Ok(())
-            }
+            Err(error) if is_refusal(&error) => self.leave_exchange(&error).await,
             Err(error) => Err(error),
         }
+    }
+
+    /// Goes on without the exchange, until the next connection.
+    async fn leave_exchange(&mut self, error: &lapin::Error) -> lapin::Result<()> {
+        tracing::warn!(%error, "the exchange {EXCHANGE} cannot be offered; the queues are not concerned");
+        self.has_exchange = false;
+        self.channel = open_channel(&self.connection).await?;
+        Ok(())
     }
 
     pub(crate) async fn close(self) {
@@ -146,6 +189,18 @@ async fn open_channel(connection: &Connection) -> lapin::Result<Channel> {
     let channel = connection.create_channel().await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
     Ok(channel)
+}
+
+async fn wait_for(confirms: Vec<PublisherConfirm>) -> lapin::Result<()> {
+    for confirm in confirms {
+        confirm.await?;
+    }
+    Ok(())
+}
+
+/// Whether the broker refuses one thing and not the connection.
+fn is_refusal(error: &lapin::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ProtocolError(error) if matches!(error.kind(), AMQPErrorKind::Soft(_)))
 }
 
 fn is_soft(error: &lapin::Error, kind: &AMQPSoftError) -> bool {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use elephant_jobs::Jobs;
 use tokio::{
-    sync::broadcast::error::RecvError,
+    sync::{broadcast::error::RecvError, oneshot},
     task::JoinHandle,
     time::{sleep, timeout},
 };
@@ -35,6 +35,8 @@ pub struct Publisher {
 #[derive(Debug)]
 pub struct RunningPublisher {
     outbox: Outbox,
+    /// Dropped, it ends the listener.
+    closing: oneshot::Sender<()>,
     listener: JoinHandle<()>,
     sender: JoinHandle<()>,
 }
@@ -64,11 +66,18 @@ impl Publisher {
     pub fn start(self, jobs: &Jobs) -> RunningPublisher {
         let outbox = self.outbox.clone();
         let mut events = jobs.subscribe();
+        let (closing, mut closed) = oneshot::channel();
         let listener = tokio::spawn({
             let outbox = outbox.clone();
             async move {
                 loop {
-                    match events.recv().await {
+                    // In this order: the end comes after all events that are there.
+                    let received = tokio::select! {
+                        biased;
+                        received = events.recv() => received,
+                        _ = &mut closed => return,
+                    };
+                    match received {
                         Ok(event) => events::message(&event).into_iter().for_each(|message| outbox.push(message)),
                         Err(RecvError::Lagged(_)) => {}
                         Err(RecvError::Closed) => return,
@@ -76,7 +85,7 @@ impl Publisher {
                 }
             }
         });
-        RunningPublisher { outbox, listener, sender: tokio::spawn(self.send()) }
+        RunningPublisher { outbox, closing, listener, sender: tokio::spawn(self.send()) }
     }
 
     /// Sends until the outbox is closed.
@@ -86,8 +95,7 @@ impl Publisher {
             match Link::open(&self.address).await {
                 Ok(link) => {
                     self.status.up();
-                    pause = FIRST_PAUSE;
-                    match self.drain(link).await {
+                    match self.drain(link, &mut pause).await {
                         Ok(()) => return,
                         Err(reason) => self.status.down(&format!("{}: {reason}", self.address)),
                     }
@@ -102,8 +110,9 @@ impl Publisher {
         }
     }
 
-    /// Sends over `link` until that fails or the outbox is closed and empty.
-    async fn drain(&self, mut link: Link) -> Result<(), String> {
+    /// Sends over `link` until that fails or the outbox is closed and empty. A broker that connects and then takes nothing
+    /// is left alone for as long a pause as one that does not connect.
+    async fn drain(&self, mut link: Link, pause: &mut Duration) -> Result<(), String> {
         loop {
             match timeout(IDLE, self.outbox.take(BATCH)).await {
                 Ok(messages) if messages.is_empty() => {
@@ -115,6 +124,7 @@ impl Publisher {
                         self.outbox.put_back(messages);
                         return Err(reason);
                     }
+                    *pause = FIRST_PAUSE;
                 }
                 Err(_) if link.is_connected() => {}
                 Err(_) => return Err("the connection was lost".into()),
@@ -126,9 +136,39 @@ impl Publisher {
 impl RunningPublisher {
     /// Sends what is left, as far as the broker takes it soon, and ends.
     pub async fn close(self) {
-        self.listener.abort();
-        self.outbox.close();
+        let Self { outbox, closing, listener, sender } = self;
+        drop(closing);
         // What is not sent by then is lost.
-        let _ = timeout(LAST_WORDS, self.sender).await;
+        let _ = timeout(LAST_WORDS, async {
+            let _ = listener.await;
+            outbox.close();
+            let _ = sender.await;
+        })
+        .await;
+        // Events may come without end, faster than they are listened to.
+        outbox.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use elephant_jobs::{JobKind, Outcome, SqliteStore};
+
+    use super::*;
+
+    /// On one thread, on which nothing listens before the publisher is closed.
+    #[tokio::test]
+    async fn the_last_events_are_taken_before_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let jobs = Jobs::recover(SqliteStore::open(&folder.path().join("state.db")).unwrap()).unwrap();
+        let publisher = Publisher::new(BrokerAddress::parse("amqp://127.0.0.1:1").unwrap());
+        let outbox = publisher.outbox.clone();
+        let running = publisher.start(&jobs);
+        let events = 5;
+        for _ in 0..events {
+            jobs.begin(JobKind::Predict, "fly").unwrap().finish(Outcome::Completed);
+        }
+        running.close().await;
+        assert_eq!(outbox.take(100).await.len(), events);
     }
 }

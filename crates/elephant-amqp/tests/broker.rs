@@ -157,6 +157,25 @@ async fn queues_in_another_form_are_used_as_they_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_another_holds_alone_costs_the_others_nothing() {
+    let Some(url) = Broker::new_vhost() else { return };
+    let (_connection, channel) = connect(&url).await;
+    // The broker refuses such a queue to other connections, with RESOURCE_LOCKED.
+    let exclusive = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
+    channel.queue_declare("prediction".into(), exclusive, FieldTable::default()).await.unwrap();
+    let mut update = consume(&channel, "update").await;
+    let server = Server::start(&url);
+    server.until(|state| *state == BrokerState::Connected).await;
+    for _ in 0..20 {
+        server.jobs.begin(JobKind::Predict, "fly").unwrap().finish(Outcome::Completed);
+        server.model_updated();
+        assert_eq!(next(&mut update).await, "Model updated");
+        assert_eq!(server.status.now(), BrokerState::Connected);
+    }
+    server.publisher.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_dies_or_hangs_costs_nothing() {
     let Some(broker) = Broker::start() else { return };
     let server = Server::start(&broker.url());
