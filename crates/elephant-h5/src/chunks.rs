@@ -11,8 +11,14 @@ use crate::{
     element::{Element, Stored},
     file::{OpenFile, brief},
     filters::{Pipeline, Scratch},
-    volume::padded,
+    virtual_dataset::Sources,
+    volume::{padded, product},
 };
+
+/// Most chunks of an image, those of all its sources together; the place of each takes 32 bytes.
+const MAX_CHUNKS: usize = 1 << 23;
+/// What the chunks that are being decoded may take together in all workers, in bytes, unless one alone takes more.
+const DECODING_BYTES: usize = 128 << 20;
 
 /// How a dataset is cut into chunks, and what they hold; axes (z, y, x).
 #[derive(Debug)]
@@ -68,11 +74,18 @@ pub(crate) struct ChunkIndex {
 
 impl ChunkIndex {
     /// Lists the chunks of `dataset` and checks that all of them lie in the file.
-    pub fn list(file: &OpenFile, object: &str, dataset: &Dataset, grid: Grid) -> Result<Self, H5Error> {
+    pub fn list(
+        file: &OpenFile,
+        object: &str,
+        dataset: &Dataset,
+        grid: Grid,
+        sources: &Sources,
+    ) -> Result<Self, H5Error> {
         // Deflate grows data by a few bytes in a block at most; a longer chunk is damaged or hostile.
         let longest = grid.chunk_bytes() as u64 + grid.chunk_bytes() as u64 / 100 + 1024;
         // An index may lead to the same chunks again and again. Each one takes eight bytes at least, with its address.
         let most = grid.chunks().min(file.len() / 8) as usize;
+        let room = MAX_CHUNKS - sources.chunks.get();
         let mut places = Vec::new();
         let mut damage = None;
         let visited = dataset.chunks_visit(|info| {
@@ -81,6 +94,9 @@ impl ChunkIndex {
                 Some(_) if !file.holds(info.addr, info.size) => "a chunk lies beyond the end of the file",
                 Some(_) if info.size > longest => "a chunk is longer than its voxels",
                 Some(_) if places.len() == most => "its index lists more chunks than there are",
+                Some(_) if places.len() == room => {
+                    "its images have more than 8 million chunks; save it with larger ones"
+                }
                 Some(number) => {
                     places.push(Place {
                         number,
@@ -98,6 +114,7 @@ impl ChunkIndex {
             return Err(H5Error::object(&file.name, object, reason));
         }
         visited.map_err(|error| H5Error::object(&file.name, object, brief(&error)))?;
+        sources.chunks.update(|chunks| chunks + places.len());
         places.sort_unstable_by_key(|place| place.number);
         Ok(Self { grid, places })
     }
@@ -112,6 +129,14 @@ impl ChunkIndex {
         self.places.iter().map(|place| place.length as u64).sum()
     }
 
+    /// Voxels that are decoded to read a box.
+    pub fn decoded(&self, region: &[Range<usize>; 3]) -> u64 {
+        product(&std::array::from_fn(|axis| {
+            let edge = self.grid.chunk[axis];
+            covering(&region[axis], edge).len().saturating_mul(edge)
+        }))
+    }
+
     /// Reads the box `region`, (z, y, x), into `out`, C order, which has room for exactly its voxels. Returns the largest
     /// value before division.
     pub fn read(
@@ -122,8 +147,11 @@ impl ChunkIndex {
         scale: &Scale,
         out: &mut [u16],
     ) -> Result<f64, H5Error> {
-        self.strips(region, out)
+        let strips = self.strips(region, out);
+        let at_least = least_strips(strips.len(), self.grid.pipeline.buffers() * self.grid.chunk_bytes());
+        strips
             .into_par_iter()
+            .with_min_len(at_least)
             .map_init(Scratch::default, |scratch, strip| self.read_strip(file, region, strip, scale, scratch))
             .try_reduce(|| f64::NEG_INFINITY, |largest, other| Ok(largest.max(other)))
             .map_err(|failed| match failed {
@@ -192,6 +220,12 @@ impl ChunkIndex {
     }
 }
 
+/// How many of `strips` a worker takes at least: each has buffers of its own, so large chunks have few workers.
+fn least_strips(strips: usize, worker_bytes: usize) -> usize {
+    let workers = (DECODING_BYTES / worker_bytes.max(1)).max(1);
+    if workers < rayon::current_num_threads() { strips.div_ceil(workers).max(1) } else { 1 }
+}
+
 /// A voxel that was never written, as 16 bit and before division.
 pub(crate) fn fill_value(element: Element, bytes: &[u8], scale: &Scale) -> (u16, f64) {
     let mut voxel = [0];
@@ -219,4 +253,26 @@ fn covering(range: &Range<usize>, edge: usize) -> Range<usize> {
 /// The part of a range of voxels that chunk `index` of length `edge` covers.
 fn overlap(range: &Range<usize>, index: usize, edge: usize) -> Range<usize> {
     range.start.max(index * edge)..range.end.min((index + 1) * edge)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_with_large_chunks_are_few() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(16).build().unwrap();
+        let least = |strips, worker_bytes| pool.install(|| least_strips(strips, worker_bytes));
+        assert_eq!(least(100, 64 << 10), 1, "all threads work");
+        assert_eq!(least(100, 32 << 20), 25, "four of them");
+        assert_eq!(least(100, 768 << 20), 100, "one of them");
+        assert_eq!(least(0, 768 << 20), 1);
+        // What keeps rayon from giving a worker less.
+        let workers = std::sync::atomic::AtomicUsize::new(0);
+        pool.install(|| {
+            let count = || workers.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            vec![(); 100].into_par_iter().with_min_len(25).map_init(count, |_, ()| ()).collect::<Vec<_>>()
+        });
+        assert!(workers.into_inner() <= 4);
+    }
 }

@@ -76,6 +76,11 @@ impl Pipeline {
         Ok(pipeline)
     }
 
+    /// How many buffers of the size of a chunk [`undo`](Self::undo) needs, with the one of the stored chunk.
+    pub fn buffers(self) -> usize {
+        1 + usize::from(self.compression.is_some()) + usize::from(self.scale.is_some())
+    }
+
     /// Undoes everything but the shuffle. Returns the chunk's bytes, exactly `expected` many whatever the file claims, and
     /// whether they are shuffled. `skipped` has bit i set when filter i was left out for this chunk.
     pub fn undo(self, skipped: u32, expected: usize, scratch: &mut Scratch) -> Result<(&[u8], bool), &'static str> {

@@ -32,6 +32,8 @@ const MAX_NESTING: u32 = 4;
 pub(crate) struct Sources {
     /// How many boxes were listed.
     listed: Cell<usize>,
+    /// How many chunks were listed.
+    pub chunks: Cell<usize>,
     files: RefCell<Vec<Arc<OpenFile>>>,
     /// By the number of the file and the address in it.
     volumes: RefCell<HashMap<(usize, u64), Arc<Volume>>>,
@@ -79,6 +81,23 @@ impl Part {
         let fits = from.iter().zip(shape).all(|(range, edge)| range.end <= edge);
         let is_same = place.iter().map(Range::len).eq(from.iter().map(Range::len));
         (fits && is_same).then(|| Self { place, volumes: source.parts(), start: from.map(|range| range.start), source })
+    }
+
+    /// What the box has of `region`; `None` when that is nothing.
+    fn shared(&self, region: &[Range<usize>; 3]) -> Option<[Range<usize>; 3]> {
+        let shared: [Range<usize>; 3] = std::array::from_fn(|axis| {
+            let (wanted, place) = (&region[axis], &self.place[axis]);
+            wanted.start.max(place.start)..wanted.end.min(place.end)
+        });
+        (!shared.iter().any(Range::is_empty)).then_some(shared)
+    }
+
+    /// A part of the box as a box of the source.
+    fn inside(&self, part: &[Range<usize>; 3]) -> [Range<usize>; 3] {
+        std::array::from_fn(|axis| {
+            let begin = part[axis].start - self.place[axis].start + self.start[axis];
+            begin..begin + part[axis].len()
+        })
     }
 }
 
@@ -162,6 +181,18 @@ pub(crate) fn block(parts: &[Part]) -> Option<[usize; 3]> {
     parts.first().map(|part| part.source.block())
 }
 
+/// The size (z, y, x) that no chunk of any source exceeds.
+pub(crate) fn largest_chunk(parts: &[Part]) -> [usize; 3] {
+    let chunks = parts.iter().map(|part| part.source.largest_chunk());
+    chunks.fold([1; 3], |a, b| std::array::from_fn(|axis| a[axis].max(b[axis])))
+}
+
+/// Voxels that are decoded to read the box `region`, (z, y, x).
+pub(crate) fn decoded(parts: &[Part], region: &[Range<usize>; 3]) -> u64 {
+    let boxes = parts.iter().filter_map(|part| Some((part, part.shared(region)?)));
+    boxes.map(|(part, shared)| part.source.decoded(&part.inside(&shared))).fold(0, u64::saturating_add)
+}
+
 /// Reads the voxels of `region`, (z, y, x), that the parts have into `out`. Returns the largest value before division, and
 /// whether voxels were left as they are.
 pub(crate) fn read(
@@ -177,17 +208,8 @@ pub(crate) fn read(
     let mut is_read = Vec::new();
     let mut voxels = Vec::new();
     for part in parts {
-        let shared: [Range<usize>; 3] = std::array::from_fn(|axis| {
-            let (wanted, place) = (&region[axis], &part.place[axis]);
-            wanted.start.max(place.start)..wanted.end.min(place.end)
-        });
-        if shared.iter().any(Range::is_empty) {
-            continue;
-        }
-        let inside: [Range<usize>; 3] = std::array::from_fn(|axis| {
-            let begin = shared[axis].start - part.place[axis].start + part.start[axis];
-            begin..begin + shared[axis].len()
-        });
+        let Some(shared) = part.shared(region) else { continue };
+        let inside = part.inside(&shared);
         voxels.resize(shared.iter().map(Range::len).product(), 0);
         largest = largest.max(part.source.read(&inside, scale, &mut voxels)?);
         is_all_read |= voxels.len() == out.len();

@@ -21,8 +21,10 @@ use crate::{
     virtual_dataset::{self, Level, Part, Sources},
 };
 
-/// Largest chunk that is read, in bytes. A worker holds one in memory.
-const MAX_CHUNK_BYTES: u64 = 1 << 30;
+/// Largest chunk that is read, in bytes. Undoing its filters takes up to three times as much memory.
+const MAX_CHUNK_BYTES: u64 = 256 << 20;
+/// How many times as many voxels as a virtual dataset has may be decoded for it, whole chunks counted for each of its boxes.
+const MAX_DECODED: u64 = 64;
 /// Most voxels of one volume; keeps every product of sizes within 64 bits.
 const MAX_VOXELS: u64 = 1 << 44;
 /// Contiguous data is read in pieces of about so many bytes.
@@ -72,6 +74,8 @@ impl Volume {
         role: Role<'_>,
     ) -> Result<Self, H5Error> {
         let Located { file, group, name, address } = located;
+        let own = Sources::default();
+        let level = if let Role::Source(level) = role { level } else { Level { nesting: 0, sources: &own } };
         let fail = |detail: String| H5Error::object(&file.name, &object, detail);
         let library = |error: hdf5_metno::Error| fail(brief(&error));
         if !header::can_be_opened(&file, address) {
@@ -87,8 +91,6 @@ impl Volume {
         let layout = properties.get_layout().map_err(library)?;
         // To tell the shape of a virtual dataset, the library may open its sources.
         let (shape, parts) = if layout == Layout::Virtual {
-            let sources = Sources::default();
-            let level = if let Role::Source(level) = role { level } else { Level { nesting: 0, sources: &sources } };
             virtual_dataset::parts(files, &file, &object, &properties, declared, level)?
         } else {
             (dataset.get_shape().map_err(library)?, Vec::new())
@@ -110,6 +112,7 @@ impl Volume {
                     &object,
                     &dataset,
                     Grid { shape, chunk, element, pipeline, fill },
+                    level.sources,
                 )?)
             }
             Layout::Contiguous if dataset.offset().is_some() => {
@@ -124,7 +127,14 @@ impl Volume {
                 }
             }
         };
-        Ok(Self { file, object, shape, element, storage })
+        let volume = Self { file, object, shape, element, storage };
+        // Chunks hold more than the volume at its end, and a small volume in a corner of a chunk is still small.
+        let allowed = product(&shape).saturating_mul(MAX_DECODED).max(MAX_CHUNK_BYTES);
+        if layout == Layout::Virtual && volume.decoded(&shape.map(|edge| 0..edge)) > allowed {
+            let reason = "its parts have the same chunks decoded again and again; write a copy that holds the voxels, with h5repack or h5py";
+            return Err(H5Error::object(&volume.file.name, volume.object, reason));
+        }
+        Ok(volume)
     }
 
     /// The box `region`, (z, y, x), as a volume of its own.
@@ -154,6 +164,26 @@ impl Volume {
             Storage::Chunks(index) => index.chunk(),
             Storage::Virtual(parts, _) => virtual_dataset::block(parts).unwrap_or([1, 1, columns]),
             Storage::Contiguous(_) | Storage::Compact(_) | Storage::Blank(_) => [1, 1, columns],
+        }
+    }
+
+    /// Size (z, y, x) that none of the blocks exceeds which are decoded as a whole, however little is read of them.
+    pub fn largest_chunk(&self) -> [usize; 3] {
+        match &self.storage {
+            Storage::Chunks(index) => index.chunk(),
+            Storage::Virtual(parts, _) => virtual_dataset::largest_chunk(parts),
+            Storage::Contiguous(_) | Storage::Compact(_) | Storage::Blank(_) => [1; 3],
+        }
+    }
+
+    /// Voxels that are decoded to read the box `region`, (z, y, x).
+    pub(crate) fn decoded(&self, region: &[Range<usize>; 3]) -> u64 {
+        match &self.storage {
+            Storage::Chunks(index) => index.decoded(region),
+            Storage::Virtual(parts, _) => virtual_dataset::decoded(parts, region),
+            Storage::Contiguous(_) | Storage::Compact(_) | Storage::Blank(_) => {
+                product(&region.each_ref().map(Range::len))
+            }
         }
     }
 
@@ -235,19 +265,25 @@ impl Volume {
     ) -> Result<f64, H5Error> {
         let [_, height, width] = self.shape;
         let stride = width * self.element.size();
+        // Several rows, or a part of one.
         let rows = (PIECE_BYTES / stride).clamp(1, y.len());
+        let columns = if rows > 1 { x.len() } else { x.len().min(PIECE_BYTES / self.element.size()) };
         let pieces: Vec<_> = out
             .chunks_mut(y.len() * x.len())
             .zip(z.clone())
             .flat_map(|(plane, z)| {
-                plane.chunks_mut(rows * x.len()).zip(y.clone().step_by(rows)).map(move |(piece, y)| (z, y, piece))
+                plane.chunks_mut(rows * x.len()).zip(y.clone().step_by(rows)).flat_map(move |(lines, y)| {
+                    let width = if rows > 1 { lines.len() } else { columns };
+                    lines.chunks_mut(width).zip(x.clone().step_by(columns)).map(move |(piece, x)| ([z, y, x], piece))
+                })
             })
             .collect();
-        let read_piece = |bytes: &mut Vec<u8>, (z, y, piece): (usize, usize, &mut [u16])| {
-            bytes.resize(piece.len() / x.len() * stride, 0);
-            self.file.read_at(bytes, offset + ((z * height + y) * stride) as u64)?;
-            let lines = piece.chunks_mut(x.len()).zip(bytes.chunks(stride));
-            let copied = lines.map(|(row, bytes)| self.element.copy(Stored::plain(bytes), x.start, scale, row));
+        let read_piece = |bytes: &mut Vec<u8>, ([z, y, x], piece): ([usize; 3], &mut [u16])| {
+            let columns = columns.min(piece.len());
+            bytes.resize((piece.len() / columns - 1) * stride + columns * self.element.size(), 0);
+            self.file.read_at(bytes, offset + (((z * height + y) * width + x) * self.element.size()) as u64)?;
+            let lines = piece.chunks_mut(columns).zip(bytes.chunks(stride));
+            let copied = lines.map(|(row, bytes)| self.element.copy(Stored::plain(bytes), 0, scale, row));
             Ok(copied.fold(f64::NEG_INFINITY, f64::max))
         };
         pieces
@@ -298,6 +334,11 @@ fn checked_offset(file: &OpenFile, dataset: &Dataset, shape: [usize; 3], element
     let bytes = (shape.iter().product::<usize>() * element.size()) as u64;
     let offset = dataset.offset().filter(|&offset| file.holds(offset, bytes));
     offset.ok_or_else(|| "its voxels lie beyond the end of the file".to_owned())
+}
+
+/// Voxels of a box of this size.
+pub(crate) fn product(size: &[usize; 3]) -> u64 {
+    size.iter().fold(1, |product: u64, &edge| product.saturating_mul(edge as u64))
 }
 
 /// Values for the axes (z, y, x), or for (y, x) with `one` for z; `None` for another number of axes.

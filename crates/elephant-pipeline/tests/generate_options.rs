@@ -278,6 +278,20 @@ fn check_does_not_call_a_store_missing_that_cannot_be_read() {
 }
 
 #[test]
+fn chunks_that_do_not_fit_the_first_volume_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in [
+        ("chunks_differ", "timepoint 1 of the movie has chunks of [1, 9216, 9216] voxels"),
+        ("virtual_again", "decoded again and again"),
+    ] {
+        let movie = golden(&format!("hostile/{name}.h5"));
+        let error = generate(&GenerateOptions::new(&movie, folder.path())).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::InvalidArgument);
+        assert!(error.to_string().contains(text), "{error}");
+    }
+}
+
+#[test]
 fn real_movies_of_other_writers_are_converted() {
     for (movie, setup, shape, max_value) in [
         ("data/constantinpape_pybdv/example.xml", 0, [6, 512, 512], 65535_u16),

@@ -19,8 +19,11 @@ use crate::{
 
 /// Longest `.zarray` file that is read, in bytes.
 const MAX_METADATA_BYTES: u64 = 1 << 20;
-/// Most chunks that one box may touch. Whole frames touch thousands.
-const MAX_CHUNKS_AT_ONCE: usize = 1 << 23;
+/// What the buffers of all workers may take together, in bytes, unless one alone takes more: a worker has one for a chunk's
+/// elements and one for its file.
+const BUFFER_BYTES: usize = 512 << 20;
+/// Most chunks that one box may touch; each takes some 200 bytes meanwhile. Whole frames touch thousands.
+const MAX_CHUNKS_AT_ONCE: usize = 1 << 20;
 
 /// A Zarr v2 array in a folder of its own.
 ///
@@ -108,7 +111,9 @@ impl ArrayStore {
     ) -> Result<(), VolumeError> {
         self.check_access::<T>(start, out.shape())?;
         let fill = convert(T::from_f64(self.metadata.fill));
-        tiles(out, start, self.chunks(), ArrayViewMutD::split_at).into_par_iter().try_for_each_init(
+        let tiles = tiles(out, start, self.chunks(), ArrayViewMutD::split_at);
+        let at_least = least_tiles(tiles.len(), 2 * self.metadata.chunk_bytes());
+        tiles.into_par_iter().with_min_len(at_least).try_for_each_init(
             || Buffers::new(&self.metadata),
             |buffers, mut tile| {
                 if !self.load(&tile.chunk, buffers)? {
@@ -143,7 +148,9 @@ impl ArrayStore {
         convert: impl Fn(U) -> T + Sync,
     ) -> Result<(), VolumeError> {
         self.check_access::<T>(start, data.shape())?;
-        tiles(data, start, self.chunks(), ArrayViewD::split_at).into_par_iter().try_for_each_init(
+        let tiles = tiles(data, start, self.chunks(), ArrayViewD::split_at);
+        let at_least = least_tiles(tiles.len(), 2 * self.metadata.chunk_bytes());
+        tiles.into_par_iter().with_min_len(at_least).try_for_each_init(
             || Buffers::new(&self.metadata),
             |buffers, tile| {
                 let is_whole = tile.part.len() == buffers.elements.len();
@@ -278,6 +285,26 @@ impl<T: Element> Buffers<T> {
     }
 }
 
+/// How many of `tiles` a worker takes at least: each has buffers of its own, so large chunks have few workers.
+fn least_tiles(tiles: usize, worker_bytes: usize) -> usize {
+    let workers = (BUFFER_BYTES / worker_bytes.max(1)).max(1);
+    if workers < rayon::current_num_threads() { tiles.div_ceil(workers).max(1) } else { 1 }
+}
+
 fn store_name(folder: &Path) -> String {
     folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_with_large_chunks_are_few() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(16).build().unwrap();
+        let least = |tiles, worker_bytes| pool.install(|| least_tiles(tiles, worker_bytes));
+        assert_eq!(least(100, 8 << 20), 1, "all threads work on what this crate writes");
+        assert_eq!(least(100, 128 << 20), 25, "four of them");
+        assert_eq!(least(100, 512 << 20), 100, "one of them");
+    }
 }
