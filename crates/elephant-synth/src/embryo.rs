@@ -1,11 +1,17 @@
 //! Nuclei that move, push each other aside and divide.
 
+use elephant_types::{CancelToken, Cancelled};
+
 use crate::{
     EmbryoOptions, Nucleus, SynthError,
+    grid::Grid,
     nucleus::{Chromatin, Grain, Surface},
     rng::Rng,
     vector::{Rotation, Vector, add, axis, norm, rotation_from, scale, sub, turned, unit},
 };
+
+/// The distance of two nuclei that do not push each other, over the sum of their radii.
+const ROOM: f64 = 1.08;
 
 /// A synthetic embryo over time.
 #[derive(Clone, Debug)]
@@ -52,14 +58,14 @@ impl Embryo {
     /// Grows an embryo through all timepoints.
     ///
     /// # Errors
-    /// [`SynthError::InvalidOption`].
-    pub fn grow(options: EmbryoOptions) -> Result<Self, SynthError> {
+    /// [`SynthError::InvalidOption`], and [`SynthError::Cancelled`] soon after `cancel` was.
+    pub fn grow(options: EmbryoOptions, cancel: &CancelToken) -> Result<Self, SynthError> {
         options.validate()?;
-        let mut growth = Growth::begin(&options);
+        let mut growth = Growth::begin(&options, cancel)?;
         let mut frames: Vec<Vec<Nucleus>> = Vec::with_capacity(options.timepoints);
         for t in 0..options.timepoints {
             if t > 0 {
-                growth.step(t);
+                growth.step(t, cancel)?;
             }
             frames.push(growth.observe(t));
         }
@@ -93,20 +99,21 @@ struct Growth<'a> {
 }
 
 impl<'a> Growth<'a> {
-    fn begin(options: &'a EmbryoOptions) -> Self {
+    fn begin(options: &'a EmbryoOptions, cancel: &CancelToken) -> Result<Self, Cancelled> {
         let edges = options.voxel_size.zyx();
         let middle = std::array::from_fn(|axis| (options.shape[axis] - 1) as f64 / 2.0 * edges[axis]);
         let rng = Rng::stream(options.seed, &[0]);
         let mut growth = Self { options, rng, middle, cells: Vec::new(), tracks: Vec::new(), observed: 0 };
         for _ in 0..options.nuclei {
+            cancel.check()?;
             let center = growth.free_place();
             let mut cell = growth.new_cell(center, 0, None, None);
             // Nuclei are at any point of their cycle when the movie starts.
             cell.age = (growth.rng.unit() * cell.divides_at as f64) as usize;
             growth.cells.push(cell);
         }
-        growth.relax();
-        growth
+        growth.relax(cancel)?;
+        Ok(growth)
     }
 
     /// Of a few random places the one farthest from all nuclei.
@@ -148,11 +155,11 @@ impl<'a> Growth<'a> {
     }
 
     /// From timepoint `t - 1` to `t`.
-    fn step(&mut self, t: usize) {
+    fn step(&mut self, t: usize, cancel: &CancelToken) -> Result<(), Cancelled> {
         for cell in std::mem::take(&mut self.cells) {
             self.advance(cell, t);
         }
-        self.relax();
+        self.relax(cancel)
     }
 
     fn advance(&mut self, mut cell: Cell, t: usize) {
@@ -202,25 +209,14 @@ impl<'a> Growth<'a> {
     }
 
     /// Pushes nuclei apart until they hardly overlap, and back into the tissue.
-    fn relax(&mut self) {
-        const ROOM: f64 = 1.08;
+    fn relax(&mut self, cancel: &CancelToken) -> Result<(), Cancelled> {
         let radii: Vec<f64> = self.cells.iter().map(|cell| self.radius(cell)).collect();
+        let reach = 2.0 * ROOM * radii.iter().copied().fold(0.0, f64::max);
         for _ in 0..100 {
-            let mut shifts = vec![[0.0; 3]; self.cells.len()];
-            let mut worst = 0.0_f64;
-            for i in 0..self.cells.len() {
-                for j in i + 1..self.cells.len() {
-                    let apart = sub(self.cells[j].center, self.cells[i].center);
-                    let wanted = ROOM * (radii[i] + radii[j]);
-                    let distance = norm(apart);
-                    if distance < wanted {
-                        let shift = scale(unit(apart), 0.4 * (wanted - distance));
-                        shifts[i] = sub(shifts[i], shift);
-                        shifts[j] = add(shifts[j], shift);
-                        worst = worst.max(1.0 - distance / wanted);
-                    }
-                }
-            }
+            cancel.check()?;
+            let centers: Vec<Vector> = self.cells.iter().map(|cell| cell.center).collect();
+            let grid = Grid::new(&centers, reach);
+            let (shifts, worst) = pushes(&centers, &radii, |center, near| grid.find(center, near));
             for (cell, shift) in self.cells.iter_mut().zip(shifts) {
                 cell.center = add(cell.center, shift);
             }
@@ -229,6 +225,7 @@ impl<'a> Growth<'a> {
                 break;
             }
         }
+        Ok(())
     }
 
     /// Puts nuclei outside the tissue onto its surface.
@@ -285,6 +282,30 @@ impl<'a> Growth<'a> {
     }
 }
 
+/// How far overlapping nuclei push each other, and the largest overlap, as a fraction of the distance that they should
+/// have. `find` replaces a list by the indices, in ascending order, of at least all nuclei that may overlap with one at a
+/// place: in this order the pushes are added up, so that it decides about rounding.
+fn pushes(centers: &[Vector], radii: &[f64], find: impl Fn(Vector, &mut Vec<usize>)) -> (Vec<Vector>, f64) {
+    let mut shifts = vec![[0.0; 3]; centers.len()];
+    let mut worst = 0.0_f64;
+    let mut near = Vec::new();
+    for i in 0..centers.len() {
+        find(centers[i], &mut near);
+        for &j in near.iter().filter(|&&j| j > i) {
+            let apart = sub(centers[j], centers[i]);
+            let wanted = ROOM * (radii[i] + radii[j]);
+            let distance = norm(apart);
+            if distance < wanted {
+                let shift = scale(unit(apart), 0.4 * (wanted - distance));
+                shifts[i] = sub(shifts[i], shift);
+                shifts[j] = add(shifts[j], shift);
+                worst = worst.max(1.0 - distance / wanted);
+            }
+        }
+    }
+    (shifts, worst)
+}
+
 /// Nuclei divide along their longest axis, or nearly so.
 fn division_axis(mother: &Cell) -> Vector {
     axis(&mother.rotation, 2)
@@ -315,7 +336,7 @@ mod tests {
     use crate::Preset;
 
     fn grown(preset: Preset, seed: u64) -> Embryo {
-        Embryo::grow(EmbryoOptions::preset(preset, seed)).unwrap()
+        Embryo::grow(EmbryoOptions::preset(preset, seed), &CancelToken::default()).unwrap()
     }
 
     #[test]
@@ -390,7 +411,7 @@ mod tests {
             ("cycle", EmbryoOptions { cycle: 1.0, ..good.clone() }),
             ("step_um", EmbryoOptions { step_um: -1.0, ..good.clone() }),
         ] {
-            let message = Embryo::grow(bad).unwrap_err().to_string();
+            let message = Embryo::grow(bad, &CancelToken::default()).unwrap_err().to_string();
             assert!(message.contains(name), "{message}");
         }
     }
@@ -398,7 +419,27 @@ mod tests {
     #[test]
     fn a_plane_is_an_embryo_too() {
         let options = EmbryoOptions { shape: [1, 96, 96], ..EmbryoOptions::preset(Preset::Tiny, 0) };
-        let embryo = Embryo::grow(options).unwrap();
+        let embryo = Embryo::grow(options, &CancelToken::default()).unwrap();
         assert!(embryo.nuclei(3).iter().all(|nucleus| nucleus.center_um[0] == 0.0));
+    }
+
+    #[test]
+    fn neighbours_are_pushed_as_if_all_pairs_were_looked_at() {
+        let mut rng = Rng::stream(3, &[0]);
+        let centers: Vec<Vector> = (0..300).map(|_| scale(rng.in_ball(), 40.0)).collect();
+        let radii: Vec<f64> = (0..300).map(|_| rng.uniform(1.0, 9.0)).collect();
+        let grid = Grid::new(&centers, 2.0 * ROOM * 9.0);
+        let found = pushes(&centers, &radii, |center, near| grid.find(center, near));
+        assert!(found.1 > 0.0);
+        assert_eq!(found, pushes(&centers, &radii, |_, near| *near = (0..300).collect()), "to the last bit");
+    }
+
+    #[test]
+    fn a_large_embryo_stops_growing_when_it_is_cancelled() {
+        let options =
+            EmbryoOptions { shape: [512, 1024, 1024], nuclei: 15_000, ..EmbryoOptions::preset(Preset::Small, 0) };
+        let cancel = CancelToken::default();
+        cancel.cancel();
+        assert!(matches!(Embryo::grow(options, &cancel), Err(SynthError::Cancelled(_))));
     }
 }

@@ -12,6 +12,7 @@
 mod blur;
 mod embryo;
 mod error;
+mod grid;
 mod movie;
 mod nucleus;
 mod options;

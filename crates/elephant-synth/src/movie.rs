@@ -30,7 +30,7 @@ pub fn write_movie(dir: &Path, name: &FileName, options: &EmbryoOptions, task: &
     if name.contains('/') {
         return Err(SynthError::NestedName { name: name.to_owned() });
     }
-    let embryo = Embryo::grow(options.clone())?;
+    let embryo = Embryo::grow(options.clone(), task.cancel_token())?;
     let staging = StagingDir::begin(dir, "writing a synthetic movie")?;
     let at = |file: &str| staging.path().join(file);
     let h5 = format!("{name}.h5");
@@ -175,7 +175,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let options = EmbryoOptions::preset(Preset::Tiny, 4);
         write_movie(folder.path(), &name(), &options, &TaskContext::detached()).unwrap();
-        let embryo = Embryo::grow(options.clone()).unwrap();
+        let embryo = Embryo::grow(options.clone(), &CancelToken::default()).unwrap();
         let movie = BdvFile::open(&folder.path().join("demo.xml")).unwrap();
         let spots: serde_json::Value =
             serde_json::from_slice(&std::fs::read(folder.path().join("spots.json")).unwrap()).unwrap();

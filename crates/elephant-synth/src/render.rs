@@ -3,7 +3,11 @@
 use ndarray::{Array3, ArrayViewMut2, Axis};
 use rayon::prelude::*;
 
-use crate::{Embryo, EmbryoOptions, Nucleus, blur, rng::Rng};
+use crate::{
+    Embryo, EmbryoOptions, Nucleus, blur,
+    rng::Rng,
+    vector::{norm, sub},
+};
 
 /// Photons from the middle of an average nucleus at the near surface.
 const NUCLEUS_PHOTONS: f64 = 260.0;
@@ -22,7 +26,8 @@ const BLUR_UM: [f64; 3] = [1.3, 0.4, 0.4];
 pub struct Frame {
     /// Camera counts.
     pub image: Array3<u16>,
-    /// The track of the nucleus that each voxel's centre lies in; 0 is none. Every nucleus has at least one voxel.
+    /// The track of the nucleus that each voxel's centre lies in; 0 is none. Every nucleus has at least one voxel, if the
+    /// image has as many voxels as nuclei.
     pub labels: Array3<u16>,
 }
 
@@ -35,9 +40,7 @@ impl Embryo {
         let mut labels = Array3::zeros(options.shape);
         let planes = photons.axis_iter_mut(Axis(0)).into_par_iter().zip(labels.axis_iter_mut(Axis(0)));
         planes.enumerate().for_each(|(z, (photons, labels))| draw_plane(options, nuclei, z, photons, labels));
-        for nucleus in nuclei {
-            ensure_labelled(options, nucleus, &mut labels);
-        }
+        ensure_labelled(options, nuclei, &mut labels);
         let edges = options.voxel_size.zyx();
         blur::gaussian(&mut photons, std::array::from_fn(|axis| BLUR_UM[axis] / edges[axis]));
         Frame { image: self.expose(&photons, t), labels }
@@ -136,22 +139,62 @@ fn draw_tissue(options: &EmbryoOptions, z: usize, photons: &mut ArrayViewMut2<'_
     }
 }
 
-/// Gives a nucleus that covers no voxel's centre the voxel at its own.
-fn ensure_labelled(options: &EmbryoOptions, nucleus: &Nucleus, labels: &mut Array3<u16>) {
-    let edges = options.voxel_size.zyx();
-    let index: [usize; 3] = std::array::from_fn(|axis| {
-        (nucleus.center_um[axis] / edges[axis]).round().clamp(0.0, (options.shape[axis] - 1) as f64) as usize
+/// Gives each nucleus that covers no voxel's centre a voxel near its own: one that is free, or that a nucleus with more
+/// voxels has to spare.
+fn ensure_labelled(options: &EmbryoOptions, nuclei: &[Nucleus], labels: &mut Array3<u16>) {
+    let mut voxels = vec![0_usize; 1 << 16];
+    for &label in labels.iter() {
+        voxels[usize::from(label)] += 1;
+    }
+    for nucleus in nuclei {
+        let track = usize::from(nucleus.track);
+        if voxels[track] > 0 {
+            continue;
+        }
+        let taken = nearest(options, nucleus.center_um, |voxel| {
+            let owner = labels[voxel];
+            owner == 0 || voxels[usize::from(owner)] > 1
+        });
+        if let Some(voxel) = taken {
+            voxels[usize::from(labels[voxel])] -= 1;
+            voxels[track] += 1;
+            labels[voxel] = nucleus.track;
+        }
+    }
+}
+
+/// The voxel nearest to a place in µm among those that `is_wanted`; looks at ever larger boxes around the place.
+fn nearest(options: &EmbryoOptions, place_um: [f64; 3], is_wanted: impl Fn([usize; 3]) -> bool) -> Option<[usize; 3]> {
+    let (edges, shape) = (options.voxel_size.zyx(), options.shape);
+    let middle: [usize; 3] = std::array::from_fn(|axis| {
+        (place_um[axis] / edges[axis]).round().clamp(0.0, (shape[axis] - 1) as f64) as usize
     });
-    labels[index] = nucleus.track;
+    let distance =
+        |voxel: [usize; 3]| norm(sub(std::array::from_fn(|axis| voxel[axis] as f64 * edges[axis]), place_um));
+    let mut reach = 0;
+    loop {
+        let [z, y, x] =
+            std::array::from_fn(|axis| middle[axis].saturating_sub(reach)..(middle[axis] + reach + 1).min(shape[axis]));
+        let is_all = [&z, &y, &x].into_iter().zip(shape).all(|(range, edge)| range.len() == edge);
+        let row = |z: usize, y: usize| x.clone().map(move |x| [z, y, x]);
+        let voxels = z.flat_map(|z| y.clone().flat_map(move |y| row(z, y)));
+        let found = voxels.filter(|&voxel| is_wanted(voxel)).min_by(|&a, &b| distance(a).total_cmp(&distance(b)));
+        if found.is_some() || is_all {
+            return found;
+        }
+        reach = 2 * reach + 1;
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use elephant_types::CancelToken;
+
     use super::*;
     use crate::Preset;
 
     fn tiny(seed: u64) -> Embryo {
-        Embryo::grow(EmbryoOptions::preset(Preset::Tiny, seed)).unwrap()
+        Embryo::grow(EmbryoOptions::preset(Preset::Tiny, seed), &CancelToken::default()).unwrap()
     }
 
     /// FNV-1a over the voxels.
@@ -199,6 +242,23 @@ mod tests {
             let voxels = frame.labels.iter().filter(|&&label| label == nucleus.track).count() as f64;
             let volume = 4.0 / 3.0 * std::f64::consts::PI * nucleus.semi_axes_um.iter().product::<f64>();
             assert!((voxels * voxel_um3 / volume - 1.0).abs() < 0.12, "{} {volume}", voxels * voxel_um3);
+        }
+    }
+
+    #[test]
+    fn small_nuclei_do_not_take_each_others_only_voxel() {
+        let embryo = tiny(2);
+        let options = embryo.options();
+        let small = |track, z: f64| Nucleus { track, center_um: [z, 10.2, 10.2], ..embryo.nuclei(0)[0].clone() };
+        // All of them between the same voxels, of which the first has one and the large one many.
+        let mut labels = Array3::zeros(options.shape);
+        labels[[3, 20, 20]] = 1;
+        labels.slice_mut(ndarray::s![.., 22.., ..]).fill(9);
+        let nuclei: Vec<_> = (1..=5).map(|track| small(track, 6.1)).chain([small(9, 6.1)]).collect();
+        ensure_labelled(options, &nuclei, &mut labels);
+        assert_eq!(labels[[3, 20, 20]], 1);
+        for nucleus in nuclei {
+            assert!(labels.iter().any(|&label| label == nucleus.track), "{}", nucleus.track);
         }
     }
 }
