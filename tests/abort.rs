@@ -3,7 +3,7 @@
 mod common;
 
 use common::{BINARY, demo_dataset};
-use elephant_testkit::TestServer;
+use elephant_testkit::{TestServer, eventually};
 use serde_json::{Value, json};
 
 struct Fixture {
@@ -26,11 +26,6 @@ fn fixture() -> Fixture {
 }
 
 impl Fixture {
-    /// Asks again and again until the server says it is predicting.
-    fn wait_until_predicting(&self) {
-        while self.server.get("/state/process").json()["state"] != 2 {}
-    }
-
     fn predict(&self, body: &Value) -> Value {
         let reply = self.server.post_json("/seg/predict", body);
         assert_eq!(reply.status, 200, "{}", reply.text());
@@ -61,11 +56,12 @@ fn an_abort_stops_what_runs_and_what_waits() {
     let fixture = fixture();
     std::thread::scope(|scope| {
         let running: Vec<_> = (0..4).map(|_| scope.spawn(|| fixture.predict(&fixture.long))).collect();
-        fixture.wait_until_predicting();
+        fixture.server.wait_for_state(2);
         // The state follows the first of them; abort until none is left, as a user would.
-        while running.iter().any(|prediction| !prediction.is_finished()) {
+        eventually("all are stopped", || {
             fixture.abort();
-        }
+            running.iter().all(|prediction| prediction.is_finished())
+        });
         for prediction in running {
             assert_eq!(prediction.join().unwrap(), json!({"completed": false, "spots": []}));
         }
@@ -86,9 +82,9 @@ fn a_client_that_goes_away_stops_its_prediction() {
         body.len()
     )
     .unwrap();
-    fixture.wait_until_predicting();
+    fixture.server.wait_for_state(2);
     drop(stream);
-    while fixture.server.get("/state/process").json()["state"] != 0 {}
+    fixture.server.wait_for_state(0);
 }
 
 #[test]
@@ -100,7 +96,7 @@ fn a_signal_stops_the_server_in_the_middle_of_a_prediction() {
         let request = ureq::post(format!("{url}/seg/predict")).header("content-type", "application/json");
         request.send(body.as_bytes()).map(|mut reply| reply.body_mut().read_to_string().unwrap())
     });
-    while server.get("/state/process").json()["state"] != 2 {}
+    server.wait_for_state(2);
     assert!(server.terminate(), "it ends well");
     assert_eq!(client.join().unwrap().unwrap(), r#"{"completed":false,"spots":[]}"#);
 }

@@ -185,13 +185,13 @@ fn events_tell_how_far_jobs_are() {
     let mut line = String::new();
     while line != "\r\n" {
         line.clear();
-        events.read_line(&mut line).unwrap();
+        assert_ne!(events.read_line(&mut line).unwrap(), 0, "the stream stays open");
     }
     demo_dataset(&server, "fly");
     let mut seen = Vec::new();
     while !line.contains("\"completed\"") {
         line.clear();
-        events.read_line(&mut line).unwrap();
+        assert_ne!(events.read_line(&mut line).unwrap(), 0, "the stream stays open");
         if let Some(data) = line.strip_prefix("data: ") {
             seen.push(serde_json::from_str::<serde_json::Value>(data).unwrap());
         }

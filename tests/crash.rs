@@ -25,7 +25,7 @@ fn killed_while_predicting() {
             .header("content-type", "application/json")
             .send(long.to_string().as_bytes())
     });
-    while server.get("/state/process").json()["state"] != 2 {}
+    server.wait_for_state(2);
     server.kill();
     assert!(client.join().unwrap().is_err());
 

@@ -7,7 +7,7 @@ mod common;
 use std::process::Command;
 
 use common::{BINARY, demo_dataset, with_redis};
-use elephant_testkit::{RedisServer, TestServer};
+use elephant_testkit::{RedisServer, TestServer, eventually};
 use serde_json::json;
 
 #[test]
@@ -33,7 +33,7 @@ fn killed(arguments: &[&str]) {
         let request = ureq::post(format!("{url}/seg/predict")).header("content-type", "application/json");
         request.send(long.to_string().as_bytes())
     });
-    while server.get("/state/process").json()["state"] != 2 {}
+    server.wait_for_state(2);
     server.kill();
     assert!(client.join().unwrap().is_err());
 
@@ -64,7 +64,7 @@ fn a_server_starts_before_its_redis() {
     assert_eq!(server.get("/health/livez").status, 200);
     assert_eq!(server.get("/health/readyz").status, 503);
     redis.restart();
-    while server.get("/health/readyz").status != 200 {}
+    eventually("it finds its Redis", || server.get("/health/readyz").status == 200);
     demo_dataset(&server, "fly");
 }
 

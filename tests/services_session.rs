@@ -4,22 +4,9 @@
 
 mod common;
 
-use std::time::{Duration, Instant};
-
 use common::{BINARY, client::Client, demo_dataset};
-use elephant_testkit::{Broker, RedisServer, TestServer};
+use elephant_testkit::{Broker, RedisServer, TestServer, eventually};
 use serde_json::json;
-
-/// How long anything here may take on a busy machine.
-const PATIENCE: Duration = Duration::from_mins(1);
-
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < PATIENCE, "{what}");
-        std::thread::yield_now();
-    }
-}
 
 #[test]
 fn a_session() {
@@ -85,7 +72,7 @@ fn redis_is_restarted_in_the_middle_of_a_job() {
     long["patch"] = json!([128, 128, 16]);
     std::thread::scope(|scope| {
         let running = scope.spawn(|| server.post_json("/seg/predict", &long));
-        while server.get("/state/process").json()["state"] != 2 {}
+        server.wait_for_state(2);
         let id = server.get("/api/v1/jobs?limit=1").json()[0]["id"].as_u64().unwrap();
         redis.kill();
         for reply in [

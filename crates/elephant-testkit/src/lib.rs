@@ -5,6 +5,7 @@
 
 mod broker;
 mod npy;
+mod patience;
 mod redis;
 mod server;
 
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 pub use broker::Broker;
 pub use npy::read_npy;
+pub use patience::{eventually, eventually_some};
 pub use redis::RedisServer;
 pub use server::{Reply, TestServer};
 

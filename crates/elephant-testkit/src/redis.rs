@@ -9,6 +9,8 @@ use std::{
 
 use tempfile::TempDir;
 
+use crate::eventually;
+
 /// The address that `make test` sets: without it, and without a `redis-server` on this machine, tests on Redis are
 /// skipped.
 const ADDRESS: &str = "ELEPHANT_TEST_REDIS_URL";
@@ -113,9 +115,7 @@ impl RedisServer {
     }
 
     fn wait_until_it_answers(&self) {
-        while self.ask(&["PING"]).is_err() {
-            std::thread::yield_now();
-        }
+        eventually("Redis answers", || self.ask(&["PING"]).is_ok());
     }
 }
 

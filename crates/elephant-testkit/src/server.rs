@@ -10,6 +10,8 @@ use std::{
 use serde_json::Value;
 use ureq::Agent;
 
+use crate::eventually;
+
 /// A running server; killed when dropped.
 pub struct TestServer {
     child: Child,
@@ -119,6 +121,14 @@ impl TestServer {
     pub fn get(&self, path: &str) -> Reply {
         let response = self.agent.get(format!("{}{path}", self.url)).call();
         reply(response.unwrap_or_else(|error| panic!("GET {path}: {error}")))
+    }
+
+    /// Waits until `/state/process` says 0 (idle), 1 (training) or 2 (predicting or updating labels).
+    ///
+    /// # Panics
+    /// When it does not within a minute.
+    pub fn wait_for_state(&self, state: u8) {
+        eventually(&format!("the state is {state}"), || self.get("/state/process").json()["state"] == state);
     }
 
     /// `DELETE path`.

@@ -1,8 +1,6 @@
 //! The same behaviour over an SQLite file and over a Redis that goes and comes.
 
-use std::time::Duration;
-
-use elephant_testkit::RedisServer;
+use elephant_testkit::{RedisServer, eventually};
 use elephant_types::{TaskEvent, TrainingStep};
 
 use super::*;
@@ -22,15 +20,6 @@ impl Embedded {
 
 fn on_redis(server: &RedisServer) -> Jobs {
     Jobs::recover(RedisStore::open(&server.url(), "test").unwrap()).unwrap()
-}
-
-/// Waits for what the recorder's thread does soon.
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let begun = std::time::Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < Duration::from_secs(20), "{what}");
-        std::thread::yield_now();
-    }
 }
 
 fn statuses(jobs: &Jobs) -> Vec<String> {
