@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use anyhow::{Context, Result};
@@ -74,10 +74,13 @@ fn pretrained(args: &ServeArgs) -> PretrainedNetworks {
 /// The U-Net on its device.
 pub struct Network {
     device: DeviceHandle,
+    /// The model used last, kept until its file changes.
     last_model: Mutex<Option<LoadedModel>>,
+    /// The model in training, which is ahead of its file.
+    published: Mutex<Option<LoadedModel>>,
 }
 
-/// The model used last, kept until its file changes.
+/// What predictions by the model file `path` use while the file has this version.
 struct LoadedModel {
     path: PathBuf,
     version: FileVersion,
@@ -102,20 +105,32 @@ impl Network {
             // Asked for by name, it must be there; otherwise it is found while the server already answers.
             device.info()?;
         }
-        Ok(Self { device, last_model: Mutex::default() })
+        Ok(Self { device, last_model: Mutex::default(), published: Mutex::default() })
     }
 
     fn model(&self, path: &Path) -> Result<Arc<Model>, PortError> {
-        let version = FileVersion::of(path)
-            .map_err(|error| PortError::new(error.code(), format!("cannot use the model: {error}")))?;
+        let version = version(path)?;
+        let is_current = |loaded: &&LoadedModel| loaded.path == path && loaded.version == version;
+        if let Some(published) = self.published().as_ref().filter(is_current) {
+            return Ok(published.model.clone());
+        }
         let mut last = self.last_model.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(loaded) = last.as_ref().filter(|loaded| loaded.path == path && loaded.version == version) {
+        if let Some(loaded) = last.as_ref().filter(is_current) {
             return Ok(loaded.model.clone());
         }
         let model = Arc::new(Model::read(path).map_err(|error| port_error(&error))?);
         *last = Some(LoadedModel { path: path.to_owned(), version, model: model.clone() });
         Ok(model)
     }
+
+    fn published(&self) -> MutexGuard<'_, Option<LoadedModel>> {
+        self.published.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn version(path: &Path) -> Result<FileVersion, PortError> {
+    FileVersion::of(path)
+        .map_err(|error| PortError::new(ErrorCode::NotFound, format!("the model is not there: {error}")))
 }
 
 impl SegmentationModel for Network {
@@ -160,6 +175,17 @@ impl TrainableModel for Network {
         let model = Arc::new(Model::new(model).map_err(|error| port_error(&error))?);
         let training = self.device.train(model, options, state, cancel).map_err(|error| port_error(&error))?;
         Ok(Box::new(NetworkInTraining(training)))
+    }
+
+    fn publish(&self, path: &Path, model: &Checkpoint) -> Result<(), PortError> {
+        let version = version(path)?;
+        let model = Arc::new(Model::new(model.clone()).map_err(|error| port_error(&error))?);
+        *self.published() = Some(LoadedModel { path: path.to_owned(), version, model });
+        Ok(())
+    }
+
+    fn withdraw(&self, path: &Path) {
+        self.published().take_if(|published| published.path == path);
     }
 }
 

@@ -75,7 +75,7 @@ fn a_model_that_cannot_be_saved_ends_its_training() {
     let movie = demo_dataset(&server, "fly");
     let download = || server.post_json("/download/model", &json!({"model_name": "detection.pth"})).body;
     let model = download();
-    let refused = server.post_json("/seg/train", &training(&movie, 100));
+    let refused = server.post_json("/seg/train", &training(&movie, 2));
     assert_eq!(refused.status, 507, "{}", refused.text());
     assert!(refused.error().contains("No space left"), "{}", refused.error());
     assert_eq!(download(), model, "the old model stays");

@@ -3,27 +3,21 @@
 mod common;
 
 use common::{BINARY, client::Client, demo_dataset, training, with_redis};
-use elephant_testkit::{Broker, RedisServer, TestServer};
+use elephant_testkit::{Broker, RedisServer, TestServer, eventually, eventually_some};
 use serde_json::{Value, json};
 
 /// The training that runs, once it has made `steps` steps.
 fn running_training(server: &TestServer, steps: u64) -> Value {
-    loop {
-        let jobs = server.get("/api/v1/jobs?kind=train&status=running").json();
-        if let Some(id) = jobs[0]["id"].as_u64() {
-            return after(server, id, steps);
-        }
-    }
+    let running = || server.get("/api/v1/jobs?kind=train&status=running").json()[0]["id"].as_u64();
+    after(server, eventually_some("a training runs", running), steps)
 }
 
 fn after(server: &TestServer, id: u64, steps: u64) -> Value {
-    loop {
+    eventually_some(&format!("{steps} steps are made"), || {
         let job = server.get(&format!("/api/v1/jobs/{id}")).json();
         assert_eq!(job["status"], "running", "{job}");
-        if job["progress"]["step"].as_u64().is_some_and(|step| step >= steps) {
-            return job;
-        }
-    }
+        job["progress"]["step"].as_u64().is_some_and(|step| step >= steps).then_some(job)
+    })
 }
 
 #[test]
@@ -44,7 +38,7 @@ fn a_training_outlives_its_redis() {
         let refused = server.post_json("/seg/train", &request);
         assert_eq!((refused.status, refused.error().as_str()), (500, "Process is running"));
         redis.restart();
-        while redis.command(&["GET", "state"]) != "1" {}
+        eventually("the state is told again", || redis.command(&["GET", "state"]) == "1");
         let curve = after(&server, id, step + 5)["losses"].as_array().unwrap().clone();
         assert!(curve.len() as u64 >= step + 5);
         assert!(curve.iter().all(|point| point["loss"].is_number() && point["parts"].is_object()));
@@ -67,7 +61,8 @@ fn one_of_fifty_trainings_runs() {
         let train = || server.post_json("/seg/train", &request);
         let clients: Vec<_> = (0..50).map(|_| scope.spawn(train)).collect();
         // The one that runs is stopped when all others have been refused.
-        while clients.iter().filter(|client| client.is_finished()).count() < 49 {}
+        let finished = || clients.iter().filter(|client| client.is_finished()).count();
+        eventually("all but one are refused", || finished() == 49);
         running_training(&server, 1);
         server.post_json("/state/process", &json!({"state": 0}));
         clients.into_iter().map(|client| client.join().unwrap()).collect::<Vec<_>>()
@@ -116,9 +111,17 @@ fn the_client_is_told_of_each_epoch() {
     let Some(broker) = Broker::new_vhost() else { return };
     let folder = tempfile::tempdir().unwrap();
     let client = Client::connect(&broker);
-    let mut update = client.consume("update");
+    let (mut update, mut log) = (client.consume("update"), client.consume("log"));
     let server = TestServer::start(BINARY, folder.path(), &["--amqp-url", &broker]);
     let movie = demo_dataset(&server, "fly");
     assert_eq!(server.post_json("/seg/train", &training(&movie, 2)).json(), json!({"completed": true}));
     assert_eq!(client.next(&mut update), "Model updated");
+    client.await_log(&mut log, "START POST /seg/train");
+    for epoch in 1..=2 {
+        let start = format!("epoch {epoch} / 2: loss ");
+        let line = client.await_log(&mut log, &start);
+        let loss = line[start.len()..].strip_suffix(", 1 crop");
+        assert!(loss.is_some_and(|loss| loss.parse::<f64>().is_ok()), "{line}");
+    }
+    client.await_log(&mut log, "DONE POST /seg/train => [200 OK]");
 }

@@ -8,7 +8,7 @@ use std::{path::Path, process::Command};
 
 use common::{BINARY, DemoMovie, demo_dataset, training};
 use elephant_checkpoint::{Checkpoint, last_step};
-use elephant_testkit::TestServer;
+use elephant_testkit::{TestServer, eventually, eventually_some};
 use serde_json::{Value, json};
 
 struct Fixture {
@@ -46,15 +46,12 @@ impl Fixture {
 
     /// The newest training once `is_there` is true of it.
     fn wait_for(&self, is_there: impl Fn(&Value) -> bool) -> Value {
-        loop {
+        eventually_some("the training is there", || {
             let jobs = self.server.get("/api/v1/jobs?kind=train&limit=1").json();
-            if let Some(id) = jobs[0]["id"].as_u64() {
-                let job = self.server.get(&format!("/api/v1/jobs/{id}")).json();
-                if is_there(&job) {
-                    return job;
-                }
-            }
-        }
+            let id = jobs[0]["id"].as_u64()?;
+            let job = self.server.get(&format!("/api/v1/jobs/{id}")).json();
+            is_there(&job).then_some(job)
+        })
     }
 
     fn wait_for_step(&self, step: u64) -> Value {
@@ -278,12 +275,9 @@ fn a_random_model_learns_from_images_first() {
         let body = fixture.request(&json!({"url": null, "n_crops": 1_000_000}));
         let server = &fixture.server;
         let reset = scope.spawn(move || server.post_json("/seg/reset", &body).json());
-        loop {
-            let jobs = fixture.server.get("/api/v1/jobs?kind=reset&status=running&limit=1").json();
-            if jobs[0]["id"].is_u64() {
-                break;
-            }
-        }
+        eventually("the reset runs", || {
+            fixture.server.get("/api/v1/jobs?kind=reset&status=running&limit=1").json()[0]["id"].is_u64()
+        });
         fixture.abort();
         assert_eq!(reset.join().unwrap(), json!({"completed": false}));
     });

@@ -48,13 +48,14 @@ impl Client {
         String::from_utf8(delivery.expect("a message arrives in time").unwrap().unwrap().data).unwrap()
     }
 
-    /// Reads the log until `message` comes; each body is what the client can read.
-    pub fn await_log(&self, log: &mut Consumer, message: &str) {
+    /// Reads the log until a message begins so, and returns it; each body is what the client can read.
+    pub fn await_log(&self, log: &mut Consumer, start: &str) -> String {
         loop {
             let body: Value = serde_json::from_str(&self.next(log)).unwrap();
             assert!(["INFO", "WARNING", "ERROR"].contains(&body["level"].as_str().unwrap()), "{body}");
-            if body["message"].as_str().unwrap() == message {
-                return;
+            let message = body["message"].as_str().unwrap();
+            if message.starts_with(start) {
+                return message.to_owned();
             }
         }
     }

@@ -7,8 +7,6 @@ use fastrand::Rng;
 use ndarray::{Array3, ArrayView3, Axis};
 use rayon::prelude::*;
 
-use crate::labels::BACKGROUND;
-
 /// How crops differ from what they are cut out of. Sizes are (z, y, x) in voxels of the rescaled frame.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Augmentation {
@@ -230,7 +228,7 @@ fn bilinear(values: &[f32], corner: usize, width: usize, below: f32, beside: f32
     if width == 0 { upper } else { upper + (row(corner + width) - upper) * below }
 }
 
-#[derive(PartialEq)]
+#[derive(Debug, PartialEq)]
 enum Kind {
     Cell,
     Background,
@@ -238,11 +236,12 @@ enum Kind {
 }
 
 impl Kind {
+    /// The classes of [`LabelFrame`](crate::LabelFrame).
     fn of(label: u8) -> Self {
-        match label.checked_sub(BACKGROUND).map(|value| value % 3) {
-            None => Self::Unknown,
-            Some(0) => Self::Background,
-            Some(_) => Self::Cell,
+        match label {
+            1 | 4 => Self::Background,
+            2 | 3 | 5 | 6 => Self::Cell,
+            _ => Self::Unknown,
         }
     }
 }
@@ -359,6 +358,11 @@ mod tests {
         }
         let expected = Array3::from_shape_fn((9, 41, 41), |(z, y, x)| (100 * z + 10 * y + x) as f32 / 2.0);
         assert!((values - expected).iter().all(|difference| difference.abs() < 1e-3));
+    }
+
+    #[test]
+    fn values_that_are_no_label_are_left_alone() {
+        assert!((7..=255).all(|label| Kind::of(label) == Kind::Unknown) && Kind::of(0) == Kind::Unknown);
     }
 
     #[test]

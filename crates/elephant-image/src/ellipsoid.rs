@@ -24,8 +24,8 @@ pub struct Ellipsoid {
 
 impl Ellipsoid {
     /// The ellipsoid with this centre (z, y, x) in micrometres and covariance over (z, y, x) in square micrometres, of
-    /// which 2-D uses (y, x) alone. `None` when that is none: the centre or the covariance is not finite, or the
-    /// covariance is not positive definite. Only the covariance's lower triangle is read.
+    /// which 2-D uses (y, x) alone. `None` when there is no such ellipsoid: the centre or the covariance is not finite, or
+    /// the covariance is not positive definite. Only the covariance's lower triangle is read.
     pub fn new(center_um: [f64; 3], covariance_um2: [[f64; 3]; 3], voxel_size: VoxelSize, dims: Dims) -> Option<Self> {
         let voxel_um = voxel_size.zyx();
         let is_finite = covariance_um2.iter().flatten().chain(&center_um).all(|number| number.is_finite());
@@ -80,8 +80,8 @@ impl Ellipsoid {
     }
 
     /// The voxels whose centres are inside, of an image of this shape (z, y, x). When they are fewer than `min_voxels`, the
-    /// boundary moves outwards inside the ellipsoid's box until there are enough. `None` when it cannot: the ellipsoid is
-    /// thinner than numbers can tell.
+    /// boundary moves outwards inside the ellipsoid's box until there are enough. `None` when it cannot: the squares of the
+    /// semi-axes underflow `f64`.
     pub fn raster(&self, shape: [usize; 3], min_voxels: usize) -> Option<Raster> {
         let bounds = self.bounds(shape);
         let mut raster = Raster {
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_ellipsoid_is_refused() {
+    fn covariances_of_no_ellipsoid_are_refused() {
         let voxel = VoxelSize::new(UNIT).unwrap();
         let diagonal = |zz, yy, xx| [[zz, 0.0, 0.0], [0.0, yy, 0.0], [0.0, 0.0, xx]];
         let new = |center, covariance| Ellipsoid::new(center, covariance, voxel, Dims::ThreeD);
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_thinner_than_numbers_is_told() {
+    fn semi_axes_that_underflow_are_told() {
         let needle = ball([2.3, 2.1, 2.0], 1e-160);
         assert!(needle.raster([5, 5, 5], 9).is_none());
     }

@@ -9,7 +9,7 @@ pub enum ImageError {
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
     /// An option has a value that means nothing.
-    #[error("cannot find spots with {name} = {value}: {rule}")]
+    #[error("{name} is {value}, but {rule}")]
     InvalidOption {
         /// The option, as the client writes it.
         name: &'static str,

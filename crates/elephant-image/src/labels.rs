@@ -4,11 +4,13 @@
 //! wrong. Later spots paint over earlier ones by the rules of [`Operation`]. Nothing is drawn before it is asked for: a part
 //! of a plane costs what the spots in it cost.
 
-use elephant_types::{SpotTag, TaggedSpot, VoxelSize};
+use elephant_types::{CancelToken, Cancelled, SpotTag, TaggedSpot, VoxelSize};
 use ndarray::{Array2, ArrayViewMut2};
 
 use crate::{Dims, Ellipsoid, Raster};
 
+/// The largest label.
+pub const MAX_LABEL: u8 = CENTER + WRONG;
 /// The label of background where the last prediction was not wrong.
 pub const BACKGROUND: u8 = 1;
 const BORDER: u8 = 2;
@@ -28,30 +30,33 @@ pub fn label_color(label: u8, channel: u8) -> u8 {
     u8::from(label == class) * 255 + u8::from(label == class + WRONG) * 127
 }
 
+/// A spot that cannot be drawn.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("the spot {label} at timepoint {t} cannot be drawn: {reason}")]
+pub struct UndrawableSpot {
+    /// The spot's name.
+    pub label: Box<str>,
+    /// Its timepoint.
+    pub t: usize,
+    /// Why it cannot be drawn.
+    pub reason: UndrawableReason,
+}
+
 /// Why a spot cannot be drawn.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum UndrawableSpot {
-    /// No ellipsoid has this covariance.
+pub enum UndrawableReason {
+    /// No ellipsoid has this centre and covariance.
     #[error(
-        "the spot {label} at timepoint {t} cannot be drawn: its covariance is not positive definite, so it has no size; \
-         give it a radius or remove its tag"
+        "its covariance is not positive definite, so it has no size, or its position is not finite; give it a radius \
+         or remove its tag"
     )]
-    NotAnEllipsoid {
-        /// The spot's name.
-        label: Box<str>,
-        /// Its timepoint.
-        t: usize,
-    },
+    NotAnEllipsoid,
+    /// The squares of the semi-axes underflow.
+    #[error("its shortest semi-axis is too small to compute with; give it a larger radius or remove its tag")]
+    TooThin,
     /// No voxel of the image belongs to the spot.
-    #[error(
-        "the spot {label} at timepoint {t} cannot be drawn: it lies outside the image, at voxel {place:?} (x, y, z) of \
-         {size:?}; move it or remove its tag"
-    )]
+    #[error("it lies outside the image, at voxel {place:?} (x, y, z) of {size:?}; move it or remove its tag")]
     Outside {
-        /// The spot's name.
-        label: Box<str>,
-        /// Its timepoint.
-        t: usize,
         /// Its centre (x, y, z) in voxels.
         place: [f64; 3],
         /// The image's size (x, y, z) in voxels.
@@ -104,17 +109,19 @@ impl LabelFrame {
     /// # Errors
     /// [`UndrawableSpot`] when no voxel of the image can belong to it.
     pub fn add(&mut self, spot: &TaggedSpot) -> Result<(), UndrawableSpot> {
-        let not_an_ellipsoid = || UndrawableSpot::NotAnEllipsoid { label: spot.label.clone(), t: spot.t };
+        let refused = |reason| UndrawableSpot { label: spot.label.clone(), t: spot.t, reason };
         let ellipsoid = Ellipsoid::new(spot.center_um, spot.covariance_um2, self.voxel_size, self.dims);
-        let ellipsoid = ellipsoid.ok_or_else(not_an_ellipsoid)?;
+        let ellipsoid = ellipsoid.ok_or_else(|| refused(UndrawableReason::NotAnEllipsoid))?;
         if !ellipsoid.touches(self.shape) {
             let ([z, y, x], [depth, height, width]) = (ellipsoid.center_vox(), self.shape);
             let (place, size) = ([x, y, z].map(f64::round), [width, height, depth]);
-            return Err(UndrawableSpot::Outside { label: spot.label.clone(), t: spot.t, place, size });
+            return Err(refused(UndrawableReason::Outside { place, size }));
         }
         let outer = ellipsoid.grown_to(self.shape, MIN_VOXELS);
-        let raster = |ellipsoid: &Ellipsoid| ellipsoid.raster(self.shape, MIN_VOXELS).ok_or_else(not_an_ellipsoid);
         let inner = outer.scaled(self.center_ratio).grown_to(self.shape, MIN_VOXELS);
+        let raster = |ellipsoid: &Ellipsoid| {
+            ellipsoid.raster(self.shape, MIN_VOXELS).ok_or_else(|| refused(UndrawableReason::TooThin))
+        };
         self.marks.push(Mark {
             operation: match spot.tag {
                 SpotTag::TruePositive | SpotTag::FalseNegative => Operation::Cell,
@@ -141,36 +148,68 @@ impl LabelFrame {
     }
 
     /// Draws the spots into the part of plane `z` that begins at `origin`, (y, x), where `labels` has what is there before.
-    pub fn draw(&self, z: usize, origin: [usize; 2], mut labels: ArrayViewMut2<'_, u8>) {
-        let written = self.loses_borders.then(|| self.written_by_original(z, origin, labels.to_owned()));
+    ///
+    /// # Errors
+    /// [`Cancelled`] between two spots; some are drawn then.
+    pub fn draw(
+        &self,
+        z: usize,
+        origin: [usize; 2],
+        mut labels: ArrayViewMut2<'_, u8>,
+        cancel: &CancelToken,
+    ) -> Result<(), Cancelled> {
+        let written = if self.loses_borders {
+            Some(self.written_by_original(z, origin, labels.to_owned(), cancel)?)
+        } else {
+            None
+        };
         let (height, width) = labels.dim();
         for mark in self.marks.iter().filter(|mark| mark.reaches(z, origin, [height, width])) {
+            cancel.check()?;
             mark.draw(z, origin, &mut labels);
         }
         if let Some(written) = written {
             labels.zip_mut_with(&written, |label, &is_written| *label *= u8::from(is_written != 0));
         }
+        Ok(())
     }
 
     /// From now on, loses what the original loses: the borders of centres that are larger than the spot's ellipsoid, when
     /// it writes no more than 100,000 voxels (contract section 6.13, number 35). `background` puts into a plane, of which
     /// it gets the number, what is there before the spots.
-    pub fn lose_borders_like_original(&mut self, background: impl Fn(usize, ArrayViewMut2<'_, u8>)) {
+    ///
+    /// # Errors
+    /// [`Cancelled`] between two spots of a plane; nothing has changed then.
+    pub fn lose_borders_like_original(
+        &mut self,
+        background: impl Fn(usize, ArrayViewMut2<'_, u8>),
+        cancel: &CancelToken,
+    ) -> Result<(), Cancelled> {
         let [planes, height, width] = self.shape;
-        let written = |z| {
+        let mut written = 0;
+        for z in 0..planes {
             let mut plane = Array2::zeros([height, width]);
             background(z, plane.view_mut());
-            self.written_by_original(z, [0; 2], plane).iter().filter(|&&is_written| is_written != 0).count()
-        };
-        self.loses_borders = (0..planes).map(written).sum::<usize>() <= MAX_SPARSE_VOXELS;
+            let plane = self.written_by_original(z, [0; 2], plane, cancel)?;
+            written += plane.iter().filter(|&&is_written| is_written != 0).count();
+        }
+        self.loses_borders = written <= MAX_SPARSE_VOXELS;
+        Ok(())
     }
 
     /// Not 0 in ellipsoids and where `part`, as in [`draw`](Self::draw), is not 0.
-    fn written_by_original(&self, z: usize, origin: [usize; 2], mut part: Array2<u8>) -> Array2<u8> {
+    fn written_by_original(
+        &self,
+        z: usize,
+        origin: [usize; 2],
+        mut part: Array2<u8>,
+        cancel: &CancelToken,
+    ) -> Result<Array2<u8>, Cancelled> {
         for mark in &self.marks {
+            cancel.check()?;
             each_voxel(&mark.outer, z, 0, origin, &mut part.view_mut(), |voxel| *voxel = 1);
         }
-        part
+        Ok(part)
     }
 }
 
@@ -260,7 +299,7 @@ mod tests {
     fn whole(frame: &LabelFrame) -> Array3<u8> {
         let mut labels = Array3::zeros(frame.shape);
         for (z, plane) in labels.axis_iter_mut(Axis(0)).enumerate() {
-            frame.draw(z, [0; 2], plane);
+            frame.draw(z, [0; 2], plane, &CancelToken::default()).unwrap();
         }
         labels
     }
@@ -273,6 +312,8 @@ mod tests {
             (spot([4.0, 8.0, -9.0], 2.0, SpotTag::TruePositive), "outside"),
             (spot([4.0, 8.0, 8.0], 0.0, SpotTag::TrueNegative), "positive definite"),
             (spot([4.0, 8.0, 8.0], f64::NAN, SpotTag::TrueNegative), "positive definite"),
+            (spot([4.0, f64::NAN, 8.0], 2.0, SpotTag::TrueNegative), "position is not finite"),
+            (spot([4.1, 8.2, 8.3], 1e-160, SpotTag::TrueNegative), "semi-axis is too small"),
         ] {
             let message = frame.add(&bad).unwrap_err().to_string();
             assert!(
@@ -281,6 +322,18 @@ mod tests {
             );
         }
         assert!(frame.centroids().is_empty());
+    }
+
+    #[test]
+    fn drawing_stops_between_spots() {
+        let mut frame = frame([8, 16, 16]);
+        frame.add(&spot([4.0, 8.0, 8.0], 3.0, SpotTag::TruePositive)).unwrap();
+        let cancel = CancelToken::default();
+        cancel.cancel();
+        let mut plane = Array2::zeros([16, 16]);
+        assert_eq!(frame.draw(4, [0; 2], plane.view_mut(), &cancel), Err(Cancelled));
+        assert_eq!(frame.lose_borders_like_original(|_, _| {}, &cancel), Err(Cancelled));
+        assert_eq!(plane.sum(), 0);
     }
 
     #[test]
@@ -334,7 +387,7 @@ mod tests {
             let labels = whole(&frame);
             let size = [size[0].min(16 - origin[0]), size[1].min(16 - origin[1])];
             let mut part = Array2::zeros(size);
-            frame.draw(z, origin, part.view_mut());
+            frame.draw(z, origin, part.view_mut(), &CancelToken::default()).unwrap();
             let [y, x] = origin;
             let expected = labels.slice(s![z, y..y + size[0], x..x + size[1]]);
             prop_assert_eq!(&part, &expected);

@@ -1,29 +1,43 @@
 //! Intensities as the network expects them (contract section 6.1).
 
-use ndarray::{ArrayView2, ArrayView3, ArrayViewMut3, Axis, Zip};
+use ndarray::{ArrayView2, ArrayViewMut3, Axis, Zip};
 use rayon::prelude::*;
 
-/// Shifts and scales the intensities to 0..=1: x − min, then / max unless that is 0.
-pub fn normalize(mut image: ArrayViewMut3<'_, f32>) {
-    let (min, max) = range(image.view());
-    // Equal to the maximum after the shift, since rounding keeps the order.
-    let span = max - min;
-    if span > 0.0 {
-        Zip::from(&mut image).par_for_each(|value| *value = (*value - min) / span);
-    } else {
-        Zip::from(&mut image).par_for_each(|value| *value -= min);
+/// The lowest and the highest intensity of an image or of parts of it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct IntensityRange {
+    min: f32,
+    max: f32,
+}
+
+impl IntensityRange {
+    /// The range of no voxels.
+    pub const EMPTY: Self = Self { min: f32::INFINITY, max: f32::NEG_INFINITY };
+
+    /// The range of some voxels.
+    pub fn of<'a>(values: impl IntoIterator<Item = &'a f32>) -> Self {
+        values.into_iter().fold(Self::EMPTY, |range, &value| range.and(Self { min: value, max: value }))
+    }
+
+    /// The range of the voxels of both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self { min: self.min.min(other.min), max: self.max.max(other.max) }
+    }
+
+    /// Shifts and scales the intensities of voxels that the range is of to 0..=1; a range without extent to 0.
+    pub fn scale(self, image: ArrayViewMut3<'_, f32>) {
+        let span = self.max - self.min;
+        let span = if span > 0.0 { span } else { 1.0 };
+        Zip::from(image).par_for_each(|value| *value = (*value - self.min) / span);
     }
 }
 
-/// The lowest and the highest number.
-fn range(image: ArrayView3<'_, f32>) -> (f32, f32) {
-    let widen = |(low, high): (f32, f32), (min, max): (f32, f32)| (low.min(min), high.max(max));
-    let none = (f32::INFINITY, f32::NEG_INFINITY);
-    image
-        .axis_iter(Axis(0))
-        .into_par_iter()
-        .map(|plane| plane.fold(none, |range, &value| widen(range, (value, value))))
-        .reduce(|| none, widen)
+/// Shifts and scales the intensities to 0..=1: x − min, then / max unless that is 0.
+pub fn normalize(image: ArrayViewMut3<'_, f32>) {
+    let planes = image.axis_iter(Axis(0)).into_par_iter().map(|plane| IntensityRange::of(&plane));
+    let range = planes.reduce(|| IntensityRange::EMPTY, IntensityRange::and);
+    range.scale(image);
 }
 
 /// Brings the median of each z-plane to that of the whole image, where it is above 0. Call it before [`normalize`].

@@ -1,5 +1,6 @@
 //! What can go wrong in a use case.
 
+use elephant_image::UndrawableSpot;
 use elephant_memory::MemoryError;
 use elephant_types::{Cancelled, Coded, ErrorCode};
 
@@ -37,9 +38,9 @@ pub enum PipelineError {
     /// Voxels cannot be processed as asked.
     #[error(transparent)]
     Image(#[from] elephant_image::ImageError),
-    /// A tagged spot has no place in the image.
+    /// Tagged spots cannot be drawn.
     #[error(transparent)]
-    Spot(#[from] elephant_image::UndrawableSpot),
+    Spots(#[from] UndrawableSpots),
     /// A checkpoint file cannot be read or written.
     #[error(transparent)]
     Checkpoint(#[from] elephant_checkpoint::CheckpointError),
@@ -58,10 +59,24 @@ impl PipelineError {
     }
 }
 
+/// Spots of a request that cannot be drawn.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{}{}", sentences(.named), if *.more > 0 { format!("; and {} more spots", .more) } else { String::new() })]
+pub struct UndrawableSpots {
+    /// The first ones, with the reasons.
+    pub named: Vec<UndrawableSpot>,
+    /// How many more there are.
+    pub more: usize,
+}
+
+fn sentences(spots: &[UndrawableSpot]) -> String {
+    spots.iter().map(UndrawableSpot::to_string).collect::<Vec<_>>().join("; ")
+}
+
 impl Coded for PipelineError {
     fn code(&self) -> ErrorCode {
         match self {
-            Self::Invalid(_) | Self::Spot(_) => ErrorCode::InvalidArgument,
+            Self::Invalid(_) | Self::Spots(_) => ErrorCode::InvalidArgument,
             Self::NotFound(_) => ErrorCode::NotFound,
             Self::Memory { reason, .. } => reason.code(),
             Self::Cancelled(_) => ErrorCode::Cancelled,

@@ -6,10 +6,11 @@ use std::{
 };
 
 use elephant_fs::FolderLock;
-use elephant_image::{median_correction, normalize};
-use elephant_types::DatasetName;
+use elephant_image::{IntensityRange, median_correction};
+use elephant_types::{CancelToken, Cancelled, DatasetName};
 use elephant_volume::{Dataset, Store};
-use ndarray::Array3;
+use ndarray::{Array3, Axis};
+use rayon::prelude::*;
 
 use crate::{PipelineError, Workspace};
 
@@ -62,18 +63,76 @@ pub(crate) fn check_timepoint(dataset: &Dataset, name: &DatasetName, t: usize) -
 }
 
 /// The part of frame `t` that begins at `origin` and has `size`, both (z, y, x), with intensities scaled to 0..=1 over
-/// that part; in 3-D with the medians of its planes made equal before, if that is wanted (contract section 6.1).
+/// that part; in 3-D with the medians of its planes made equal before, if that is wanted (contract section 6.1). Looks
+/// between planes whether it is cancelled.
 pub(crate) fn normalized_frame(
     dataset: &Dataset,
     t: usize,
     origin: [usize; 3],
     size: [usize; 3],
     use_median: bool,
+    cancel: &CancelToken,
 ) -> Result<Array3<f32>, PipelineError> {
-    let mut image = dataset.read_frame(t, origin, size)?;
+    // Asks first, because the zeroed allocation, which costs nothing until it is written, cannot fail in order.
+    Vec::<f32>::new().try_reserve_exact(size.iter().product()).map_err(|_| {
+        PipelineError::TooLarge(format!("a frame of {size:?} voxels (z, y, x) does not fit into memory; take a part"))
+    })?;
+    let mut image = Array3::zeros(size);
+    let [depth, height, width] = size;
+    let planes = image.axis_chunks_iter_mut(Axis(0), 1).into_par_iter().enumerate();
+    planes.try_for_each(|(z, mut plane)| -> Result<(), PipelineError> {
+        cancel.check()?;
+        let origin = [origin[0] + z, origin[1], origin[2]];
+        plane.assign(&dataset.read_frame(t, origin, [1, height, width])?);
+        Ok(())
+    })?;
     if use_median && dataset.is_3d() {
         median_correction(image.view_mut());
+        cancel.check()?;
     }
-    normalize(image.view_mut());
+    let ranges = (0..depth).into_par_iter().map(|z| {
+        cancel.check()?;
+        Ok(IntensityRange::of(&image.index_axis(Axis(0), z)))
+    });
+    let range = ranges.try_reduce(|| IntensityRange::EMPTY, |a, b| Ok::<_, Cancelled>(a.and(b)))?;
+    image.axis_chunks_iter_mut(Axis(0), 1).into_par_iter().try_for_each(|plane| {
+        cancel.check()?;
+        range.scale(plane);
+        Ok::<_, Cancelled>(())
+    })?;
     Ok(image)
+}
+
+#[cfg(test)]
+mod tests {
+    use elephant_image::normalize;
+    use elephant_types::{Coded, ErrorCode};
+    use elephant_volume::{DataType, DatasetShape};
+    use ndarray::Array4;
+
+    use super::*;
+
+    #[test]
+    fn a_part_is_normalised_plane_by_plane_until_it_is_cancelled() {
+        let folder = tempfile::tempdir().unwrap();
+        let shape = DatasetShape { timepoints: 2, frame: [5, 8, 9], is_3d: true };
+        let dataset = Dataset::create(folder.path(), shape, DataType::U8).unwrap();
+        let image = Array4::from_shape_fn((1, 5, 8, 9), |(_, z, y, x)| (40 * z + 3 * y * x % 37) as u8);
+        dataset.store(Store::Images).write(&[1, 0, 0, 0], image.view().into_dyn()).unwrap();
+        let (origin, size) = ([1, 2, 3], [4, 5, 6]);
+        for use_median in [false, true] {
+            let mut expected = dataset.read_frame(1, origin, size).unwrap();
+            if use_median {
+                median_correction(expected.view_mut());
+            }
+            normalize(expected.view_mut());
+            let cancel = CancelToken::default();
+            let read = || normalized_frame(&dataset, 1, origin, size, use_median, &cancel);
+            assert_eq!(read().unwrap(), expected);
+            cancel.cancel();
+            assert_eq!(read().unwrap_err().code(), ErrorCode::Cancelled);
+        }
+        let flat = normalized_frame(&dataset, 0, [0; 3], [5, 8, 9], false, &CancelToken::default()).unwrap();
+        assert!(flat.iter().all(|&value| value == 0.0));
+    }
 }

@@ -4,25 +4,32 @@ mod centroids;
 mod drawing;
 mod stores;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use elephant_fs::{FolderLock, FsError};
 use elephant_image::{Dims, LabelFrame};
 use elephant_memory::{Memory, Need};
 use elephant_types::{DatasetName, Numerics, TaggedSpot, TaskContext, VoxelSize};
-use elephant_volume::{Dataset, Store};
-use serde_json::{Map, Value};
+use elephant_volume::{Attributes, Dataset, Store};
+use serde_json::value::RawValue;
 
-pub use self::centroids::label_centroids;
+pub(crate) use self::centroids::Centroids;
 use self::{
     drawing::{Background, Drawing},
     stores::LabelStores,
 };
 use crate::{
-    PipelineError, Workspace,
+    PipelineError, UndrawableSpots, Workspace,
     frames::{HeldDataset, check_timepoint, normalized_frame, open_dataset},
 };
 
+/// Timepoints that are drawn between two changes of the list of labelled timepoints, a file that grows with the movie.
+const TIMEPOINTS_AT_ONCE: usize = 64;
+/// Spots that an error names, if as many cannot be drawn.
+const MAX_NAMED_SPOTS: usize = 20;
 /// The original's answer to an update during another one.
 const BUSY: &str = "Last update is ongoing";
 
@@ -62,47 +69,40 @@ impl UpdateLabels {
     }
 }
 
-/// The labels of all datasets of a workspace.
+/// The labels of all datasets of a workspace. Clones are the same labels.
 #[derive(Clone, Debug)]
 pub struct Labels {
     workspace: Workspace,
     memory: Memory,
     numerics: Numerics,
+    /// Held for writing while timepoints are drawn, which are not listed then.
+    listed: Arc<RwLock<()>>,
 }
 
 impl Labels {
     /// Labels in `workspace`, drawn within `memory` by the rules of `numerics`.
     pub fn new(workspace: &Workspace, memory: Memory, numerics: Numerics) -> Self {
-        Self { workspace: workspace.clone(), memory, numerics }
+        Self { workspace: workspace.clone(), memory, numerics, listed: Arc::default() }
     }
 
     /// Draws the labels of every timepoint that has a spot, from nothing, and returns these timepoints in ascending order.
     /// Timepoints between them that have none lose their labels: clients send ranges without gaps, so their tags are gone.
     ///
-    /// Readers see each chunk as it was before or after, never half.
+    /// Readers see each chunk as it was before or after, never half. A timepoint is listed among those with labels only
+    /// when all of them are drawn, also after a kill in between.
     ///
     /// # Errors
-    /// [`PipelineError::Invalid`] when another update of the dataset is running, [`PipelineError::Spot`] naming a spot that
-    /// cannot be drawn; nothing is changed then. After other errors, and when the task is cancelled, some timepoints may
-    /// be done.
+    /// [`PipelineError::Invalid`] when another update of the dataset is running, [`PipelineError::Spots`] naming the spots
+    /// that cannot be drawn; nothing is changed then. After other errors, and when the task is cancelled, some timepoints
+    /// may be done.
     pub fn update(&self, request: &UpdateLabels, context: &TaskContext) -> Result<Vec<usize>, PipelineError> {
         request.validate()?;
         let (_lock, dataset) = self.open_for_writing(&request.dataset)?;
-        let mut spots = BTreeMap::<usize, Vec<&TaggedSpot>>::new();
-        for spot in &request.spots {
-            spots.entry(spot.t).or_default().push(spot);
-        }
         // Nothing is drawn when one of the spots cannot be.
-        for (&t, spots) in &spots {
-            check_timepoint(&dataset, &request.dataset, t)?;
-            frame(&dataset, request, spots, context)?;
-        }
-        let labels = dataset.store(Store::SegLabels);
-        let mut attributes = labels.attributes()?;
-        let drawn = self.draw_all(&dataset, request, &spots, &mut attributes, context);
-        attributes.insert("updated".into(), true.into());
-        labels.replace_attributes(&attributes)?;
-        drawn.map(|()| spots.into_keys().collect())
+        let frames = frames(&dataset, request, context)?;
+        let timepoints = frames.keys().copied().collect();
+        self.draw_all(&dataset, request, frames, context)?;
+        Ok(timepoints)
     }
 
     /// Erases all labels of a dataset.
@@ -112,17 +112,28 @@ impl Labels {
     pub fn reset(&self, dataset: &DatasetName) -> Result<(), PipelineError> {
         let (_lock, dataset) = self.open_for_writing(dataset)?;
         // Whoever looks for labels finds none from here on.
-        dataset.store(Store::SegLabels).replace_attributes(&Map::new())?;
+        dataset.store(Store::SegLabels).replace_attributes(&Attributes::new())?;
         dataset.store(Store::SegLabels).clear()?;
         Ok(dataset.store(Store::SegLabelsVis).clear()?)
     }
 
-    /// See [`label_centroids`].
+    /// Which timepoints have labels, and where: for each the centres (z, y, x) of its spots in whole voxels inside the
+    /// image, in the order in which they were drawn; z is 0 in 2-D. The original's own labels are found too.
     ///
     /// # Errors
     /// When the dataset does not exist or its attributes are damaged.
     pub fn centroids(&self, dataset: &DatasetName) -> Result<BTreeMap<usize, Vec<[usize; 3]>>, PipelineError> {
-        label_centroids(&open_dataset(&self.workspace, dataset)?)
+        self.centroids_at(&open_dataset(&self.workspace, dataset)?, |_| true)
+    }
+
+    /// As [`centroids`](Self::centroids), of the timepoints that are `wanted` only. Waits while some are drawn.
+    pub(crate) fn centroids_at(
+        &self,
+        dataset: &Dataset,
+        wanted: impl Fn(usize) -> bool,
+    ) -> Result<Centroids, PipelineError> {
+        let _listed = self.listed.read().unwrap_or_else(PoisonError::into_inner);
+        centroids::read(dataset, wanted)
     }
 
     /// One update at a time, and none during a generation.
@@ -137,73 +148,98 @@ impl Labels {
         Ok((lock, dataset))
     }
 
-    /// Draws all timepoints and notes in the attributes what is done.
+    /// Draws all timepoints, and lists those that are done.
     fn draw_all(
         &self,
         dataset: &Dataset,
         request: &UpdateLabels,
-        spots: &BTreeMap<usize, Vec<&TaggedSpot>>,
-        attributes: &mut Map<String, Value>,
+        frames: BTreeMap<usize, LabelFrame>,
         context: &TaskContext,
     ) -> Result<(), PipelineError> {
-        let stores = LabelStores::of(dataset)?;
-        for t in timepoints_between(spots, attributes) {
-            attributes.remove(&centroids::key(t));
-            stores.replace(t, None, context)?;
-        }
-        for (done, (&t, spots)) in spots.iter().enumerate() {
-            let frame = frame(dataset, request, spots, context)?;
-            let centroids = centroids::to_json(dataset, frame.centroids());
-            let background = match request.background_threshold {
-                threshold if threshold > 0.0 => Some(background(dataset, t, threshold, &self.memory, context)?),
-                _ => None,
-            };
-            let drawing = Drawing::new(frame, background, self.numerics);
-            stores.replace(t, Some(&drawing), context)?;
-            attributes.insert(centroids::key(t), centroids);
-            context.report(done as u64 + 1, spots.len() as u64);
+        let (stores, labels) = (LabelStores::of(dataset)?, dataset.store(Store::SegLabels));
+        let mut attributes = labels.attributes()?;
+        attributes.insert("updated".into(), RawValue::TRUE.to_owned());
+        let (mut done, total) = (0, frames.len() as u64);
+        let erased = timepoints_between(&frames, &attributes).into_iter().map(|t| (t, None));
+        let drawn = frames.into_iter().map(|(t, frame)| (t, Some(frame)));
+        let mut changes = erased.chain(drawn).peekable();
+        while changes.peek().is_some() {
+            let batch: Vec<_> = changes.by_ref().take(TIMEPOINTS_AT_ONCE).collect();
+            let _listed = self.listed.write().unwrap_or_else(PoisonError::into_inner);
+            let before = attributes.len();
+            attributes.retain(|key, _| batch.iter().all(|(t, _)| *key != centroids::key(*t)));
+            if attributes.len() < before {
+                labels.replace_attributes(&attributes)?;
+            }
+            let drawn = batch.into_iter().try_for_each(|(t, frame)| {
+                let Some(frame) = frame else { return stores.replace(t, None, context) };
+                let places = centroids::to_json(dataset, frame.centroids())?;
+                let background = background(dataset, t, request.background_threshold, &self.memory, context)?;
+                let drawing = Drawing::new(frame, background, self.numerics, context.cancel_token())?;
+                stores.replace(t, Some(&drawing), context)?;
+                attributes.insert(centroids::key(t), places);
+                done += 1;
+                context.report(done, total);
+                Ok(())
+            });
+            labels.replace_attributes(&attributes)?;
+            drawn?;
         }
         Ok(())
     }
 }
 
 /// Labelled timepoints without a spot, but with spots before and after.
-fn timepoints_between(spots: &BTreeMap<usize, Vec<&TaggedSpot>>, attributes: &Map<String, Value>) -> BTreeSet<usize> {
-    let (Some((&first, _)), Some((&last, _))) = (spots.first_key_value(), spots.last_key_value()) else {
+fn timepoints_between(frames: &BTreeMap<usize, LabelFrame>, attributes: &Attributes) -> BTreeSet<usize> {
+    let (Some((&first, _)), Some((&last, _))) = (frames.first_key_value(), frames.last_key_value()) else {
         return BTreeSet::new();
     };
     let labelled = attributes.keys().filter_map(|key| centroids::timepoint(key));
-    labelled.filter(|t| (first..last).contains(t) && !spots.contains_key(t)).collect()
+    labelled.filter(|t| (first..last).contains(t) && !frames.contains_key(t)).collect()
 }
 
-/// The spots of one timepoint, ready to be drawn.
-fn frame(
+/// The spots of each timepoint, ready to be drawn.
+fn frames(
     dataset: &Dataset,
     request: &UpdateLabels,
-    spots: &[&TaggedSpot],
     context: &TaskContext,
-) -> Result<LabelFrame, PipelineError> {
+) -> Result<BTreeMap<usize, LabelFrame>, PipelineError> {
     let dims = if dataset.is_3d() { Dims::ThreeD } else { Dims::TwoD };
-    let mut frame = LabelFrame::new(dataset.frame_shape(), request.voxel_size, request.center_ratio, dims);
-    for spot in spots {
+    let empty = LabelFrame::new(dataset.frame_shape(), request.voxel_size, request.center_ratio, dims);
+    let mut frames = BTreeMap::new();
+    let (mut undrawable, mut more) = (Vec::new(), 0);
+    for spot in &request.spots {
         context.check()?;
-        frame.add(spot)?;
+        check_timepoint(dataset, &request.dataset, spot.t)?;
+        match frames.entry(spot.t).or_insert_with(|| empty.clone()).add(spot) {
+            Err(spot) if undrawable.len() < MAX_NAMED_SPOTS => undrawable.push(spot),
+            Err(_) => more += 1,
+            Ok(()) => {}
+        }
     }
-    Ok(frame)
+    if undrawable.is_empty() {
+        Ok(frames)
+    } else {
+        Err(PipelineError::Spots(UndrawableSpots { named: undrawable, more }))
+    }
 }
 
+/// Which voxels are background by their intensity; `None` when no intensity is below the threshold.
 fn background(
     dataset: &Dataset,
     t: usize,
     threshold: f64,
     memory: &Memory,
     context: &TaskContext,
-) -> Result<Background, PipelineError> {
+) -> Result<Option<Background>, PipelineError> {
+    if threshold <= 0.0 {
+        return Ok(None);
+    }
     let shape = dataset.frame_shape();
     let voxels = shape.iter().fold(1_u64, |product, &edge| product.saturating_mul(edge as u64));
     let need = Need { held: voxels.saturating_mul(size_of::<f32>() as u64), in_turn: 0 };
     let reserved = memory.reserve(need, context.cancel_token());
     let reserved = reserved.map_err(PipelineError::memory("set auto_bg_thresh to 0 and tag background by spots"))?;
-    let image = normalized_frame(dataset, t, [0; 3], shape, false)?;
-    Ok(Background { image, threshold: threshold as f32, _memory: reserved })
+    let image = normalized_frame(dataset, t, [0; 3], shape, false, context.cancel_token())?;
+    Ok(Some(Background { image, threshold: threshold as f32, _memory: reserved }))
 }

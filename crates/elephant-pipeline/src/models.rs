@@ -255,7 +255,10 @@ impl Models {
         let (checkpoint, origin) = match source {
             ModelSource::Random { members, seed, prior } => {
                 let seeds = (0..*members as u64).map(|member| seed.wrapping_add(member));
-                let networks = seeds.map(|seed| self.network.initialise(kind, seed));
+                let networks = seeds.map(|seed| -> Result<_, PipelineError> {
+                    context.check()?;
+                    Ok(self.network.initialise(kind, seed)?)
+                });
                 let networks = networks.collect::<Result<Vec<_>, _>>()?;
                 let members = networks.into_iter().flat_map(|network| network.members).collect();
                 let prior = if prior.is_some() { ", prior training with images" } else { "" };

@@ -102,6 +102,16 @@ pub trait TrainableModel: Send + Sync {
         state: Option<OptimizerState>,
         cancel: &CancelToken,
     ) -> Result<Box<dyn ModelInTraining>, PortError>;
+
+    /// From now on, predictions by the model file `path` use these parameters, until the file is replaced or they are
+    /// [withdrawn](Self::withdraw).
+    ///
+    /// # Errors
+    /// When they are not such a network or the file does not exist.
+    fn publish(&self, path: &Path, model: &Checkpoint) -> Result<(), PortError>;
+
+    /// From now on, predictions by the model file `path` use what is in the file.
+    fn withdraw(&self, path: &Path);
 }
 
 /// A model on the device. Predictions find their turn between two steps.

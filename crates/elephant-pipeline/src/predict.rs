@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use elephant_image::{Dims, SpotOptions, components_bytes, find_spots, resize_trilinear, resize_trilinear_into};
 use elephant_memory::{Memory, Need};
 use elephant_types::{
-    DatasetName, KeepAxials, ModelName, NetworkKind, Numerics, ProbabilityOutput, SegmentationOptions,
+    CancelToken, DatasetName, KeepAxials, ModelName, NetworkKind, Numerics, ProbabilityOutput, SegmentationOptions,
     SegmentationRequest, Spot, TaskContext, VoxelSize,
 };
 use elephant_volume::Dataset;
@@ -141,7 +141,7 @@ impl Predictor {
         let model = self.models.require(&request.model, options.kind, context)?;
         context.check()?;
 
-        let image = prepare(&dataset, request, crop, rescaling.size)?;
+        let image = prepare(&dataset, request, crop, rescaling.size, context.cancel_token())?;
         context.check()?;
         let probabilities = self.network.segment(&model, SegmentationRequest { image, options }, context)?;
         let spots = self.spots(request, &probabilities, &rescaling, context)?;
@@ -263,8 +263,9 @@ fn prepare(
     request: &PredictRequest,
     crop: CropBox,
     input_shape: [usize; 3],
+    cancel: &CancelToken,
 ) -> Result<Array3<f32>, PipelineError> {
-    let image = normalized_frame(dataset, request.timepoint, crop.origin, crop.size, request.use_median)?;
+    let image = normalized_frame(dataset, request.timepoint, crop.origin, crop.size, request.use_median, cancel)?;
     if image.shape() == input_shape {
         return Ok(image);
     }

@@ -16,7 +16,7 @@ use elephant_pipeline::{Labels, PipelineError, UpdateLabels, Workspace};
 use elephant_types::{CancelToken, Coded, ErrorCode, Numerics, SpotTag, TaggedSpot, TaskContext, VoxelSize};
 use elephant_volume::{DataType, Dataset, DatasetShape, Store};
 use ndarray::{Array4, ArrayD, Axis, IxDyn};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const SHAPE: DatasetShape = DatasetShape { timepoints: 12, frame: [8, 40, 50], is_3d: true };
 
@@ -100,7 +100,7 @@ fn a_timepoint_is_replaced_and_others_stay() {
     assert_eq!(centroids[&10], [[4, 20, 20]]);
     let attributes = fixture.dataset.store(Store::SegLabels).attributes().unwrap();
     assert_eq!(
-        serde_json::Value::from(attributes),
+        serde_json::to_value(attributes).unwrap(),
         json!({
             "label.indices.1": [[4, 20, 20], [4, 20, 40]], "label.indices.10": [[4, 20, 20]], "updated": true
         })
@@ -159,6 +159,15 @@ fn what_cannot_be_drawn_changes_nothing() {
         error.code()
     };
     let invalid = ErrorCode::InvalidArgument;
+    let many = (0..30).map(|number| TaggedSpot {
+        label: format!("bad {number}.").into(),
+        ..spot(number % 12, [4.0, 20.0, 90.0], SpotTag::TruePositive)
+    });
+    let error = fixture.update(many.collect()).unwrap_err();
+    let message = error.to_string();
+    assert_eq!(error.code(), invalid);
+    assert!((0..20).all(|number| message.contains(&format!("bad {number}."))), "{message}");
+    assert!(message.ends_with("; and 10 more spots") && !message.contains("bad 20."), "{message}");
     assert_eq!(refused(spot(2, [4.0, 20.0, 90.0], SpotTag::TruePositive), "cell 2"), invalid);
     assert_eq!(refused(TaggedSpot { covariance_um2: [[0.0; 3]; 3], ..good.clone() }, "cell 1"), invalid);
     assert_eq!(refused(spot(12, [4.0; 3], SpotTag::TruePositive), "no timepoint 12"), ErrorCode::NotFound);
@@ -230,13 +239,17 @@ fn places_noted_by_the_original_are_moved_inside() {
     let fixture = fixture(SHAPE);
     let attributes = json!({"label.indices.3": [[-5, 10, 99]], "label.indices.4": [], "label.indices.12": [[0, 0, 0]],
         "label.indices.x": 5, "other": null});
-    fixture.dataset.store(Store::SegLabels).replace_attributes(attributes.as_object().unwrap()).unwrap();
+    let replace = |attributes: &Value| {
+        let attributes = serde_json::from_value(attributes.clone()).unwrap();
+        fixture.dataset.store(Store::SegLabels).replace_attributes(&attributes).unwrap();
+    };
+    replace(&attributes);
     let centroids = fixture.labels.centroids(&"fly".parse().unwrap()).unwrap();
     assert_eq!(centroids.into_iter().collect::<Vec<_>>(), [(3, vec![[0, 10, 49]])]);
     for damaged in
         [json!({"label.indices.3": 5}), json!({"label.indices.3": [[1, 2]]}), json!({"label.indices.3": [[1, 2, "x"]]})]
     {
-        fixture.dataset.store(Store::SegLabels).replace_attributes(damaged.as_object().unwrap()).unwrap();
+        replace(&damaged);
         assert!(fixture.labels.centroids(&"fly".parse().unwrap()).is_err(), "{damaged}");
     }
 }
@@ -254,7 +267,7 @@ fn planes_are_labelled_with_ellipses() {
     assert_eq!((labels[[20, 30]], labels[[20, 34]], labels[[24, 30]]), (6, 5, 0));
     assert_eq!(fixture.frame(Store::SegLabelsVis, 1)[[20, 30, 2]], 127);
     let attributes = fixture.dataset.store(Store::SegLabels).attributes().unwrap();
-    assert_eq!(attributes["label.indices.1"], json!([[20, 30]]));
+    assert_eq!(attributes["label.indices.1"].get(), "[[20,30]]");
     assert_eq!(fixture.labels.centroids(&"fly".parse().unwrap()).unwrap()[&1], [[0, 20, 30]]);
 }
 
@@ -272,6 +285,53 @@ fn a_cancelled_update_keeps_what_is_done() {
     assert_eq!(error.code(), ErrorCode::Cancelled);
     assert_eq!(fixture.labelled(), [0, 1]);
     assert!(count(&fixture.frame(Store::SegLabels, 1), 3) > 0);
+}
+
+#[test]
+fn a_timepoint_is_listed_only_while_its_labels_are_there() {
+    let fixture = Arc::new(fixture(DatasetShape { timepoints: 80, frame: [1, 8, 8], is_3d: true }));
+    let cell = |t| spot(t, [0.0, 4.0, 4.0], SpotTag::TruePositive);
+    // As a kill at that moment would leave it.
+    let listed = |fixture: &Fixture| {
+        let attributes = fixture.dataset.store(Store::SegLabels).attributes().unwrap();
+        let mut timepoints: Vec<usize> =
+            attributes.keys().filter_map(|key| key.strip_prefix("label.indices.")?.parse().ok()).collect();
+        timepoints.sort_unstable();
+        timepoints
+    };
+    let watch = |spots: Vec<TaggedSpot>| {
+        let (sender, seen) = std::sync::mpsc::channel();
+        let watched = fixture.clone();
+        let context = TaskContext::new(CancelToken::default(), move |_| sender.send(listed(&watched)).unwrap());
+        fixture.labels.update(&request(spots), &context).unwrap();
+        seen.try_iter().collect::<Vec<_>>()
+    };
+    let first = watch((0..80).map(cell).collect());
+    assert!(first[0].is_empty() && first[63].is_empty(), "nothing is listed while it is drawn");
+    assert_eq!(first[64], (0..64).collect::<Vec<_>>(), "what is done is listed soon");
+    assert_eq!(listed(&fixture), (0..80).collect::<Vec<_>>());
+    // Two are drawn again, the one between them is erased.
+    let second = watch(vec![cell(4), cell(6)]);
+    assert!(second.iter().all(|listed| [4, 5, 6].iter().all(|t| !listed.contains(t)) && listed.contains(&3)));
+    assert_eq!(listed(&fixture).len(), 79);
+}
+
+#[test]
+fn whoever_asks_for_labels_waits_for_those_that_are_drawn() {
+    let fixture = &fixture(SHAPE);
+    let cell = || vec![spot(3, [4.0, 20.0, 20.0], SpotTag::TruePositive)];
+    fixture.update(cell()).unwrap();
+    let (sender, drawn) = std::sync::mpsc::sync_channel(0);
+    thread::scope(|scope| {
+        let reader = scope.spawn(move || {
+            drawn.recv().unwrap();
+            fixture.labelled()
+        });
+        // The timepoint is drawn now, but not listed.
+        let context = TaskContext::new(CancelToken::default(), move |_| sender.send(()).unwrap());
+        fixture.labels.update(&request(cell()), &context).unwrap();
+        assert_eq!(reader.join().unwrap(), [3]);
+    });
 }
 
 /// Labels are large enough that a torn or half-replaced chunk would show: every plane is one class throughout.

@@ -1,29 +1,33 @@
 //! What else is known of an array: the JSON object in its `.zattrs` file (Zarr specification v2, "Attributes").
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{self, Read, Write},
 };
 
 use elephant_fs::{FsError, write_atomic};
-use serde_json::{Map, Value};
+use serde_json::value::RawValue;
 
 use crate::{ArrayStore, VolumeError};
 
 const FILE: &str = ".zattrs";
-/// Longest file that is read, in bytes: the places of some five million spots.
-const MAX_BYTES: u64 = 128 << 20;
+/// Longest file that is read or written, in bytes: the places of some thirty million spots.
+const MAX_BYTES: u64 = 512 << 20;
+
+/// Attributes of an array by name. Values are JSON texts, so that only those are parsed that somebody wants.
+pub type Attributes = BTreeMap<String, Box<RawValue>>;
 
 impl ArrayStore {
     /// The array's attributes; none when it has no file of them.
     ///
     /// # Errors
-    /// When the file cannot be read or is not a JSON object.
-    pub fn attributes(&self) -> Result<Map<String, Value>, VolumeError> {
+    /// When the file cannot be read, is not a JSON object, or is longer than 512 MiB.
+    pub fn attributes(&self) -> Result<Attributes, VolumeError> {
         let path = self.folder().join(FILE);
         let file = match File::open(&path) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Map::new()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Attributes::new()),
             Err(error) => return Err(FsError::io("open", path)(error).into()),
         };
         let damaged = |reason: String| VolumeError::Attributes { store: self.name().to_owned(), reason };
@@ -38,8 +42,13 @@ impl ArrayStore {
     /// Replaces all attributes at once. Readers see the old ones or the new ones, also after a crash.
     ///
     /// # Errors
-    /// When the file cannot be written; the old one stays then.
-    pub fn replace_attributes(&self, attributes: &Map<String, Value>) -> Result<(), VolumeError> {
+    /// When the file cannot be written, or would be longer than 512 MiB; the old one stays then.
+    pub fn replace_attributes(&self, attributes: &Attributes) -> Result<(), VolumeError> {
+        let bytes: usize = attributes.iter().map(|(name, value)| name.len() + value.get().len() + 4).sum();
+        if bytes as u64 >= MAX_BYTES {
+            let reason = format!("attributes of more than {} MiB are not written", MAX_BYTES >> 20);
+            return Err(VolumeError::Access { store: self.name().to_owned(), reason });
+        }
         let write = |file: &mut io::BufWriter<&File>| {
             serde_json::to_writer(&mut *file, attributes)?;
             file.write_all(b"\n")

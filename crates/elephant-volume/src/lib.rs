@@ -23,6 +23,7 @@ mod metadata;
 mod tiles;
 
 pub use array::ArrayStore;
+pub use attributes::Attributes;
 pub use chunk_encoder::{ChunkChange, ChunkEncoder};
 pub use data_type::{DataType, Element};
 pub use dataset::{CHUNK_EDGE, Dataset, DatasetShape, Store};

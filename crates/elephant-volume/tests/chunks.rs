@@ -7,7 +7,7 @@ use std::{fs, path::Path};
 use elephant_types::{Coded, ErrorCode};
 use elephant_volume::{ArrayStore, DataType, VolumeError};
 use ndarray::{Array2, ArrayD, IxDyn, s};
-use serde_json::{Map, json};
+use serde_json::{json, value::RawValue};
 
 fn array(folder: &Path) -> ArrayStore {
     ArrayStore::create(&folder.join("a.zarr"), &[5, 7], &[2, 4], DataType::U8).unwrap()
@@ -80,15 +80,16 @@ fn a_chunk_that_is_as_before_is_left_alone() {
 fn attributes_are_replaced_as_a_whole() {
     let folder = tempfile::tempdir().unwrap();
     let array = array(folder.path());
-    assert_eq!(array.attributes().unwrap(), Map::new());
+    assert!(array.attributes().unwrap().is_empty());
     let path = folder.path().join("a.zarr/.zattrs");
     // As zarr-python writes it.
     fs::write(&path, "{\n    \"label.indices.3\": [\n        [\n            1,\n            2\n        ]\n    ],\n    \"updated\": true\n}").unwrap();
     let mut attributes = array.attributes().unwrap();
-    assert_eq!(attributes["label.indices.3"], json!([[1, 2]]));
-    attributes.insert("label.indices.4".into(), json!([]));
+    assert_eq!(serde_json::to_value(&attributes).unwrap()["label.indices.3"], json!([[1, 2]]));
+    attributes.insert("label.indices.4".into(), RawValue::from_string("[]".into()).unwrap());
     array.replace_attributes(&attributes).unwrap();
-    assert_eq!(array.attributes().unwrap(), attributes);
+    let read = serde_json::to_value(array.attributes().unwrap()).unwrap();
+    assert_eq!(read, json!({"label.indices.3": [[1, 2]], "label.indices.4": [], "updated": true}));
     for damaged in ["", "[1]", "{\"a\":", "\u{0}"] {
         fs::write(&path, damaged).unwrap();
         let error = array.attributes().unwrap_err();
@@ -102,11 +103,11 @@ fn an_emptied_array_is_as_new() {
     let folder = tempfile::tempdir().unwrap();
     let array = array(folder.path());
     array.write(&[0, 0], Array2::<u8>::ones([5, 7]).view().into_dyn()).unwrap();
-    array.replace_attributes(&json!({"updated": true}).as_object().unwrap().clone()).unwrap();
+    array.replace_attributes(&serde_json::from_str(r#"{"updated": true}"#).unwrap()).unwrap();
     fs::write(folder.path().join("a.zarr/.tmp-killed"), "half").unwrap();
     fs::create_dir(folder.path().join("a.zarr/0")).unwrap();
     array.clear().unwrap();
     assert_eq!(files(folder.path()), [".zarray"]);
     assert_eq!(read(&array).sum(), 0);
-    assert_eq!(array.attributes().unwrap(), Map::new());
+    assert!(array.attributes().unwrap().is_empty());
 }

@@ -170,8 +170,8 @@ pub(crate) struct TrainReply {
 
 /// Train a model with labels
 ///
-/// Answers when the training has ended; until then see `/events` or `/api/v1/jobs`. The model is saved after each epoch
-/// and when the training is stopped with `POST /state/process {"state": 0}`. Predictions run between two steps.
+/// Answers when the training has ended; until then see `/events` or `/api/v1/jobs`. Predictions use the model after each
+/// epoch; its file is written every half minute and when the training ends or is stopped with `POST /state/process {"state": 0}`. Predictions run between two steps.
 #[utoipa::path(
     post, path = "/seg/train", tag = "seg", request_body = TrainBody,
     responses(
@@ -194,7 +194,7 @@ pub(crate) async fn train(
     let trainer = services.trainer.clone();
     let jobs = services.jobs.clone();
     let work = move |context: &_| {
-        tracing::info!(seed = request.seed, dataset = %request.dataset, model = %request.model, "training");
+        tracing::debug!(seed = request.seed, dataset = %request.dataset, model = %request.model, "training");
         let control = Control { parameters: jobs.live_parameters(), jobs };
         let trained = trainer.train(&request, &control, context);
         control.follows(None);

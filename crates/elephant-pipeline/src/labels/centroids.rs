@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 
 use elephant_volume::{Dataset, Store};
-use serde_json::{Value, json};
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::PipelineError;
 
 /// The name of a timepoint's attribute is this and the timepoint.
 const PREFIX: &str = "label.indices.";
+
+/// For each timepoint the centres (z, y, x) of its spots.
+pub(crate) type Centroids = BTreeMap<usize, Vec<[usize; 3]>>;
 
 /// The name of the attribute with the centroids of timepoint `t`.
 pub(super) fn key(t: usize) -> String {
@@ -21,24 +24,26 @@ pub(super) fn timepoint(key: &str) -> Option<usize> {
 }
 
 /// Centres (z, y, x) in voxels as the attribute has them: (y, x) in 2-D.
-pub(super) fn to_json(dataset: &Dataset, places: &[[usize; 3]]) -> Value {
+pub(super) fn to_json(dataset: &Dataset, places: &[[usize; 3]]) -> Result<Box<RawValue>, PipelineError> {
     let first = usize::from(!dataset.is_3d());
-    places.iter().map(|place| json!(place[first..])).collect()
+    let places: Vec<&[usize]> = places.iter().map(|place| &place[first..]).collect();
+    to_raw_value(&places).map_err(|error| PipelineError::Invalid(format!("the labels cannot be listed: {error}")))
 }
 
-/// Which timepoints have labels, and where: for each the centres (z, y, x) of its spots in whole voxels inside the image,
-/// in the order in which they were drawn; z is 0 in 2-D. The original's own labels are found too.
+/// Which of the timepoints that are `wanted` have labels, and where: for each the centres (z, y, x) of its spots in whole
+/// voxels inside the image, in the order in which they were drawn; z is 0 in 2-D. The original's own labels are found too.
 ///
 /// # Errors
 /// When the attributes of the label store are damaged.
-pub fn label_centroids(dataset: &Dataset) -> Result<BTreeMap<usize, Vec<[usize; 3]>>, PipelineError> {
-    let mut centroids = BTreeMap::new();
+pub(super) fn read(dataset: &Dataset, wanted: impl Fn(usize) -> bool) -> Result<Centroids, PipelineError> {
+    let mut centroids = Centroids::new();
     for (key, value) in dataset.store(Store::SegLabels).attributes()? {
-        let Some(t) = timepoint(&key).filter(|&t| t < dataset.timepoint_count()) else { continue };
-        let places: Option<Vec<_>> =
-            value.as_array().and_then(|places| places.iter().map(|place| place_in(dataset, place)).collect());
+        let Some(t) = timepoint(&key).filter(|&t| t < dataset.timepoint_count() && wanted(t)) else { continue };
+        let places: Option<Vec<_>> = serde_json::from_str::<Vec<Vec<i64>>>(value.get())
+            .ok()
+            .and_then(|places| places.iter().map(|place| place_in(dataset, place)).collect());
         let Some(places) = places else {
-            let message = format!("the attribute {key} of seg_labels.zarr is no list of places; reset the labels");
+            let message = format!("the attribute {key} of seg_labels.zarr is not a list of places; reset the labels");
             return Err(PipelineError::Invalid(message));
         };
         if !places.is_empty() {
@@ -49,9 +54,8 @@ pub fn label_centroids(dataset: &Dataset) -> Result<BTreeMap<usize, Vec<[usize; 
 }
 
 /// A centre moved into the image; the original notes also those that are outside.
-fn place_in(dataset: &Dataset, place: &Value) -> Option<[usize; 3]> {
-    let numbers: Vec<i64> = place.as_array()?.iter().map(Value::as_i64).collect::<Option<_>>()?;
-    let [z, y, x] = match (dataset.is_3d(), numbers.as_slice()) {
+fn place_in(dataset: &Dataset, place: &[i64]) -> Option<[usize; 3]> {
+    let [z, y, x] = match (dataset.is_3d(), place) {
         (true, &[z, y, x]) => [z, y, x],
         (false, &[y, x]) => [0, y, x],
         _ => return None,

@@ -2,7 +2,7 @@
 
 use elephant_image::{BACKGROUND, LabelFrame};
 use elephant_memory::Reservation;
-use elephant_types::Numerics;
+use elephant_types::{CancelToken, Cancelled, Numerics};
 use ndarray::{Array3, ArrayViewMut2, s};
 
 /// Tagged spots over the background that intensities tell.
@@ -30,15 +30,21 @@ impl Background {
 }
 
 impl Drawing {
-    pub fn new(mut frame: LabelFrame, background: Option<Background>, numerics: Numerics) -> Self {
+    pub fn new(
+        mut frame: LabelFrame,
+        background: Option<Background>,
+        numerics: Numerics,
+        cancel: &CancelToken,
+    ) -> Result<Self, Cancelled> {
         if numerics == Numerics::Original {
-            frame.lose_borders_like_original(|z, plane| {
+            let draw_background = |z, plane: ArrayViewMut2<'_, u8>| {
                 if let Some(background) = &background {
                     background.draw(z, [0; 2], plane);
                 }
-            });
+            };
+            frame.lose_borders_like_original(draw_background, cancel)?;
         }
-        Self { frame, background }
+        Ok(Self { frame, background })
     }
 
     /// Whether nothing is drawn in the part of plane `z` that begins at `origin` and has `size`, both (y, x).
@@ -47,10 +53,19 @@ impl Drawing {
     }
 
     /// Draws the part of plane `z` that begins at `origin`, (y, x), into zeros.
-    pub fn draw(&self, z: usize, origin: [usize; 2], mut labels: ArrayViewMut2<'_, u8>) {
+    ///
+    /// # Errors
+    /// [`Cancelled`] between two spots; some are drawn then.
+    pub fn draw(
+        &self,
+        z: usize,
+        origin: [usize; 2],
+        mut labels: ArrayViewMut2<'_, u8>,
+        cancel: &CancelToken,
+    ) -> Result<(), Cancelled> {
         if let Some(background) = &self.background {
             background.draw(z, origin, labels.view_mut());
         }
-        self.frame.draw(z, origin, labels);
+        self.frame.draw(z, origin, labels, cancel)
     }
 }

@@ -1,7 +1,7 @@
 //! The two stores that hold labels: classes, and the same as colours.
 
 use elephant_image::label_color;
-use elephant_types::TaskContext;
+use elephant_types::{CancelToken, TaskContext};
 use elephant_volume::{ArrayStore, ChunkChange, ChunkEncoder, Dataset, DatasetShape, Store};
 use ndarray::{ArrayViewMut2, s};
 use rayon::prelude::*;
@@ -62,7 +62,7 @@ impl<'a> LabelStores<'a> {
                 let (origin, size) = self.area(part);
                 match drawing {
                     Some(drawing) if !drawing.is_blank(part.z, origin, size) => {
-                        self.draw(t, part, drawing, labels, colors)
+                        self.draw(t, part, drawing, [labels, colors], context.cancel_token())
                     }
                     _ => self.erase(t, part),
                 }
@@ -102,14 +102,14 @@ impl<'a> LabelStores<'a> {
         t: usize,
         part: Part,
         drawing: &Drawing,
-        labels: &mut ChunkEncoder<'_, u8>,
-        colors: &mut ChunkEncoder<'_, u8>,
+        [labels, colors]: [&mut ChunkEncoder<'_, u8>; 2],
+        cancel: &CancelToken,
     ) -> Result<[ChunkChange; CHUNKS_PER_PART], PipelineError> {
         let (origin, [height, width]) = self.area(part);
         labels.elements().fill(0);
         let mut plane =
             ArrayViewMut2::from_shape(self.edges, labels.elements()).expect("a chunk's buffer has the chunk's size");
-        drawing.draw(part.z, origin, plane.slice_mut(s![..height, ..width]));
+        drawing.draw(part.z, origin, plane.slice_mut(s![..height, ..width]), cancel)?;
         let mut chunk = self.chunk(t, part);
         let labelled = labels.encode(&chunk)?;
         chunk.push(0);

@@ -1,85 +1,83 @@
 //! Crops of a dataset's frames and labels.
 
-use std::{collections::HashMap, ops::Range};
+use std::collections::HashMap;
 
-use elephant_image::Augmentation;
-use elephant_types::{CancelToken, KeepAxials, TrainingBatch};
+use elephant_image::{Augmentation, IntensityRange, MAX_LABEL};
+use elephant_types::{CancelToken, DatasetName, KeepAxials, TrainingBatch};
 use elephant_volume::{Dataset, Store};
 use fastrand::Rng;
 use ndarray::{Array3, Array4, ArrayD, Axis, Ix3, IxDyn};
 use rayon::prelude::*;
 
 use super::CropOptions;
-use crate::{PipelineError, label_centroids};
+use crate::{PipelineError, labels::Centroids};
 
 /// How often a crop is drawn again when rotation took all labels out of it.
 const MAX_DRAWS: usize = 100;
 
 /// Draws crops of one dataset. The same seed draws the same.
 pub(super) struct Crops<'a> {
+    name: &'a DatasetName,
     dataset: &'a Dataset,
     rescaled: [usize; 3],
     augmentation: Augmentation,
     keep_axials: KeepAxials,
-    /// Lowest and highest intensity of the frames that were looked at.
-    ranges: HashMap<usize, Range<f32>>,
+    /// Intensities of the frames that were looked at.
+    ranges: HashMap<usize, IntensityRange>,
     rng: Rng,
 }
 
 impl<'a> Crops<'a> {
-    pub(super) fn new(dataset: &'a Dataset, options: &CropOptions, seed: u64) -> Self {
+    pub(super) fn new(name: &'a DatasetName, dataset: &'a Dataset, options: &CropOptions, seed: u64) -> Self {
         let (rescaled, augmentation) = options.augmentation(dataset.frame_shape());
-        let keep_axials = options.keep_axials;
-        Self { dataset, rescaled, augmentation, keep_axials, ranges: HashMap::new(), rng: Rng::with_seed(seed) }
+        let (keep_axials, rng) = (options.keep_axials, Rng::with_seed(seed));
+        Self { name, dataset, rescaled, augmentation, keep_axials, ranges: HashMap::new(), rng }
     }
 
-    /// `count` times each of the timepoints, in random order.
-    pub(super) fn shuffled(&mut self, timepoints: &[usize], count: u32) -> Vec<usize> {
-        let mut order: Vec<usize> = timepoints.iter().flat_map(|&t| std::iter::repeat_n(t, count as usize)).collect();
-        self.rng.shuffle(&mut order);
-        order
+    pub(super) fn dataset(&self) -> &'a Dataset {
+        self.dataset
     }
 
-    /// A labelled crop of each timepoint.
+    /// A crop of each of the next `count` timepoints of an epoch, fewer at its end; `None` after that.
     pub(super) fn labelled(
         &mut self,
-        timepoints: &[usize],
+        epoch: &mut Epoch,
+        count: usize,
         cancel: &CancelToken,
-    ) -> Result<TrainingBatch, PipelineError> {
-        let centroids = label_centroids(self.dataset)?;
-        let mut crops = Vec::with_capacity(timepoints.len());
-        for t in timepoints {
-            let anchors = centroids.get(t).filter(|anchors| !anchors.is_empty());
-            let anchors = anchors.ok_or_else(|| {
-                PipelineError::Invalid(format!(
-                    "nothing to train: timepoint {t} has no labels; tag spots and update them"
-                ))
-            })?;
-            cancel.check()?;
-            crops.push(self.labelled_crop(*t, anchors)?);
+    ) -> Result<Option<TrainingBatch>, PipelineError> {
+        let mut crops = Vec::new();
+        while crops.len() < count {
+            let Some((t, anchors)) = epoch.next(&mut self.rng) else { break };
+            crops.push(self.labelled_crop(t, anchors, cancel)?);
         }
-        stack(crops, self.keep_axials)
+        if crops.is_empty() { Ok(None) } else { stack(crops, self.keep_axials).map(Some) }
     }
 
     /// A crop from anywhere at any time, without labels.
-    pub(super) fn unlabelled(&mut self) -> Result<TrainingBatch, PipelineError> {
+    pub(super) fn unlabelled(&mut self, cancel: &CancelToken) -> Result<TrainingBatch, PipelineError> {
         let frame = self.dataset.frame_shape();
         let t = self.rng.usize(0..self.dataset.timepoint_count());
         let crop = self.augmentation.draw(frame, self.rescaled, None, &mut self.rng);
         let (origin, size) = crop.source(frame);
-        let image = self.read_image(t, origin, size)?;
+        let image = self.read_image(t, origin, size, cancel)?;
         stack(vec![(crop.image(image.view(), origin), Array3::zeros((0, 0, 0)))], self.keep_axials)
     }
 
-    fn labelled_crop(&mut self, t: usize, anchors: &[[usize; 3]]) -> Result<(Array3<f32>, Array3<u8>), PipelineError> {
+    fn labelled_crop(
+        &mut self,
+        t: usize,
+        anchors: &[[usize; 3]],
+        cancel: &CancelToken,
+    ) -> Result<(Array3<f32>, Array3<u8>), PipelineError> {
         let frame = self.dataset.frame_shape();
         for _ in 0..MAX_DRAWS {
+            cancel.check()?;
             let anchor = anchors[self.rng.usize(0..anchors.len())];
             let crop = self.augmentation.draw(frame, self.rescaled, Some(anchor), &mut self.rng);
             let (origin, size) = crop.source(frame);
             let labels = crop.labels(self.read_labels(t, origin, size)?.view(), origin);
             if labels.iter().any(|&label| label > 0) {
-                let image = self.read_image(t, origin, size)?;
+                let image = self.read_image(t, origin, size, cancel)?;
                 let mut image = crop.image(image.view(), origin);
                 crop.change_contrast(&mut image, &labels);
                 return Ok((image, labels));
@@ -92,15 +90,19 @@ impl<'a> Crops<'a> {
     }
 
     /// Intensities, scaled to 0..=1 over the whole frame.
-    fn read_image(&mut self, t: usize, origin: [usize; 3], size: [usize; 3]) -> Result<Array3<f32>, PipelineError> {
+    fn read_image(
+        &mut self,
+        t: usize,
+        origin: [usize; 3],
+        size: [usize; 3],
+        cancel: &CancelToken,
+    ) -> Result<Array3<f32>, PipelineError> {
         let range = match self.ranges.get(&t) {
-            Some(range) => range.clone(),
-            None => self.ranges.entry(t).or_insert(intensity_range(self.dataset, t)?).clone(),
+            Some(range) => *range,
+            None => *self.ranges.entry(t).or_insert(intensity_range(self.dataset, t, cancel)?),
         };
         let mut image = self.dataset.read_frame(t, origin, size)?;
-        let span = range.end - range.start;
-        let span = if span > 0.0 { span } else { 1.0 };
-        image.par_mapv_inplace(|value| (value - range.start) / span);
+        range.scale(image.view_mut());
         Ok(image)
     }
 
@@ -113,20 +115,68 @@ impl<'a> Crops<'a> {
         self.dataset.store(Store::SegLabels).read(&start, labels.view_mut())?;
         let labels =
             labels.into_shape_with_order(IxDyn(&size)).and_then(ndarray::ArrayBase::into_dimensionality::<Ix3>);
-        labels.map_err(|error| PipelineError::Invalid(error.to_string()))
+        let labels = labels.map_err(|error| PipelineError::Invalid(error.to_string()))?;
+        if let Some(((z, y, x), label)) = labels.indexed_iter().find(|(_, label)| **label > MAX_LABEL) {
+            let name = self.name;
+            let [z, y, x] = [origin[0] + z, origin[1] + y, origin[2] + x];
+            return Err(PipelineError::Invalid(format!(
+                "the label {label} at voxel [{x}, {y}, {z}] (x, y, z) of timepoint {t} of the dataset {name} is not one of \
+                 0 to {MAX_LABEL}: seg_labels.zarr is damaged or was changed by another program; reset the labels and \
+                 update them again"
+            )));
+        }
+        Ok(labels)
+    }
+}
+
+/// What is left of an epoch: each labelled timepoint a number of times, in random order. Takes memory for the timepoints
+/// and their labels, however often each comes.
+pub(super) struct Epoch {
+    centroids: Centroids,
+    /// For each timepoint how often it is still to come.
+    left: Vec<(usize, u32)>,
+    /// The sum of these.
+    total: u64,
+}
+
+impl Epoch {
+    /// Each timepoint of `centroids` comes `count` times.
+    pub(super) fn new(centroids: Centroids, count: u32) -> Self {
+        let left: Vec<_> = centroids.keys().map(|&t| (t, count)).collect();
+        let total = left.len() as u64 * u64::from(count);
+        Self { centroids, left, total }
+    }
+
+    /// How many crops are left.
+    pub(super) fn len(&self) -> u64 {
+        self.total
+    }
+
+    /// A timepoint at random among those that are left, and the centres of its labels.
+    fn next(&mut self, rng: &mut Rng) -> Option<(usize, &[[usize; 3]])> {
+        if self.total == 0 {
+            return None;
+        }
+        let mut drawn = rng.u64(0..self.total);
+        let (t, count) = self.left.iter_mut().find(|(_, count)| {
+            let is_here = drawn < u64::from(*count);
+            drawn = drawn.saturating_sub(u64::from(*count));
+            is_here
+        })?;
+        *count -= 1;
+        self.total -= 1;
+        Some((*t, self.centroids.get(t)?))
     }
 }
 
 /// Lowest and highest intensity of a frame, plane by plane.
-fn intensity_range(dataset: &Dataset, t: usize) -> Result<Range<f32>, PipelineError> {
+fn intensity_range(dataset: &Dataset, t: usize, cancel: &CancelToken) -> Result<IntensityRange, PipelineError> {
     let [depth, height, width] = dataset.frame_shape();
-    let none = || f32::INFINITY..f32::NEG_INFINITY;
-    let plane = |z| -> Result<Range<f32>, PipelineError> {
-        let plane = dataset.read_frame(t, [z, 0, 0], [1, height, width])?;
-        Ok(plane.iter().fold(none(), |range, &value| range.start.min(value)..range.end.max(value)))
+    let plane = |z| -> Result<IntensityRange, PipelineError> {
+        cancel.check()?;
+        Ok(IntensityRange::of(&dataset.read_frame(t, [z, 0, 0], [1, height, width])?))
     };
-    let widen = |a: Range<f32>, b: Range<f32>| Ok(a.start.min(b.start)..a.end.max(b.end));
-    (0..depth).into_par_iter().map(plane).try_reduce(none, widen)
+    (0..depth).into_par_iter().map(plane).try_reduce(|| IntensityRange::EMPTY, |a, b| Ok(a.and(b)))
 }
 
 /// A batch of crops of the same size.
@@ -148,4 +198,46 @@ pub(super) fn stack(
 fn stack_arrays<T: Clone>(arrays: &[Array3<T>]) -> Result<Array4<T>, ndarray::ShapeError> {
     let views: Vec<_> = arrays.iter().map(|array| array.view()).collect();
     ndarray::stack(Axis(0), &views)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn epoch(timepoints: usize, count: u32) -> Epoch {
+        Epoch::new((0..timepoints).map(|t| (2 * t, vec![[t; 3]])).collect(), count)
+    }
+
+    fn drawn(epoch: &mut Epoch, seed: u64) -> Vec<usize> {
+        let mut rng = Rng::with_seed(seed);
+        let mut next = || {
+            let (t, anchors) = epoch.next(&mut rng)?;
+            assert_eq!(*anchors, [[t / 2; 3]]);
+            Some(t)
+        };
+        std::iter::from_fn(&mut next).collect()
+    }
+
+    #[test]
+    fn each_timepoint_comes_equally_often_in_random_order() {
+        let order = drawn(&mut epoch(5, 7), 1);
+        for t in [0, 2, 4, 6, 8] {
+            assert_eq!(order.iter().filter(|&&other| other == t).count(), 7);
+        }
+        assert!(!order.is_sorted());
+        assert_eq!(order, drawn(&mut epoch(5, 7), 1));
+        assert_ne!(order, drawn(&mut epoch(5, 7), 2));
+        assert!(drawn(&mut epoch(0, 7), 1).is_empty());
+    }
+
+    #[test]
+    fn the_largest_epoch_takes_no_memory_for_its_order() {
+        // As many as a request may ask for: 4 GB, were they listed.
+        let mut epoch = epoch(500, 1_000_000);
+        assert_eq!(epoch.len(), 500_000_000);
+        let mut rng = Rng::with_seed(1);
+        let first: std::collections::HashSet<usize> = (0..100).filter_map(|_| Some(epoch.next(&mut rng)?.0)).collect();
+        assert!(first.len() > 50);
+        assert_eq!(epoch.len(), 499_999_900);
+    }
 }

@@ -10,7 +10,7 @@ use elephant_types::{CancelToken, Cancelled, DatasetName};
 /// How often a waiting training looks whether it was cancelled.
 const CANCEL_POLL: Duration = Duration::from_millis(50);
 
-/// The live trainings of a workspace (at most one runs). Clones are the same.
+/// The live trainings of a workspace (at most one runs). Clones share state.
 #[derive(Clone, Debug, Default)]
 pub struct LiveTrainings(Arc<Shared>);
 
@@ -22,20 +22,20 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    /// What the running one follows.
+    /// The dataset that the running training follows.
     followed: Option<DatasetName>,
-    /// What was updated last and not yet learnt from.
-    updated: Option<Updated>,
+    /// Labels that were updated and not yet learnt from, the latest at the end; each timepoint once.
+    updates: Vec<Update>,
 }
 
 #[derive(Debug)]
-struct Updated {
+struct Update {
     dataset: DatasetName,
     timepoint: usize,
     at: Instant,
 }
 
-/// A live training's ear; it no longer follows when this is dropped.
+/// Receives label updates for a live training; unsubscribes when dropped.
 #[derive(Debug)]
 pub(super) struct Follower<'a>(&'a Shared);
 
@@ -44,7 +44,8 @@ impl LiveTrainings {
     pub fn updated(&self, dataset: &DatasetName, t: usize) {
         let mut state = self.0.state();
         if state.followed.as_ref().is_none_or(|followed| followed == dataset) {
-            state.updated = Some(Updated { dataset: dataset.clone(), timepoint: t, at: Instant::now() });
+            state.updates.retain(|update| (&update.dataset, update.timepoint) != (dataset, t));
+            state.updates.push(Update { dataset: dataset.clone(), timepoint: t, at: Instant::now() });
             self.0.changed.notify_all();
         }
     }
@@ -59,7 +60,7 @@ impl LiveTrainings {
     pub(super) fn follow(&self, dataset: &DatasetName, since: Instant) -> Follower<'_> {
         let mut state = self.0.state();
         state.followed = Some(dataset.clone());
-        state.updated.take_if(|updated| updated.dataset != *dataset || updated.at < since);
+        state.updates.retain(|update| update.dataset == *dataset && update.at >= since);
         Follower(&self.0)
     }
 }
@@ -71,17 +72,17 @@ impl Shared {
 }
 
 impl Follower<'_> {
-    /// Waits until labels have changed since the last call, and says of which timepoint; of the last one where there
-    /// were several. Cancelled, too, when the following was closed.
-    pub(super) fn next(&self, cancel: &CancelToken) -> Result<usize, Cancelled> {
+    /// Waits until labels have changed since the last call, and says of which timepoints, in the order of their last
+    /// changes. Cancelled, too, when the following was closed.
+    pub(super) fn next(&self, cancel: &CancelToken) -> Result<Vec<usize>, Cancelled> {
         let mut state = self.0.state();
         loop {
             cancel.check()?;
             if state.followed.is_none() {
                 return Err(Cancelled);
             }
-            if let Some(updated) = state.updated.take() {
-                return Ok(updated.timepoint);
+            if !state.updates.is_empty() {
+                return Ok(state.updates.drain(..).map(|update| update.timepoint).collect());
             }
             let waited = self.0.changed.wait_timeout(state, CANCEL_POLL);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -100,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_update_of_the_followed_dataset_is_taken() {
+    fn all_updates_of_the_followed_dataset_are_taken_once() {
         let trainings = LiveTrainings::default();
         let [fly, fish] = ["fly", "fish"].map(|name| name.parse::<DatasetName>().unwrap());
         trainings.updated(&fly, 1);
@@ -110,12 +111,14 @@ mod tests {
         trainings.updated(&fly, 2);
         trainings.updated(&fish, 3);
         trainings.updated(&fly, 4);
+        trainings.updated(&fly, 0);
+        trainings.updated(&fly, 2);
         trainings.updated(&fish, 5);
-        assert_eq!(follower.next(&cancel), Ok(4));
+        assert_eq!(follower.next(&cancel), Ok(vec![4, 0, 2]));
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| follower.next(&cancel));
             trainings.updated(&fly, 6);
-            assert_eq!(waiting.join().unwrap(), Ok(6));
+            assert_eq!(waiting.join().unwrap(), Ok(vec![6]));
         });
         trainings.close();
         assert_eq!(follower.next(&cancel), Err(Cancelled));
@@ -123,7 +126,7 @@ mod tests {
         // After the request, but before it is followed.
         trainings.updated(&fly, 7);
         let follower = trainings.follow(&fly, asked);
-        assert_eq!(follower.next(&cancel), Ok(7));
+        assert_eq!(follower.next(&cancel), Ok(vec![7]));
         cancel.cancel();
         assert_eq!(follower.next(&cancel), Err(Cancelled));
     }

@@ -1,27 +1,35 @@
 //! Training the detection network with labels, or with the images alone (contract sections 1.10, 1.11 and 6.10).
 //!
-//! Three things happen at once: one thread cuts out crops, the device makes steps, and a third thread writes the model
+//! Three things happen at once: one thread cuts out crops, the device makes steps, and a third thread keeps what was learnt
 //! after each epoch. So the device never waits for crops or for the disk.
 
 mod crops;
 mod live;
 mod pretrain;
 mod prior;
+mod progress;
 mod request;
 mod saver;
 mod schedule;
 
-use std::{path::PathBuf, sync::Arc, thread};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use elephant_checkpoint::{Checkpoint, Provenance};
 use elephant_memory::{Memory, Need, Reservation};
 use elephant_types::{Coded, ErrorCode, Numerics, TaskContext, TaskEvent, TrainingOptions, TrainingStep};
 use elephant_volume::Dataset;
+use ndarray::Axis;
 
 use self::{
     crops::Crops,
+    progress::EpochLog,
     saver::{ModelFiles, Saver, Snapshot},
-    schedule::{Lesson, Schedule},
+    schedule::{BatchEvent, Schedule},
 };
 pub use self::{
     live::LiveTrainings,
@@ -34,12 +42,16 @@ use crate::{
     scalars::ScalarLog,
 };
 
-/// What may change while a training runs, and who wants to know.
+/// Epochs that end so soon after the last snapshot do without one of their own, except in a live training: a snapshot
+/// copies all parameters.
+const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Parameters that can change during training, and where the followed timepoint is shown.
 pub trait TrainingControl: Sync {
     /// A learning rate and a number of crops per timepoint that were set since the training began, if any.
     fn changes(&self) -> (Option<f64>, Option<u32>);
 
-    /// A live training learns from this timepoint now; `None` while it waits for the next.
+    /// A live training learns from this timepoint now, updated last of several; `None` while it waits for the next.
     fn follows(&self, timepoint: Option<usize>);
 }
 
@@ -82,13 +94,14 @@ impl Trainer {
         &self.live
     }
 
-    /// Trains a model until its epochs are done, or, live, until the task is cancelled. The model's file is replaced
-    /// after each epoch and when the training stops; what the optimiser remembers is kept beside it, and a later training
-    /// of the same parameters goes on with it.
+    /// Trains a model until its epochs are done, or, live, until the task is cancelled. Predictions use what was learnt
+    /// after each epoch, or each second where epochs are shorter. The model's file is replaced every half minute and when
+    /// the training stops; what the optimiser remembers is kept beside it, and a later training of the same parameters
+    /// goes on with it.
     ///
     /// # Errors
     /// When the request makes no sense, there is nothing to learn from, the loss is no longer a number, or a file cannot
-    /// be written. The model is then the one after the last epoch.
+    /// be written. The model is then the last one that predictions used, or, if it could not be written, the one before.
     pub fn train(
         &self,
         request: &TrainRequest,
@@ -111,25 +124,39 @@ impl Trainer {
         let state = files.optimizer_state(&checkpoint);
         let provenance = checkpoint.provenance.clone();
         let model = self.trainable.begin(checkpoint, self.options(request), state, context.cancel_token())?;
-        let log = ScalarLog::open(&self.log_folder(request)?, request.log_interval);
-        let mut run =
-            Run { model: &*model, request, control, context, log, provenance, done: 0, total: None, is_saved: true };
+        let epochs = match &request.lessons {
+            Lessons::Spots { epochs, .. } => Some(*epochs),
+            Lessons::Live { .. } => None,
+        };
+        let mut run = Run {
+            model: &*model,
+            request,
+            control,
+            context,
+            scalars: ScalarLog::open(&self.log_folder(request)?, request.log_interval),
+            log: EpochLog::new(epochs),
+            provenance,
+            done: 0,
+            total: None,
+            is_offered: true,
+            offered_at: None,
+        };
         thread::scope(|scope| {
-            let saver = Saver::start(scope, &files, context);
-            let schedule = Schedule::new(request, batch_size, &self.live, control);
-            let crops = Crops::new(&dataset, &request.crops, request.seed);
-            let (lessons, received) = std::sync::mpsc::sync_channel(1);
+            let saver = Saver::start(scope, &files, &*self.trainable, context);
+            let schedule = Schedule::new(request, batch_size, &self.labels, &self.live, control);
+            let crops = Crops::new(&request.dataset, &dataset, &request.crops, request.seed);
+            let (batches, received) = std::sync::mpsc::sync_channel(1);
             let cancel = context.cancel_token();
-            scope.spawn(move || schedule.teach(crops, &lessons, cancel));
-            let trained = received.into_iter().try_for_each(|lesson| run.learn(lesson, &saver));
+            scope.spawn(move || schedule.produce(crops, &batches, cancel));
+            let trained = received.into_iter().try_for_each(|event| run.handle(event, &saver));
             self.live.close();
             // What was learnt since the last epoch is kept too, unless it went wrong.
             let is_sound = trained.as_ref().err().is_none_or(|error| error.code() == ErrorCode::Cancelled);
-            let last = if is_sound && !run.is_saved { Some(run.snapshot()?) } else { None };
-            let saved = saver.finish(last);
-            run.log.flush();
+            let offered = if is_sound { run.offer(&saver) } else { Ok(()) };
+            let saved = saver.finish();
+            run.scalars.flush();
             // A failed thread has stopped the training, so that its error is the reason.
-            saved.and(trained)
+            saved.and(offered).and(trained)
         })
     }
 
@@ -179,16 +206,29 @@ struct Run<'a> {
     request: &'a TrainRequest,
     control: &'a dyn TrainingControl,
     context: &'a TaskContext,
-    log: ScalarLog,
+    scalars: ScalarLog,
+    log: EpochLog,
     /// Where the model came from before this training.
     provenance: Option<Provenance>,
     done: u64,
     total: Option<u64>,
-    /// Whether the saver has, or had, all that was learnt.
-    is_saved: bool,
+    /// No step since the last snapshot that the saver got.
+    is_offered: bool,
+    /// When that was.
+    offered_at: Option<Instant>,
 }
 
 impl Run<'_> {
+    /// Gives the saver a snapshot, if there was a step since the last one.
+    fn offer(&mut self, saver: &Saver<'_>) -> Result<(), PipelineError> {
+        if !self.is_offered {
+            saver.offer(self.snapshot()?);
+            self.is_offered = true;
+            self.offered_at = Some(Instant::now());
+        }
+        Ok(())
+    }
+
     fn snapshot(&self) -> Result<Snapshot, PipelineError> {
         let (checkpoint, state) = self.model.snapshot()?;
         let before = self.provenance.clone().unwrap_or_else(|| Provenance { origin: "unknown".into(), steps: 0 });
@@ -196,23 +236,32 @@ impl Run<'_> {
         Ok(Snapshot { checkpoint: Checkpoint { provenance, ..checkpoint }, state })
     }
 
-    fn learn(&mut self, lesson: Result<Lesson, PipelineError>, saver: &Saver<'_>) -> Result<(), PipelineError> {
+    fn handle(&mut self, event: Result<BatchEvent, PipelineError>, saver: &Saver<'_>) -> Result<(), PipelineError> {
         self.context.check()?;
-        match lesson? {
-            Lesson::Epoch { steps_left } => self.total = steps_left.map(|left| self.done + left),
-            Lesson::Batch(batch) => {
+        match event? {
+            BatchEvent::EpochBegin { steps_left } => self.total = steps_left.map(|left| self.done + left),
+            BatchEvent::Batch(batch) => {
+                let crop_count = batch.images.len_of(Axis(0));
                 let rate = self.control.changes().0.unwrap_or(self.request.learning_rate);
                 let loss = self.model.step(batch, rate, self.context.cancel_token())?;
                 self.done += 1;
-                self.is_saved = false;
-                self.log.step(self.done, &loss);
+                self.is_offered = false;
+                self.scalars.step(self.done, &loss);
+                self.log.step(loss.total, crop_count);
                 let (done, total) = (self.done, self.total);
                 let step = TrainingStep { done, total, loss: loss.total, parts: loss.parts };
                 self.context.tell(TaskEvent::TrainingStep(step));
             }
-            Lesson::EpochEnd => {
-                self.is_saved = saver.offer(self.snapshot()?);
-                self.log.flush();
+            BatchEvent::EpochEnd => {
+                // After a live epoch comes the person's prediction.
+                let is_live = self.total.is_none();
+                if is_live || self.offered_at.is_none_or(|offered_at| offered_at.elapsed() >= SNAPSHOT_INTERVAL) {
+                    self.offer(saver)?;
+                }
+                self.scalars.flush();
+                if let Some(line) = self.log.end_epoch(Instant::now()) {
+                    tracing::info!("{line}");
+                }
             }
         }
         if saver.has_failed() { Err(stopped()) } else { Ok(()) }

@@ -15,8 +15,8 @@ use elephant_fs::{FolderLock, FsError};
 use elephant_image::{BACKGROUND, LabelFrame};
 use elephant_synth::{Content, Scene, SceneOptions, SceneSet};
 use elephant_types::{
-    CancelToken, KeepAxials, NetworkKind, Numerics, Objective, TaskContext, TaskEvent, TrainingBatch, TrainingOptions,
-    TrainingStep,
+    CancelToken, Cancelled, KeepAxials, NetworkKind, Numerics, Objective, TaskContext, TaskEvent, TrainingBatch,
+    TrainingOptions, TrainingStep,
 };
 use fastrand::Rng;
 use ndarray::{Array3, Axis};
@@ -137,7 +137,7 @@ fn send_batches(
     cancel: &CancelToken,
 ) {
     for step in start..request.steps {
-        let batch = cancel.check().map_err(PipelineError::from).and_then(|()| batch(request, step));
+        let batch = cancel.check().map_err(PipelineError::from).and_then(|()| batch(request, step, cancel));
         if batches.send(batch).is_err() {
             return;
         }
@@ -145,7 +145,7 @@ fn send_batches(
 }
 
 /// What the network learns from in a step.
-fn batch(request: &Pretraining, step: u64) -> Result<TrainingBatch, PipelineError> {
+fn batch(request: &Pretraining, step: u64, cancel: &CancelToken) -> Result<TrainingBatch, PipelineError> {
     let is_planar = request.kind == NetworkKind::Planar;
     let count = if is_planar { PLANAR_SCENES } else { 1 };
     let punishes_false_positives = step as f64 >= PUNISHED_FROM * request.steps as f64;
@@ -161,7 +161,7 @@ fn batch(request: &Pretraining, step: u64) -> Result<TrainingBatch, PipelineErro
         if punishes_false_positives && options.content == Content::Noise && Rng::with_seed(!seed).f64() < FLAT_SHARE {
             image.fill(0.0);
         }
-        crops.push((image, labels(&scene, request.kind)));
+        crops.push((image, labels(&scene, request.kind, cancel)?));
     }
     let batch = stack(crops, keep_axials.unwrap_or(KeepAxials::first(0)))?;
     Ok(TrainingBatch { punishes_false_positives, ..batch })
@@ -177,7 +177,7 @@ fn vary_range(image: &mut Array3<f32>, seed: u64) {
 }
 
 /// Every voxel's class: background, border or centre.
-fn labels(scene: &Scene, kind: NetworkKind) -> Array3<u8> {
+fn labels(scene: &Scene, kind: NetworkKind, cancel: &CancelToken) -> Result<Array3<u8>, Cancelled> {
     let (depth, height, width) = scene.image.dim();
     let shape = [depth, height, width];
     let mut frame = LabelFrame::new(shape, scene.voxel_size, scenes::CENTER_RATIO, scenes::dims(kind));
@@ -187,9 +187,9 @@ fn labels(scene: &Scene, kind: NetworkKind) -> Array3<u8> {
     }
     let mut labels = Array3::from_elem(shape, BACKGROUND);
     for (z, plane) in labels.axis_iter_mut(Axis(0)).enumerate() {
-        frame.draw(z, [0, 0], plane);
+        frame.draw(z, [0, 0], plane, cancel)?;
     }
-    labels
+    Ok(labels)
 }
 
 /// Where the state of a training lies: `KIND-seedSEED-ofSTEPS-STEP.pth` and, beside it, what the optimiser remembers. The files of a step
@@ -258,11 +258,12 @@ mod tests {
     fn every_voxel_of_a_batch_has_a_class() {
         for kind in [NetworkKind::Volumetric, NetworkKind::Planar] {
             for step in 0..3 {
-                let batch = batch(&request(kind), step).unwrap();
+                let cancel = CancelToken::default();
+                let batch = batch(&request(kind), step, &cancel).unwrap();
                 assert_eq!(batch.images.dim(), batch.labels.dim());
                 assert!(batch.labels.iter().all(|label| (1..=3).contains(label)));
                 assert!(batch.images.iter().all(|value| (0.0..=1.0).contains(value)));
-                assert_eq!(batch, super::batch(&request(kind), step).unwrap());
+                assert_eq!(batch, super::batch(&request(kind), step, &cancel).unwrap());
             }
         }
     }

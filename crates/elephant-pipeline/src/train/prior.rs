@@ -62,12 +62,12 @@ impl Trainer {
         let training = TrainingOptions { objective: Objective::Intensities, numerics: self.numerics };
         let before = checkpoint.provenance.clone();
         let model = self.trainable.begin(checkpoint, training, None, context.cancel_token())?;
-        let mut crops = Crops::new(&dataset, &options, request.seed);
+        let mut crops = Crops::new(&request.dataset, &dataset, &options, request.seed);
         let total = LEARNING_RATES.len() as u64 * u64::from(request.crop_count);
         let mut done = 0;
         for rate in LEARNING_RATES {
             for _ in 0..request.crop_count {
-                let loss = model.step(crops.unlabelled()?, rate, context.cancel_token())?;
+                let loss = model.step(crops.unlabelled(context.cancel_token())?, rate, context.cancel_token())?;
                 done += 1;
                 let step = TrainingStep { done, total: Some(total), loss: loss.total, parts: loss.parts };
                 context.tell(TaskEvent::TrainingStep(step));

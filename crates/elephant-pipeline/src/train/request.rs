@@ -24,7 +24,7 @@ pub enum Lessons {
         /// How often each timepoint's crops are gone through.
         epochs: u32,
     },
-    /// Those of the timepoint that was updated last, whenever one is updated, until the training is stopped.
+    /// Those of the timepoints that were updated since the last epoch, until the training is stopped.
     Live {
         /// When the training was asked for: later updates count, even before it has begun.
         since: Instant,

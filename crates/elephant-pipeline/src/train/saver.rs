@@ -1,16 +1,20 @@
-//! Writing a model in training, beside the steps.
+//! Keeping what a training has learnt, beside its steps: for predictions at once, on the disk now and then.
 
 use std::{
     path::{Path, PathBuf},
-    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{Scope, ScopedJoinHandle},
+    time::{Duration, Instant},
 };
 
 use elephant_checkpoint::{Checkpoint, OptimizerState};
 use elephant_fs::FileVersion;
 use elephant_types::{ErrorCode, TaskContext, TaskEvent};
 
-use crate::{PipelineError, PortError};
+use crate::{PipelineError, PortError, TrainableModel};
+
+/// How long what was learnt may be in memory only. Both files of a 3-D network have 70 MB.
+const SAVE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// A model in training as it is at one moment.
 pub(super) struct Snapshot {
@@ -49,9 +53,9 @@ impl ModelFiles {
     }
 }
 
-/// A thread that writes snapshots. One may wait; more are not taken, as the next one holds all that they do.
+/// A thread that lets predictions use each snapshot and writes the newest one every half minute and at the end.
 pub(super) struct Saver<'scope> {
-    snapshots: SyncSender<Snapshot>,
+    inbox: Sender,
     thread: ScopedJoinHandle<'scope, Result<(), PipelineError>>,
 }
 
@@ -60,61 +64,195 @@ impl<'scope> Saver<'scope> {
     pub(super) fn start(
         scope: &'scope Scope<'scope, '_>,
         files: &'scope ModelFiles,
+        network: &'scope dyn TrainableModel,
         context: &'scope TaskContext,
     ) -> Self {
-        let (snapshots, received) = sync_channel(1);
-        Self { snapshots, thread: scope.spawn(move || save_all(&received, files, context)) }
+        let inbox = Arc::new(Inbox::default());
+        let receiver = inbox.clone();
+        let thread = scope.spawn(move || {
+            let keeper = Keeper { files, network, context, version: files.found, saved_at: Instant::now() };
+            let kept = keeper.run(&receiver);
+            // The file is the model from now on, also where it could not be written.
+            network.withdraw(&files.model);
+            kept
+        });
+        Self { inbox: Sender(inbox), thread }
     }
 
-    /// Whether writing has failed, so that there is no use in going on; [`finish`](Self::finish) tells why.
+    /// Whether keeping has failed, so that there is no use in going on; [`finish`](Self::finish) tells why.
     pub(super) fn has_failed(&self) -> bool {
         self.thread.is_finished()
     }
 
-    /// Writes the snapshot soon, unless another one is waiting; whether it does.
-    pub(super) fn offer(&self, snapshot: Snapshot) -> bool {
-        self.snapshots.try_send(snapshot).is_ok()
+    /// Keeps the snapshot instead of those before.
+    pub(super) fn offer(&self, snapshot: Snapshot) {
+        self.inbox.0.put(snapshot);
     }
 
-    /// Writes the last snapshot, and waits until all are written.
-    pub(super) fn finish(self, last: Option<Snapshot>) -> Result<(), PipelineError> {
-        if let Some(last) = last {
-            // An error means that the thread has failed, and says so below.
-            let _ = self.snapshots.send(last);
-        }
-        drop(self.snapshots);
+    /// Waits until the snapshot that was offered last is written.
+    pub(super) fn finish(self) -> Result<(), PipelineError> {
+        drop(self.inbox);
         self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 }
 
-fn save_all(snapshots: &Receiver<Snapshot>, files: &ModelFiles, context: &TaskContext) -> Result<(), PipelineError> {
-    let mut version = files.found;
-    for Snapshot { checkpoint, state } in snapshots {
-        let found = FileVersion::of(&files.model).ok();
-        if found.is_some() && found != version {
-            return Err(keep_aside(&checkpoint, &files.model));
-        }
-        checkpoint.write(&files.model)?;
-        version = FileVersion::of(&files.model).ok();
-        context.tell(TaskEvent::ModelUpdated);
-        // Of another model's memory no use is made: a kill in between costs nothing but it.
-        if let Err(error) = state.write(checkpoint.fingerprint(), &files.optimizer) {
-            tracing::warn!(%error, "what the optimiser remembers is not saved; the next training begins without it");
-        }
-    }
-    Ok(())
+/// Holds the newest snapshot until the saver's thread takes it.
+#[derive(Default)]
+struct Inbox {
+    state: Mutex<InboxState>,
+    changed: Condvar,
 }
 
-/// Somebody else's model is not overwritten; what was learnt is not lost either.
+#[derive(Default)]
+struct InboxState {
+    newest: Option<Snapshot>,
+    is_closed: bool,
+}
+
+/// The training's end of an [`Inbox`]; closes it when dropped.
+struct Sender(Arc<Inbox>);
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        self.0.state().is_closed = true;
+        self.0.changed.notify_all();
+    }
+}
+
+/// What the saver's thread is to do.
+enum Next {
+    Keep(Snapshot),
+    /// The time that was given has come.
+    Due,
+    /// Nothing more comes.
+    Closed,
+}
+
+impl Inbox {
+    fn state(&self) -> MutexGuard<'_, InboxState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, snapshot: Snapshot) {
+        self.state().newest = Some(snapshot);
+        self.changed.notify_all();
+    }
+
+    /// Waits for a snapshot, until `due` if that is given.
+    fn next(&self, due: Option<Instant>) -> Next {
+        let mut state = self.state();
+        loop {
+            if let Some(snapshot) = state.newest.take() {
+                return Next::Keep(snapshot);
+            }
+            if state.is_closed {
+                return Next::Closed;
+            }
+            state = match due.map(|due| due.saturating_duration_since(Instant::now())) {
+                Some(Duration::ZERO) => return Next::Due,
+                Some(left) => self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+}
+
+struct Keeper<'a> {
+    files: &'a ModelFiles,
+    network: &'a dyn TrainableModel,
+    context: &'a TaskContext,
+    /// The model's file as it was found or written.
+    version: Option<FileVersion>,
+    saved_at: Instant,
+}
+
+impl Keeper<'_> {
+    fn run(mut self, inbox: &Inbox) -> Result<(), PipelineError> {
+        let mut unsaved = None;
+        loop {
+            let due = unsaved.as_ref().map(|_| self.saved_at + SAVE_INTERVAL);
+            match inbox.next(due) {
+                Next::Keep(snapshot) => {
+                    self.require_own_file(&snapshot.checkpoint)?;
+                    if self.files.model.exists() {
+                        self.network.publish(&self.files.model, &snapshot.checkpoint)?;
+                        unsaved = Some(snapshot);
+                    } else {
+                        self.write(Some(snapshot))?;
+                    }
+                    self.context.tell(TaskEvent::ModelUpdated);
+                }
+                Next::Due => self.write(unsaved.take())?,
+                Next::Closed => return self.write(unsaved),
+            }
+        }
+    }
+
+    /// Somebody else's model is not overwritten; what was learnt is not lost either. A file that is gone is nobody's.
+    fn require_own_file(&self, checkpoint: &Checkpoint) -> Result<(), PipelineError> {
+        let found = FileVersion::of(&self.files.model).ok();
+        if found.is_some() && found != self.version { Err(keep_aside(checkpoint, &self.files.model)) } else { Ok(()) }
+    }
+
+    fn write(&mut self, snapshot: Option<Snapshot>) -> Result<(), PipelineError> {
+        let Some(Snapshot { checkpoint, state }) = snapshot else { return Ok(()) };
+        self.require_own_file(&checkpoint)?;
+        checkpoint.write(&self.files.model)?;
+        self.version = FileVersion::of(&self.files.model).ok();
+        self.saved_at = Instant::now();
+        // Of another model's memory no use is made: a kill in between costs nothing but it.
+        if let Err(error) = state.write(checkpoint.fingerprint(), &self.files.optimizer) {
+            tracing::warn!(%error, "what the optimiser remembers is not saved; the next training begins without it");
+        }
+        Ok(())
+    }
+}
+
+/// Writes what was learnt beside a model that somebody replaced, and says so.
 fn keep_aside(checkpoint: &Checkpoint, model: &Path) -> PipelineError {
     let name = model.file_name().unwrap_or_default().to_string_lossy();
-    let aside = format!("trained-{name}");
-    match checkpoint.write(&model.with_file_name(&aside)) {
+    let aside = free_name(model);
+    let aside_name = aside.file_name().unwrap_or_default().to_string_lossy();
+    match checkpoint.write(&aside) {
         Ok(()) => PortError::new(
             ErrorCode::Conflict,
-            format!("somebody replaced the model {name} during its training; what was learnt is kept as {aside}"),
+            format!("somebody replaced the model {name} during its training; what was learnt is kept as {aside_name}"),
         )
         .into(),
         Err(error) => error.into(),
+    }
+}
+
+/// `trained-NAME.pth` beside the model, or `trained-NAME-2.pth` and so on where there is such a file.
+fn free_name(model: &Path) -> PathBuf {
+    let stem = model.file_stem().unwrap_or_default().to_string_lossy();
+    let extension = model.extension().map(|extension| format!(".{}", extension.to_string_lossy())).unwrap_or_default();
+    let mut aside = model.with_file_name(format!("trained-{stem}{extension}"));
+    let mut number = 1;
+    // A link whose target is missing is somebody's, too.
+    while aside.symlink_metadata().is_ok() {
+        number += 1;
+        aside = model.with_file_name(format!("trained-{stem}-{number}{extension}"));
+    }
+    aside
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn models_that_are_there_keep_their_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let model = folder.path().join("cells.v2.pth");
+        for expected in ["trained-cells.v2.pth", "trained-cells.v2-2.pth", "trained-cells.v2-3.pth"] {
+            let free = free_name(&model);
+            assert_eq!(free, folder.path().join(expected));
+            fs::write(free, "a model").unwrap();
+        }
+        std::os::unix::fs::symlink("nowhere", folder.path().join("trained-b")).unwrap();
+        assert_eq!(free_name(&folder.path().join("b")), folder.path().join("trained-b-2"));
     }
 }
