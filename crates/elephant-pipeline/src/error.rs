@@ -15,6 +15,9 @@ pub enum PipelineError {
     /// The request asks for something that is not there.
     #[error("{0}")]
     NotFound(String),
+    /// A file is larger than what is taken.
+    #[error("{0}")]
+    TooLarge(String),
     /// The request asks for more than this machine's memory.
     #[error("{reason}; {advice}")]
     Memory {
@@ -78,6 +81,7 @@ impl Coded for PipelineError {
         match self {
             Self::Invalid(_) | Self::Spots(_) => ErrorCode::InvalidArgument,
             Self::NotFound(_) => ErrorCode::NotFound,
+            Self::TooLarge(_) => ErrorCode::TooLarge,
             Self::Memory { reason, .. } => reason.code(),
             Self::Cancelled(_) => ErrorCode::Cancelled,
             Self::Fs(error) => error.code(),

@@ -63,8 +63,8 @@ pub(crate) fn check_timepoint(dataset: &Dataset, name: &DatasetName, t: usize) -
 }
 
 /// The part of frame `t` that begins at `origin` and has `size`, both (z, y, x), with intensities scaled to 0..=1 over
-/// that part; in 3-D with the medians of its planes made equal before, if that is wanted (contract section 6.1). Looks
-/// between planes whether it is cancelled.
+/// that part; in 3-D with the medians of its planes made equal before, if that is wanted (contract section 6.1). The
+/// caller has set the memory aside. Looks between planes whether it is cancelled.
 pub(crate) fn normalized_frame(
     dataset: &Dataset,
     t: usize,
@@ -73,10 +73,6 @@ pub(crate) fn normalized_frame(
     use_median: bool,
     cancel: &CancelToken,
 ) -> Result<Array3<f32>, PipelineError> {
-    // Asks first, because the zeroed allocation, which costs nothing until it is written, cannot fail in order.
-    Vec::<f32>::new().try_reserve_exact(size.iter().product()).map_err(|_| {
-        PipelineError::TooLarge(format!("a frame of {size:?} voxels (z, y, x) does not fit into memory; take a part"))
-    })?;
     let mut image = Array3::zeros(size);
     let [depth, height, width] = size;
     let planes = image.axis_chunks_iter_mut(Axis(0), 1).into_par_iter().enumerate();

@@ -123,7 +123,8 @@ impl Labels {
     /// # Errors
     /// When the dataset does not exist or its attributes are damaged.
     pub fn centroids(&self, dataset: &DatasetName) -> Result<BTreeMap<usize, Vec<[usize; 3]>>, PipelineError> {
-        self.centroids_at(&open_dataset(&self.workspace, dataset)?, |_| true)
+        let dataset = open_dataset(&self.workspace, dataset)?;
+        self.centroids_at(&dataset, |_| true)
     }
 
     /// As [`centroids`](Self::centroids), of the timepoints that are `wanted` only. Waits while some are drawn.
