@@ -12,9 +12,11 @@ use elephant_types::{
 use ndarray::{Array3, Array4, ArrayD, Axis, Ix3, Ix4};
 use serde_json::Value;
 
-/// Largest difference from the original's probabilities and, where these are not tiny, from their logarithms. On the
-/// machine that made the numbers it is 0 with the original's numerics.
+/// Largest difference from the original's probabilities. On the machine that made the numbers it is 0 with the original's
+/// numerics.
 const TOLERANCE: f32 = 1e-4;
+/// The same for their logarithms, where they are not tiny. oneDNN sums in another order on another kind of processor.
+const LOGARITHM_TOLERANCE: f32 = 3e-4;
 
 fn device() -> DeviceHandle {
     DeviceHandle::start(DeviceOptions { device: DeviceChoice::Cpu, ..DeviceOptions::default() }).unwrap()
@@ -102,7 +104,7 @@ fn forward_passes_match_the_originals() {
         let original = predict(Numerics::Original);
         for (probability, logarithm) in original.iter().zip(&logarithms).filter(|(p, _)| **p > 1e-4) {
             assert!(
-                (probability.ln() - logarithm).abs() < TOLERANCE,
+                (probability.ln() - logarithm).abs() < LOGARITHM_TOLERANCE,
                 "{}: {} {logarithm}",
                 case.name,
                 probability.ln()

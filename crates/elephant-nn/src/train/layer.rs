@@ -1,4 +1,4 @@
-//! One layer of the network (convolution, ReLU, group norm) with the way back.
+//! One layer of the network (convolution, ReLU, group norm): forward and backward pass.
 //!
 //! On the CPU, libtorch differentiates by the convolution's weight only. The gradient by its input is a convolution
 //! itself, and the norm is this crate's own; both are faster than what libtorch would record, and nothing runs longer than
@@ -33,7 +33,7 @@ impl Place {
     }
 }
 
-/// What the way back needs of the way forth.
+/// What the forward pass saves for the backward pass.
 #[derive(Debug)]
 pub(super) struct Trace {
     place: Place,
@@ -235,7 +235,7 @@ impl Trace {
 
 /// The gradients of the sum of `result · gradient`; fastest where both lie in memory in the same order.
 pub(super) fn differentiate(result: &Tensor, gradient: &Tensor, leaves: &[&Tensor]) -> Result<Vec<Tensor>, NnError> {
-    // As one axis in the order of memory: a dot product writes nothing on the way forth.
+    // As one axis in the order of memory: a dot product writes nothing in the forward pass.
     let mut order: Vec<i64> = (0..result.dim() as i64).collect();
     order.sort_by_key(|&axis| std::cmp::Reverse(gradient.stride()[axis as usize]));
     let flat = |t: &Tensor| t.f_permute(&order)?.f_reshape([-1]);
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fast_way_back_is_the_recorded_one() {
+    fn the_fast_backward_pass_is_the_recorded_one() {
         let _no_grad = tch::no_grad_guard();
         let normal = |size: &[i64]| normal_tensor(6, size, Kind::Float);
         for (input, below, outputs, keep_z) in [

@@ -1,4 +1,4 @@
-//! Training of the detection network: the way back through it, the loss, and the optimiser.
+//! Training of the detection network: the passes through it, the loss, and the optimiser.
 //!
 //! A [`Trainer`] lives on the device's thread and is told to make one step after the other; whoever tells it brings the
 //! crops and decides when to stop and when to save.

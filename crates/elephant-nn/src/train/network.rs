@@ -1,4 +1,4 @@
-//! The detection network with the way back: logits forth, gradients by every parameter back.
+//! The forward and the backward pass of the detection network: logits, and gradients by every parameter.
 
 use elephant_types::{CancelToken, KeepAxials};
 use tch::Tensor;
@@ -19,7 +19,7 @@ const BLOCK_TENSORS: usize = 8;
 /// Where the output convolution's weight is among the parameters; its bias follows.
 const OUTPUT: usize = BLOCKS.len() * BLOCK_TENSORS;
 
-/// What the way back needs of the way forth.
+/// What the forward pass saves for the backward pass.
 pub(super) struct Trace {
     /// The layers, in the order they were passed.
     layers: Vec<layer::Trace>,
@@ -32,7 +32,7 @@ pub(super) struct Trace {
 
 struct Pool {
     input: Tensor,
-    /// Recorded by libtorch where this crate's own way back does not apply.
+    /// Recorded by libtorch where this crate's own backward pass does not apply.
     recorded: Option<[Tensor; 2]>,
     keep_z: bool,
 }
@@ -109,7 +109,7 @@ impl Trace {
         Ok(())
     }
 
-    /// The way back through the last block that is left.
+    /// The backward pass through the last block that is left.
     fn block(
         &mut self,
         gradient: Tensor,

@@ -1,5 +1,5 @@
 //! ReLU and group norm for training, for tensors on the CPU with the channels last: the result beside its input, and the
-//! way back. Two passes over memory each way.
+//! gradient. Two passes over memory for each.
 
 use rayon::prelude::*;
 use tch::Tensor;
@@ -9,7 +9,7 @@ use crate::{
     norm::{Affine, CACHED_VOXELS, LANES, Norm, Statistics, TASK_VOXELS, relu, values, values_mut},
 };
 
-/// What the way back needs of the way forth.
+/// What the forward pass saves for the backward pass.
 #[derive(Debug)]
 pub(super) struct Trace {
     /// What came in, before the ReLU.

@@ -1,4 +1,4 @@
-//! The way back through max pooling, for tensors on the CPU with the channels last.
+//! The backward pass through max pooling, for tensors on the CPU with the channels last.
 
 use rayon::prelude::*;
 use tch::Tensor;
