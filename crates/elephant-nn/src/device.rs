@@ -22,7 +22,7 @@ use tch::Device;
 use tracing::Span;
 
 use crate::{
-    Model, NnError, cuda, memory,
+    Model, NnError, cuda,
     ops::{self, Arithmetic},
     segment,
     status::{NoDevice, Status},
@@ -35,8 +35,6 @@ use crate::{
 const QUEUE_LENGTH: usize = 16;
 /// Models whose networks stay on the device.
 const CACHED_MODELS: usize = 2;
-/// How long the device idles before it hands memory back.
-const RELEASE_AFTER: Duration = Duration::from_secs(10);
 /// How often a waiting caller looks whether it was cancelled, or whether there is room in the queue.
 const CANCEL_POLL: Duration = Duration::from_millis(50);
 
@@ -219,14 +217,6 @@ impl DeviceHandle {
         Ok(if self.info()?.gpu.is_some() { 0 } else { train::step_bytes(voxels, numerics) })
     }
 
-    /// Whether a training step with so many voxels fits into this computer's memory; of a GPU, nothing is said.
-    ///
-    /// # Errors
-    /// [`NnError::TooLarge`] when it does not, [`NnError::NoDevice`] when there is no device.
-    pub fn require_training_memory(&self, voxels: u64, numerics: Numerics) -> Result<(), NnError> {
-        memory::require(self.training_bytes(voxels, numerics)?)
-    }
-
     /// Lets the thread do `work` when its turn comes, and waits for the result or for `cancel`. Cancelled before its turn,
     /// the work and all that it holds are dropped at once.
     fn call<T: Send + 'static>(
@@ -359,18 +349,8 @@ fn run(options: &DeviceOptions, status: &Status, commands: &Receiver<Command>) {
 
     let _no_grad = tch::no_grad_guard();
     let mut worker = Worker { device, precision, hardware, status, models: Vec::new(), trainers: Vec::new() };
-    loop {
-        let next = commands.recv_timeout(RELEASE_AFTER).or_else(|error| {
-            if error == RecvTimeoutError::Timeout {
-                memory::release();
-            }
-            commands.recv()
-        });
-        let Ok(command) = next else { return };
+    while let Ok(command) = commands.recv() {
         worker.drop_left_trainers();
-        if device == Device::Cpu {
-            memory::keep_large_blocks();
-        }
         command(&mut worker);
     }
 }

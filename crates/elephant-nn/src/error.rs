@@ -56,16 +56,6 @@ pub enum NnError {
         /// Which device.
         device: String,
     },
-    /// The computer has too little memory for a prediction or training step of this size.
-    #[error(
-        "about {needed_mib} MiB of memory are needed at once, but {free_mib} MiB are free; choose a smaller patch, crop or batch size"
-    )]
-    TooLarge {
-        /// What it would take.
-        needed_mib: u64,
-        /// What there is.
-        free_mib: u64,
-    },
     /// libtorch refused an operation.
     #[error("the network failed: {message}")]
     Torch {
@@ -143,7 +133,7 @@ impl Coded for NnError {
             | Self::InvalidTraining { .. }
             | Self::Diverged => ErrorCode::InvalidArgument,
             Self::Cancelled(_) => ErrorCode::Cancelled,
-            Self::OutOfMemory { .. } | Self::TooLarge { .. } => ErrorCode::TooLarge,
+            Self::OutOfMemory { .. } => ErrorCode::TooLarge,
             Self::NoDevice { .. } | Self::Starting | Self::Failing { .. } | Self::Stopped => ErrorCode::Unavailable,
             Self::Torch { .. } | Self::Panicked => ErrorCode::Internal,
         }

@@ -11,7 +11,6 @@ mod architecture;
 mod cuda;
 mod device;
 mod error;
-mod memory;
 mod model;
 mod norm;
 mod ops;

@@ -9,7 +9,7 @@ use ndarray::{Array3, Array4, s};
 use tch::{Device, Tensor};
 
 use crate::{
-    NnError, memory,
+    NnError,
     ops::Arithmetic,
     tiling::AxisTiles,
     unet::{self, Unet},
@@ -36,9 +36,6 @@ pub(crate) fn segment(
     let (depth, height, width) = image.dim();
     let grid = TileGrid::new([depth, height, width], options)?;
     let build = networks.first().ok_or_else(|| NnError::WrongModel { reason: "it is empty".into() })?.build();
-    if build.device == Device::Cpu {
-        memory::require(grid.activation_bytes(options))?;
-    }
     let mut probabilities = Array4::zeros((classes(options.output).len(), depth, height, width));
     let total = grid.len() as u64;
     context.report(0, total);

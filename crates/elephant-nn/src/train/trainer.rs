@@ -16,7 +16,7 @@ use super::{
     network,
 };
 use crate::{
-    Model, NnError, Precision, architecture, memory,
+    Model, NnError, Precision, architecture,
     ops::{self, Arithmetic},
     unet,
 };
@@ -71,9 +71,6 @@ impl Trainer {
             };
             Ok(Member { parameters, optimizer, last_dice: 0.0 })
         };
-        // Parameters, gradients, two moments, and all but the gradients once more in a step or a snapshot.
-        let bytes = |dict: &StateDict| dict.iter().map(|(_, tensor)| tensor.bytes().len() as u64).sum::<u64>();
-        memory::require(7 * model.members().iter().map(bytes).sum::<u64>())?;
         let members = model.members().iter().enumerate().map(member).collect::<Result<_, NnError>>()?;
         Ok(Self { kind: model.kind(), options, hardware: hardware.clone(), names, members })
     }
@@ -86,9 +83,6 @@ impl Trainer {
         learning_rate: f64,
         cancel: &CancelToken,
     ) -> Result<LossValues, NnError> {
-        if self.hardware.device() == Device::Cpu {
-            memory::require(step_bytes(batch.images.len() as u64, self.options.numerics))?;
-        }
         let (images, labels) = self.batch_to_tensors(batch)?;
         let targets = loss::targets(&self.options.objective, images.size()[0] as usize, &labels)?;
         let mut stepped = Vec::with_capacity(self.members.len());
