@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Timepoints that are drawn between two changes of the list of labelled timepoints, a file that grows with the movie.
-const TIMEPOINTS_AT_ONCE: usize = 64;
+const TIMEPOINTS_AT_ONCE: usize = 16;
 /// Spots that an error names, if as many cannot be drawn.
 const MAX_NAMED_SPOTS: usize = 20;
 /// The original's answer to an update during another one.
@@ -167,22 +167,29 @@ impl Labels {
         while changes.peek().is_some() {
             let batch: Vec<_> = changes.by_ref().take(TIMEPOINTS_AT_ONCE).collect();
             let _listed = self.listed.write().unwrap_or_else(PoisonError::into_inner);
-            let before = attributes.len();
-            attributes.retain(|key, _| batch.iter().all(|(t, _)| *key != centroids::key(*t)));
-            if attributes.len() < before {
+            let listed = batch.iter().filter_map(|(t, _)| attributes.remove_entry(&centroids::key(*t)));
+            let mut untouched: Attributes = listed.collect();
+            if !untouched.is_empty() {
                 labels.replace_attributes(&attributes)?;
             }
             let drawn = batch.into_iter().try_for_each(|(t, frame)| {
-                let Some(frame) = frame else { return stores.replace(t, None, context) };
+                context.check()?;
+                let Some(frame) = frame else {
+                    untouched.remove(&centroids::key(t));
+                    return stores.replace(t, None, context);
+                };
                 let places = centroids::to_json(dataset, frame.centroids())?;
                 let background = background(dataset, t, request.background_threshold, &self.memory, context)?;
                 let drawing = Drawing::new(frame, background, self.numerics, context.cancel_token())?;
+                untouched.remove(&centroids::key(t));
                 stores.replace(t, Some(&drawing), context)?;
                 attributes.insert(centroids::key(t), places);
                 done += 1;
                 context.report(done, total);
                 Ok(())
             });
+            // There are some when the update ends early.
+            attributes.append(&mut untouched);
             labels.replace_attributes(&attributes)?;
             drawn?;
         }

@@ -274,17 +274,24 @@ fn planes_are_labelled_with_ellipses() {
 #[test]
 fn a_cancelled_update_keeps_what_is_done() {
     let fixture = fixture(SHAPE);
-    let token = CancelToken::default();
-    let context = TaskContext::new(token.clone(), move |progress| {
-        if progress.done == 2 {
-            token.cancel();
-        }
-    });
-    let cells = (0..6).map(|t| spot(t, [4.0, 20.0, 20.0], SpotTag::TruePositive)).collect();
-    let error = fixture.labels.update(&request(cells), &context).unwrap_err();
-    assert_eq!(error.code(), ErrorCode::Cancelled);
+    let cells = |tag| (0..6).map(|t| spot(t, [4.0, 20.0, 20.0], tag)).collect();
+    let cancelled = |spots| {
+        let token = CancelToken::default();
+        let context = TaskContext::new(token.clone(), move |progress| {
+            if progress.done == 2 {
+                token.cancel();
+            }
+        });
+        let error = fixture.labels.update(&request(spots), &context).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::Cancelled);
+    };
+    cancelled(cells(SpotTag::TruePositive));
     assert_eq!(fixture.labelled(), [0, 1]);
     assert!(count(&fixture.frame(Store::SegLabels, 1), 3) > 0);
+    fixture.update(cells(SpotTag::TruePositive)).unwrap();
+    cancelled(cells(SpotTag::FalsePositive));
+    assert_eq!(fixture.labelled(), [0, 1, 2, 3, 4, 5], "labels that were not touched stay listed");
+    assert!(count(&fixture.frame(Store::SegLabels, 1), 4) > 0 && count(&fixture.frame(Store::SegLabels, 2), 3) > 0);
 }
 
 #[test]
@@ -307,8 +314,8 @@ fn a_timepoint_is_listed_only_while_its_labels_are_there() {
         seen.try_iter().collect::<Vec<_>>()
     };
     let first = watch((0..80).map(cell).collect());
-    assert!(first[0].is_empty() && first[63].is_empty(), "nothing is listed while it is drawn");
-    assert_eq!(first[64], (0..64).collect::<Vec<_>>(), "what is done is listed soon");
+    assert!(first[0].is_empty() && first[15].is_empty(), "nothing is listed while it is drawn");
+    assert_eq!(first[16], (0..16).collect::<Vec<_>>(), "what is done is listed soon");
     assert_eq!(listed(&fixture), (0..80).collect::<Vec<_>>());
     // Two are drawn again, the one between them is erased.
     let second = watch(vec![cell(4), cell(6)]);
