@@ -1,5 +1,6 @@
 //! Drawing the labels of 100 spots in one frame of 64 × 512 × 512, against the original's way
-//! (`benches/peers/update_labels.py`), and against writing the files alone.
+//! (`benches/peers/update_labels.py`), and against writing the files alone. Then reading the list of labels of a long movie,
+//! as each epoch of a training does, against parsing all of it, as the original does for each crop.
 //!
 //! `cargo bench -p elephant-pipeline --bench labels`; set `ELEPHANT_PEER_PYTHON` to a Python with NumPy and zarr<3. Peer and we
 //! draw in turns, each into frames of its own; the peer then compares: not a voxel may be different. That run of ours is with
@@ -19,7 +20,7 @@ use elephant_memory::Memory;
 use elephant_pipeline::{Labels, UpdateLabels, Workspace};
 use elephant_testkit::project_root;
 use elephant_types::{Numerics, SpotTag, TaggedSpot, TaskContext, VoxelSize};
-use elephant_volume::{DataType, Dataset, DatasetShape, Store};
+use elephant_volume::{Attributes, DataType, Dataset, DatasetShape, Store};
 use ndarray::Array4;
 use serde_json::json;
 
@@ -28,11 +29,15 @@ const FRAME: [usize; 3] = [64, 512, 512];
 const VOXEL_UM: [f64; 3] = [1.0, 0.5, 0.5];
 const CENTER_RATIO: f64 = 0.4;
 
+/// Timepoints and cells in each of them.
+const LIST: [usize; 2] = [500, 2000];
+
 fn main() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder");
     let workspace = Workspace::open(folder.path()).expect("a workspace");
     let dataset = workspace.dataset(&"bench".parse().expect("a valid name")).expect("a folder");
     make_dataset(&dataset);
+    measure_list(&workspace);
     let bench = Bench {
         labels: Labels::new(&workspace, Memory::default(), Numerics::Corrected),
         original: Labels::new(&workspace, Memory::default(), Numerics::Original),
@@ -114,6 +119,33 @@ fn update(labels: &Labels, t: usize, request: &Request) {
         is_live: false,
     };
     labels.update(&request, &TaskContext::detached()).expect("the labels are drawn");
+}
+
+fn measure_list(workspace: &Workspace) {
+    let [timepoints, cells] = LIST;
+    let name = "long".parse().expect("a valid name");
+    let folder = workspace.dataset(&name).expect("a folder");
+    let shape = DatasetShape { timepoints, frame: FRAME, is_3d: true };
+    let dataset = Dataset::create(&folder, shape, DataType::U8).expect("the dataset is made");
+    let store = dataset.store(Store::SegLabels);
+    let place = |t: usize, cell: usize| [(t + cell) % FRAME[0], (t + 37 * cell) % FRAME[1], (t + 71 * cell) % FRAME[2]];
+    let list = |t: usize| serde_json::value::to_raw_value(&(0..cells).map(|cell| place(t, cell)).collect::<Vec<_>>());
+    let attributes: Attributes =
+        (0..timepoints).map(|t| (format!("label.indices.{t}"), list(t).expect("numbers have a JSON form"))).collect();
+    let best = |work: &mut dyn FnMut()| (0..ROUNDS).map(|_| seconds(&mut *work)).fold(f64::INFINITY, f64::min) * 1e3;
+    let written = best(&mut || store.replace_attributes(&attributes).expect("they are written"));
+    let file = folder.join("seg_labels.zarr/.zattrs");
+    let bytes = file.metadata().expect("the file is there").len();
+    let read = best(&mut || drop(store.attributes().expect("they are read")));
+    let labels = Labels::new(workspace, Numerics::Corrected);
+    let parsed = best(&mut || drop(labels.centroids(&name).expect("they are places")));
+    let values = best(&mut || {
+        let text = fs::read(&file).expect("the file is there");
+        drop(serde_json::from_slice::<serde_json::Value>(&text).expect("it is JSON"));
+    });
+    let size = format!("list of {timepoints} timepoints with {cells} labels, {:.1} MB", bytes as f64 / 1e6);
+    println!("{size}: written in {written:.1} ms, read in {read:.1} ms, all places of it in {parsed:.1} ms");
+    println!("{size}: as JSON values in {values:.1} ms");
 }
 
 /// The same spot, found where there is no cell.
