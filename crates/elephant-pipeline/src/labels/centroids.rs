@@ -39,10 +39,7 @@ pub(super) fn read(dataset: &Dataset, wanted: impl Fn(usize) -> bool) -> Result<
     let mut centroids = Centroids::new();
     for (key, value) in dataset.store(Store::SegLabels).attributes()? {
         let Some(t) = timepoint(&key).filter(|&t| t < dataset.timepoint_count() && wanted(t)) else { continue };
-        let places: Option<Vec<_>> = serde_json::from_str::<Vec<Vec<i64>>>(value.get())
-            .ok()
-            .and_then(|places| places.iter().map(|place| place_in(dataset, place)).collect());
-        let Some(places) = places else {
+        let Some(places) = places_in(dataset, value.get()) else {
             let message = format!("the attribute {key} of seg_labels.zarr is not a list of places; reset the labels");
             return Err(PipelineError::Invalid(message));
         };
@@ -53,14 +50,15 @@ pub(super) fn read(dataset: &Dataset, wanted: impl Fn(usize) -> bool) -> Result<
     Ok(centroids)
 }
 
-/// A centre moved into the image; the original notes also those that are outside.
-fn place_in(dataset: &Dataset, place: &[i64]) -> Option<[usize; 3]> {
-    let [z, y, x] = match (dataset.is_3d(), place) {
-        (true, &[z, y, x]) => [z, y, x],
-        (false, &[y, x]) => [0, y, x],
-        _ => return None,
+/// The centres in an attribute, moved into the image; the original notes also those that are outside.
+fn places_in(dataset: &Dataset, attribute: &str) -> Option<Vec<[usize; 3]>> {
+    let places: Vec<[i64; 3]> = if dataset.is_3d() {
+        serde_json::from_str(attribute).ok()?
+    } else {
+        let places: Vec<[i64; 2]> = serde_json::from_str(attribute).ok()?;
+        places.into_iter().map(|[y, x]| [0, y, x]).collect()
     };
     let inside = |number: i64, edge: usize| usize::try_from(number).unwrap_or(0).min(edge.saturating_sub(1));
     let [depth, height, width] = dataset.frame_shape();
-    Some([inside(z, depth), inside(y, height), inside(x, width)])
+    Some(places.into_iter().map(|[z, y, x]| [inside(z, depth), inside(y, height), inside(x, width)]).collect())
 }
