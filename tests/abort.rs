@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::thread::ScopedJoinHandle;
+
 use common::{BINARY, demo_dataset};
 use elephant_testkit::{TestServer, eventually};
 use serde_json::{Value, json};
@@ -60,7 +62,7 @@ fn an_abort_stops_what_runs_and_what_waits() {
         // The state follows the first of them; abort until none is left, as a user would.
         eventually("all are stopped", || {
             fixture.abort();
-            running.iter().all(|prediction| prediction.is_finished())
+            running.iter().all(ScopedJoinHandle::is_finished)
         });
         for prediction in running {
             assert_eq!(prediction.join().unwrap(), json!({"completed": false, "spots": []}));

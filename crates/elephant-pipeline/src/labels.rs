@@ -69,7 +69,7 @@ impl UpdateLabels {
     }
 }
 
-/// The labels of all datasets of a workspace. Clones are the same labels.
+/// The labels of all datasets of a workspace. Clones share state.
 #[derive(Clone, Debug)]
 pub struct Labels {
     workspace: Workspace,

@@ -142,14 +142,18 @@ impl Inbox {
     fn next(&self, due: Option<Instant>) -> Next {
         let mut state = self.state();
         loop {
+            let left = due.map(|due| due.saturating_duration_since(Instant::now()));
+            // First, so that snapshots that follow each other closely do not put off writing.
+            if left == Some(Duration::ZERO) {
+                return Next::Due;
+            }
             if let Some(snapshot) = state.newest.take() {
                 return Next::Keep(snapshot);
             }
             if state.is_closed {
                 return Next::Closed;
             }
-            state = match due.map(|due| due.saturating_duration_since(Instant::now())) {
-                Some(Duration::ZERO) => return Next::Due,
+            state = match left {
                 Some(left) => self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
                 None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
@@ -242,6 +246,27 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    fn snapshot(step: u64) -> Snapshot {
+        let state = OptimizerState { step, first_moments: Vec::new(), second_moments: Vec::new() };
+        Snapshot { checkpoint: Checkpoint::default(), state }
+    }
+
+    #[test]
+    fn the_newest_snapshot_is_kept_and_written_when_it_is_due() {
+        let inbox = Arc::new(Inbox::default());
+        let sender = Sender(inbox.clone());
+        inbox.put(snapshot(1));
+        inbox.put(snapshot(2));
+        let now = Instant::now();
+        assert!(matches!(inbox.next(Some(now)), Next::Due), "also while another one waits");
+        assert!(matches!(inbox.next(Some(now + SAVE_INTERVAL)), Next::Keep(Snapshot { state, .. }) if state.step == 2));
+        assert!(matches!(inbox.next(Some(now + Duration::from_millis(1))), Next::Due), "nothing comes until then");
+        inbox.put(snapshot(3));
+        drop(sender);
+        assert!(matches!(inbox.next(None), Next::Keep(Snapshot { state, .. }) if state.step == 3));
+        assert!(matches!(inbox.next(None), Next::Closed));
+    }
 
     #[test]
     fn models_that_are_there_keep_their_names() {
