@@ -1,7 +1,8 @@
 //! Files that are old or new, never half.
 //!
-//! Every change below the workspace goes through this crate: [`write_atomic`] for one file, [`StagingDir`] for a set of
-//! folders published together, [`Root`] for names that come from outside. It knows nothing of what the files hold.
+//! Every change below the workspace goes through this crate: [`write_atomic`] for one file, [`publish_file`] for one that
+//! is ready beside its place, [`StagingDir`] for a set of folders published together, [`Root`] for names that come from
+//! outside. It knows nothing of what the files hold.
 //!
 //! Temporary names start with a dot; names of datasets, models and files may not, so the two never meet.
 
@@ -10,6 +11,7 @@
 mod atomic;
 mod error;
 mod lock;
+mod publish;
 mod root;
 mod space;
 mod staging;
@@ -19,6 +21,7 @@ mod version;
 pub use atomic::{copy_atomic, replace_unflushed, temporary_file, write_atomic};
 pub use error::FsError;
 pub use lock::FolderLock;
+pub use publish::publish_file;
 pub use root::Root;
 pub use space::{free_bytes, require_free_bytes};
 pub use staging::StagingDir;

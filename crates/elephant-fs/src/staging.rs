@@ -51,6 +51,7 @@ impl StagingDir {
     ///
     /// # Errors
     /// When an entry is missing from the staging folder or cannot be moved.
+    #[expect(clippy::disallowed_methods, reason = "the set of them is flushed before and after")]
     pub fn publish(self, names: &[&str]) -> Result<(), FsError> {
         let Some((marker, others)) = names.split_last() else { return Ok(()) };
         let old = self.folder.path().join(".old");

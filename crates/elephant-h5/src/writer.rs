@@ -107,13 +107,9 @@ impl BdvWriter {
         if let Some(file) = self.file.take() {
             file.close().map_err(|error| write_error(&self.path, &error))?;
         }
-        fs::File::open(&self.temporary.0)
-            .and_then(|file| file.sync_all())
-            .and_then(|()| fs::rename(&self.temporary.0, &self.path))
-            .map_err(H5Error::io("write", &self.path))?;
+        elephant_fs::publish_file(&self.temporary.0, &self.path)?;
         let description = self.description();
         let xml = self.path.with_extension("xml");
-        // This also flushes the folder, and with it the rename above.
         elephant_fs::write_atomic(&xml, |writer| writer.write_all(description.as_bytes()))?;
         Ok(())
     }

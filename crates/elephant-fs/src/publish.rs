@@ -1,0 +1,39 @@
+//! Putting a finished file into its place.
+
+use std::{
+    fs::{self, File},
+    path::Path,
+};
+
+use crate::{FsError, atomic::sync_folder};
+
+/// Moves a finished file to `to`, in place of an old one, so that `to` holds the old content or all of the new, also after
+/// a power failure. Both must be in the same file system.
+///
+/// # Errors
+/// When the file cannot be flushed or moved; the old file is then untouched. An error in flushing the folder comes after
+/// the move.
+pub fn publish_file(from: &Path, to: &Path) -> Result<(), FsError> {
+    File::open(from).and_then(|file| file.sync_all()).map_err(FsError::io("flush", from))?;
+    #[expect(clippy::disallowed_methods, reason = "this is what others are to call")]
+    fs::rename(from, to).map_err(FsError::io("replace", to))?;
+    sync_folder(to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_new_file_takes_the_place_of_the_old() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join(".new"), folder.path().join("movie.h5"));
+        fs::write(&to, "old").unwrap();
+        publish_file(&from, &to).unwrap_err();
+        assert_eq!(fs::read_to_string(&to).unwrap(), "old");
+        fs::write(&from, "new").unwrap();
+        publish_file(&from, &to).unwrap();
+        assert_eq!(fs::read_to_string(&to).unwrap(), "new");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}
