@@ -104,7 +104,7 @@ pub fn is_hdf5(path: &Path) -> Result<bool, H5Error> {
 }
 
 /// The place of the HDF5 signature, which may be 0, 512, 1024, 2048 and so on.
-fn signature(file: &File) -> std::io::Result<Option<u64>> {
+pub(crate) fn signature(file: &File) -> std::io::Result<Option<u64>> {
     let mut offset = 0;
     loop {
         let mut start = [0; 8];
@@ -118,7 +118,7 @@ fn signature(file: &File) -> std::io::Result<Option<u64>> {
 }
 
 /// Bytes of an address and of a length in the file whose signature is at `base`; `None` for an unknown version.
-fn widths(file: &File, base: u64) -> Option<[u8; 2]> {
+pub(crate) fn widths(file: &File, base: u64) -> Option<[u8; 2]> {
     let mut start = [0; 16];
     file.read_exact_at(&mut start, base).ok()?;
     match start[8] {

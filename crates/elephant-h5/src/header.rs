@@ -140,7 +140,7 @@ fn objects(file: &OpenFile, address: u64) -> Option<Vec<(u16, Vec<u8>)>> {
 }
 
 /// A little-endian number of at most 8 bytes.
-fn number(bytes: &[u8], at: usize, width: usize) -> Option<u64> {
+pub(crate) fn number(bytes: &[u8], at: usize, width: usize) -> Option<u64> {
     let bytes = bytes.get(at..at.checked_add(width)?)?;
     Some(bytes.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte)))
 }

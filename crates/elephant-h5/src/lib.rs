@@ -13,6 +13,7 @@ mod bdv;
 mod chunks;
 mod element;
 mod error;
+mod extent;
 mod file;
 mod filters;
 mod header;
@@ -30,6 +31,7 @@ mod xml;
 
 pub use bdv::BdvFile;
 pub use error::H5Error;
+pub use extent::content_length;
 pub use file::is_hdf5;
 pub use paths::Reach;
 pub use scale::Scale;

@@ -4,7 +4,9 @@
 //! error of a failed generation. So a movie that does not give the expected shape is asked for once after each check, and
 //! the reason is told by the next check.
 
-use elephant_h5::H5Error;
+use std::path::Path;
+
+use elephant_h5::{H5Error, content_length};
 use elephant_types::{Coded, DatasetName, ErrorCode, TaskContext, TaskEvent};
 use elephant_volume::DatasetShape;
 
@@ -103,17 +105,30 @@ pub fn generate(
         Err(error) if matches!(error.code(), ErrorCode::Cancelled | ErrorCode::Conflict) => return Err(error),
         Err(error) => error,
     };
+    let is_truncated = is_truncated_upload(&error, &folder, &record.uploads);
     let is_requested = workspace.records().update(&request.dataset, &folder, |record| {
         record.failure = Some(error.to_string());
         let is_requested = record.may_request_upload && another_movie_may_help(&error, request);
         record.may_request_upload &= !is_requested;
-        is_requested
+        is_requested || is_truncated
     });
     if is_requested {
         tracing::info!(dataset = %request.dataset, %error, "the movie cannot be used, another one is asked for");
         return Ok(Generated::NeedsMovie);
     }
     Err(error)
+}
+
+/// Whether an uploaded file has lost its end. It is asked for each time: that upload never was complete, and a new one is
+/// not put in its place unless it is.
+fn is_truncated_upload(error: &PipelineError, folder: &Path, uploads: &[String]) -> bool {
+    let PipelineError::H5(H5Error::Damaged { file, .. }) = error else { return false };
+    let is_truncated = |path: &Path| {
+        let length = path.metadata().map(|metadata| metadata.len());
+        matches!((content_length(path), length), (Ok(Some(content)), Ok(length)) if content > length)
+    };
+    let paths = uploads.iter().map(|upload| folder.join(upload));
+    paths.filter(|path| path.file_name() == Some(file.as_ref())).any(|path| is_truncated(&path))
 }
 
 /// Whether the movie is to blame, and not the request or this machine.

@@ -125,7 +125,7 @@ impl Folder {
                     Err(error @ H5Error::Io { .. }) => return Err(error.into()),
                     Err(error) => tracing::debug!(%dataset, %error, "an .xml beside the movie is ignored"),
                 }
-            } else if has_extension(&name, &EXTENSIONS) {
+            } else if is_named_as_movie(&name) {
                 folder.movies.insert(name, path);
             } else {
                 match is_hdf5(&path) {
@@ -156,7 +156,7 @@ impl Folder {
             None
         } else if known.descriptions.contains_key(name) {
             Some(Rank::Described)
-        } else if !has_extension(name, &EXTENSIONS) {
+        } else if !is_named_as_movie(name) {
             Some(Rank::Unnamed)
         } else if stem == self.leaf {
             Some(Rank::Named)
@@ -215,6 +215,11 @@ fn list(folder: &Path) -> Result<Vec<String>, FsError> {
     });
     let names = names.map_err(FsError::io("list", folder))?;
     Ok(names.into_iter().filter(|name| !name.is_empty() && !name.starts_with('.')).collect())
+}
+
+/// Whether a file's name is that of a movie.
+pub(crate) fn is_named_as_movie(name: &str) -> bool {
+    has_extension(name, &EXTENSIONS)
 }
 
 fn has_extension(name: &str, extensions: &[&str]) -> bool {

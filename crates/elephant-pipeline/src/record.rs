@@ -1,5 +1,5 @@
 //! What the server remembers of a dataset besides its stores: the shape that was asked for last, which files were uploaded
-//! in which order, and why the last generation failed.
+//! in which order, and why the last upload or generation failed.
 //!
 //! It is in `.record.json` in the dataset's folder, whose name no upload can have. A check makes no
 //! folder: the records of datasets without one, and those that cannot be written, are kept in memory.
@@ -32,7 +32,7 @@ pub(crate) struct Record {
     pub may_request_upload: bool,
     /// Names of the completed uploads, the newest one last.
     pub uploads: Vec<String>,
-    /// Why the last generation failed; `None` after a success.
+    /// Why the last upload or generation failed; `None` after a success.
     pub failure: Option<String>,
 }
 
@@ -50,6 +50,7 @@ impl Record {
         let surplus = self.uploads.len().saturating_sub(MAX_UPLOADS);
         self.uploads.drain(..surplus);
         self.may_request_upload = false;
+        self.failure = None;
     }
 }
 
