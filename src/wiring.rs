@@ -129,8 +129,7 @@ impl Network {
 }
 
 fn version(path: &Path) -> Result<FileVersion, PortError> {
-    FileVersion::of(path)
-        .map_err(|error| PortError::new(error.code(), format!("cannot use the model: {error}")))
+    FileVersion::of(path).map_err(|error| PortError::new(error.code(), format!("cannot use the model: {error}")))
 }
 
 impl SegmentationModel for Network {

@@ -19,7 +19,8 @@ fn a_second_server_on_a_workspace_is_refused_and_does_no_harm() {
     let train = training(&movie, 1000);
     std::thread::scope(|scope| {
         let running = scope.spawn(|| server.post_json("/seg/train", &train));
-        let is_running = || server.get("/api/v1/jobs?status=running").json().as_array().is_some_and(|jobs| !jobs.is_empty());
+        let is_running =
+            || server.get("/api/v1/jobs?status=running").json().as_array().is_some_and(|jobs| !jobs.is_empty());
         elephant_testkit::eventually("a training runs", is_running);
 
         let second = Command::new(BINARY)

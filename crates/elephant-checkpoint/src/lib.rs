@@ -92,6 +92,12 @@ impl Checkpoint {
         }
     }
 
+    /// How many numbers the tensors of all members hold.
+    pub fn value_count(&self) -> u64 {
+        let count = |tensor: &Tensor| tensor.shape().iter().map(|&edge| edge as u64).product::<u64>();
+        self.members.iter().flat_map(StateDict::iter).map(|(_, tensor)| count(tensor)).sum()
+    }
+
     /// The same parameters in half precision (IEEE 754 binary16), in half the room.
     #[must_use]
     pub fn to_half(&self) -> Self {

@@ -55,7 +55,8 @@ mod tests {
     /// A file of one of the three forms of superblocks, with its content's end, width and all.
     fn superblock(version: u8, width: u8, base: u64, end: u64) -> Vec<u8> {
         let mut bytes = b"\x89HDF\r\n\x1a\n".to_vec();
-        let addresses = [base, u64::MAX, end].map(|address| address.to_le_bytes()[..usize::from(width.min(8))].to_vec());
+        let addresses =
+            [base, u64::MAX, end].map(|address| address.to_le_bytes()[..usize::from(width.min(8))].to_vec());
         match version {
             0 => bytes.extend([0, 0, 0, 0, 0, width, 8, 0, 4, 0, 16, 0, 0, 0, 0, 0]),
             1 => bytes.extend([1, 0, 0, 0, 0, width, 8, 0, 4, 0, 16, 0, 0, 0, 0, 0, 32, 0, 0, 0]),

@@ -10,6 +10,7 @@ use std::{
 };
 
 use elephant_checkpoint::{Checkpoint, OptimizerState, StateDict, Tensor};
+use elephant_memory::Memory;
 use elephant_pipeline::{
     CropOptions, Labels, Lessons, ModelDownload, ModelInTraining, Models, PipelineError, PortError, PretrainedNetwork,
     PretrainedNetworks, SegmentationModel, TrainRequest, TrainableModel, Trainer, TrainingControl, UpdateLabels,
@@ -18,7 +19,8 @@ use elephant_pipeline::{
 use elephant_testkit::eventually;
 use elephant_types::{
     CancelToken, Coded, DatasetName, ErrorCode, KeepAxials, LossValues, NetworkKind, Numerics, Objective,
-    SegmentationRequest, SpotTag, TaggedSpot, TaskContext, TaskEvent, TrainingBatch, TrainingOptions, VoxelSize,
+    SegmentationOptions, SegmentationRequest, SpotTag, TaggedSpot, TaskContext, TaskEvent, TrainingBatch,
+    TrainingOptions, VoxelSize,
 };
 use elephant_volume::{DataType, Dataset, DatasetShape, Store};
 use ndarray::{Array4, ArrayD, IxDyn};
@@ -57,6 +59,10 @@ impl SegmentationModel for Counter {
         Err(PortError::new(ErrorCode::Internal, "it cannot predict"))
     }
 
+    fn segment_bytes(&self, _: [usize; 3], _: &SegmentationOptions) -> Result<u64, PortError> {
+        Ok(0)
+    }
+
     fn identify(&self, _: &Checkpoint) -> Result<NetworkKind, PortError> {
         Ok(NetworkKind::Volumetric)
     }
@@ -71,8 +77,8 @@ impl TrainableModel for Counter {
         Ok(1)
     }
 
-    fn require_memory(&self, _: u64, _: Numerics) -> Result<(), PortError> {
-        Ok(())
+    fn step_bytes(&self, _: u64, _: Numerics) -> Result<u64, PortError> {
+        Ok(0)
     }
 
     fn begin(
@@ -156,9 +162,9 @@ fn fixture() -> Fixture {
     let models = Arc::new(Models::new(&workspace, network.clone(), Arc::new(NoDownload), pretrained));
     let model = workspace.path().join("models/m.pth");
     Checkpoint::from(dict(0)).write(&model).unwrap();
-    let labels = Labels::new(&workspace, Numerics::Corrected);
+    let labels = Labels::new(&workspace, Memory::default(), Numerics::Corrected);
     let shared = network.0.clone();
-    let trainer = Trainer::new(&workspace, models, network, labels.clone(), Numerics::Corrected);
+    let trainer = Trainer::new(&workspace, models, network, labels.clone(), Memory::default(), Numerics::Corrected);
     Fixture { trainer: Arc::new(trainer), labels, shared, model, dataset, _folder: folder }
 }
 

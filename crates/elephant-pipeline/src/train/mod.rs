@@ -113,14 +113,14 @@ impl Trainer {
         check_dimensions(&dataset, &request.crops)?;
         // Each device has a batch of its own, as with the original's distributed training.
         let batch_size = request.batch_size * self.trainable.device_count()?;
-        let _memory = self.reserve(&dataset, &request.crops, batch_size, context)?;
-        if let Lessons::Spots { labels, .. } = &request.lessons {
-            self.labels.update(labels, &TaskContext::new(context.cancel_token().clone(), |_| {}))?;
-        }
         let kind = request.crops.kind();
         let files = ModelFiles::of(self.models.require(&request.model, kind, context)?);
         let checkpoint = Checkpoint::read(&files.model)?;
         self.network.verify(&checkpoint, kind)?;
+        let _memory = self.reserve(&checkpoint, &dataset, &request.crops, batch_size, context)?;
+        if let Lessons::Spots { labels, .. } = &request.lessons {
+            self.labels.update(labels, &TaskContext::new(context.cancel_token().clone(), |_| {}))?;
+        }
         let state = files.optimizer_state(&checkpoint);
         let provenance = checkpoint.provenance.clone();
         let model = self.trainable.begin(checkpoint, self.options(request), state, context.cancel_token())?;
@@ -163,18 +163,21 @@ impl Trainer {
     /// Sets memory aside for a training, before any crop is cut out.
     fn reserve(
         &self,
+        model: &Checkpoint,
         dataset: &Dataset,
         crops: &CropOptions,
         batch_size: usize,
         context: &TaskContext,
     ) -> Result<Reservation, PipelineError> {
+        /// A parameter, its gradient and two moments, and all but the gradient once more in a step or a snapshot.
+        const PARAMETER_BYTES: u64 = 7 * size_of::<f32>() as u64;
         /// Batches that are being cut out, wait and are learnt from.
         const BATCHES: u64 = 3;
         /// An intensity and a label.
         const VOXEL_BYTES: u64 = (size_of::<f32>() + size_of::<u8>()) as u64;
         let voxels = crops.voxels(dataset.frame_shape()).saturating_mul(batch_size as u64);
         let need = Need {
-            held: voxels.saturating_mul(BATCHES * VOXEL_BYTES),
+            held: voxels.saturating_mul(BATCHES * VOXEL_BYTES).saturating_add(model.value_count() * PARAMETER_BYTES),
             in_turn: self.trainable.step_bytes(voxels, self.numerics)?,
         };
         let reserved = self.memory.reserve(need, context.cancel_token());

@@ -58,7 +58,7 @@ impl Trainer {
         check_crop_count(request.crop_count)?;
         let dataset = open_dataset(&self.workspace, &request.dataset)?;
         check_dimensions(&dataset, &options)?;
-        let _memory = self.reserve(&dataset, &options, 1, context)?;
+        let _memory = self.reserve(&checkpoint, &dataset, &options, 1, context)?;
         let training = TrainingOptions { objective: Objective::Intensities, numerics: self.numerics };
         let before = checkpoint.provenance.clone();
         let model = self.trainable.begin(checkpoint, training, None, context.cancel_token())?;
