@@ -7,7 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Activity, JobRecord, JobsError, LossPoint, StateStore, record::unix_now, running::RunningJobs};
+use crate::{
+    Activity, JobRecord, JobsError, LossPoint, StateStore,
+    record::unix_now,
+    running::{Recorded, RunningJobs},
+};
 
 /// How often the store is looked at.
 const TICK: Duration = Duration::from_millis(500);
@@ -48,6 +52,14 @@ struct Pending {
 pub(crate) struct End {
     pub(crate) record: JobRecord,
     pub(crate) losses: Option<Vec<LossPoint>>,
+}
+
+impl End {
+    /// Says what will be missing in the store.
+    fn give_up(self) {
+        let JobRecord { id, kind, subject, status, .. } = self.record;
+        tracing::error!(job = id, kind, subject, status, "the end of this job is not recorded");
+    }
 }
 
 impl Recorder {
@@ -143,7 +155,7 @@ impl Recorder {
         if pending.ends.len() == MAX_ENDS
             && let Some(lost) = pending.ends.pop_front()
         {
-            tracing::error!(job = lost.record.id, status = lost.record.status, "the end of a job is not recorded");
+            lost.give_up();
         }
         pending.ends.push_back(end);
     }
@@ -179,8 +191,19 @@ impl Recorder {
                 Err(error) => self.failed(&error),
             }
             if closed {
+                self.give_up();
                 return;
             }
+        }
+    }
+
+    /// Names what the store will never hear of; the next server takes these jobs for interrupted.
+    fn give_up(&self) {
+        let ends = std::mem::take(&mut self.pending().ends);
+        ends.into_iter().for_each(End::give_up);
+        for Recorded { record, .. } in self.running.recorded() {
+            let JobRecord { id, kind, subject, .. } = record;
+            tracing::error!(job = id, kind, subject, "this job has not ended in time; it is left");
         }
     }
 
@@ -241,5 +264,64 @@ impl Recorder {
     pub(crate) fn close(&self) {
         self.pending().closed = true;
         self.wake.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::{Event, EventKind, JobKind, RedisStore, bus::Bus, monitor::Monitor};
+
+    /// Collects the log as text.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_is_never_recorded_is_named_at_the_end() {
+        // Nobody listens there.
+        let recorder = Recorder::new(Arc::new(RedisStore::open("redis://127.0.0.1:1", "test").unwrap()));
+        let record = |id, kind: JobKind| JobRecord {
+            id,
+            kind: kind.as_str().into(),
+            subject: "fly".into(),
+            status: "completed".into(),
+            error: None,
+            note: None,
+            begun_at: None,
+            ended_at: None,
+        };
+        let begin = |id, kind| {
+            let ticket = recorder.running.reserve(kind).unwrap().ticket;
+            let template = Event { job: id, kind, subject: "fly".into(), event: EventKind::Started };
+            let monitor = Arc::new(Monitor::new(Bus::new(), template));
+            recorder.running.record(ticket, Recorded { record: record(id, kind), monitor });
+            ticket
+        };
+        let ended = begin(7, JobKind::Train);
+        begin(8, JobKind::Predict);
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            recorder.end(ended, End { record: record(7, JobKind::Train), losses: None });
+            recorder.close();
+            recorder.run();
+        });
+        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        let names = |job: &str| text.lines().any(|line| line.contains("ERROR") && line.contains(job));
+        assert!(names("job=7 kind=\"train\" subject=\"fly\" status=\"completed\""), "{text}");
+        assert!(names("job=8 kind=\"predict\" subject=\"fly\""), "{text}");
     }
 }
