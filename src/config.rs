@@ -1,10 +1,33 @@
 //! The command line. Every option has an environment name, so that a container can be set up without arguments.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{fmt, net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use elephant_amqp::{AddressError, BrokerAddress};
 use elephant_types::{NetworkKind, Numerics};
+
+/// A text that is shown to nobody.
+#[derive(Clone)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text, if there is one.
+    pub fn get(&self) -> Option<&str> {
+        Some(self.0.as_str()).filter(|text| !text.is_empty())
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(if self.0.is_empty() { "none" } else { "hidden" })
+    }
+}
 
 /// The server behind interactive 3-D cell tracking with Mastodon and ELEPHANT.
 ///
@@ -132,12 +155,25 @@ pub struct ServeArgs {
     pub compute: ComputeArgs,
 
     /// Token that every request must carry as `Authorization: Bearer TOKEN` (the Java client cannot send one)
+    ///
+    /// Others on this machine see what stands on a command line: better put it into ELEPHANT_TOKEN.
     #[arg(long, env = "ELEPHANT_TOKEN", hide_env_values = true)]
-    pub token: Option<String>,
+    pub token: Option<Secret>,
 
-    /// Web page that may call the server, like `https://lab.example.org`; may be given several times
+    /// Origin of web pages that may call the server, like `https://lab.example.org`; may be given several times
+    ///
+    /// Pages of other origins can do nothing, whatever they send. The server's own pages need no permission.
     #[arg(long = "cors-origin", env = "ELEPHANT_CORS_ORIGINS", value_delimiter = ',', value_name = "ORIGIN")]
     pub cors_origins: Vec<String>,
+
+    /// Name by which clients call the server, like `labserver.example.org`; may be given several times
+    ///
+    /// Without a token, requests to other names are refused, as a foreign web page may have made up such a name to reach
+    /// the server. Known already are localhost and loopback addresses, also for clients behind an SSH tunnel; and with
+    /// --bind to other than loopback all IP addresses and this machine's host name. Name the rest here: a DNS name, or
+    /// the name or address of a reverse proxy that passes it on.
+    #[arg(long = "allowed-host", env = "ELEPHANT_ALLOWED_HOSTS", value_delimiter = ',', value_name = "HOST")]
+    pub allowed_hosts: Vec<String>,
 
     /// Hosts that models may be fetched from
     #[arg(
@@ -163,7 +199,7 @@ pub struct ServeArgs {
     /// `n_crops`, `timepoint`). `redis://[USER:PASSWORD@]HOST[:PORT][/DB]`. While it is away, running jobs go on, requests
     /// for new ones get status 503, and `/health/readyz` says so.
     #[arg(long, env = "ELEPHANT_REDIS_URL", hide_env_values = true, value_name = "URL")]
-    pub redis_url: Option<String>,
+    pub redis_url: Option<Secret>,
 
     /// Host of that Redis, as the original server takes it, where no --redis-url is given
     #[arg(long, env = "ELEPHANT_REDIS_HOST", value_name = "HOST")]
@@ -206,7 +242,7 @@ pub struct BrokerArgs {
     /// otherwise. A broker that is away, slow or restarted costs no request and no job anything; `/health/readyz` tells
     /// how it is. Without a broker, everyone can follow `/events` and `/ws/events`.
     #[arg(long, env = "ELEPHANT_AMQP_URL", hide_env_values = true, value_name = "URL")]
-    pub amqp_url: Option<String>,
+    pub amqp_url: Option<Secret>,
 
     /// Host of that broker, as the original server takes it, where no --amqp-url is given; the next four belong to it
     #[arg(long, env = "RABBITMQ_HOST", value_name = "HOST")]
@@ -233,7 +269,7 @@ pub struct BrokerArgs {
         default_value = "user",
         hide_default_value = true
     )]
-    pub rabbitmq_password: String,
+    pub rabbitmq_password: Secret,
 }
 
 impl BrokerArgs {
@@ -242,12 +278,12 @@ impl BrokerArgs {
     /// # Errors
     /// When `--amqp-url` is not an AMQP address.
     pub fn address(&self) -> Result<Option<BrokerAddress>, AddressError> {
-        if let Some(url) = self.amqp_url.as_deref().filter(|url| !url.is_empty()) {
+        if let Some(url) = self.amqp_url.as_ref().and_then(Secret::get) {
             return BrokerAddress::parse(url).map(Some);
         }
         let host = self.rabbitmq_host.as_deref().filter(|host| !host.is_empty());
         Ok(host.map(|host| {
-            let (user, password) = (&self.rabbitmq_user, &self.rabbitmq_password);
+            let (user, password) = (&self.rabbitmq_user, self.rabbitmq_password.get().unwrap_or_default());
             BrokerAddress::new(host, self.rabbitmq_port, &self.rabbitmq_vhost, user, password)
         }))
     }
@@ -258,7 +294,7 @@ impl ServeArgs {
     pub fn redis_url(&self) -> Option<String> {
         let host = self.redis_host.as_ref().filter(|host| !host.is_empty());
         let by_host = || host.map(|host| format!("redis://{host}:{}/0", self.redis_port));
-        self.redis_url.clone().filter(|url| !url.is_empty()).or_else(by_host)
+        self.redis_url.as_ref().and_then(Secret::get).map(str::to_owned).or_else(by_host)
     }
 }
 
@@ -370,5 +406,15 @@ mod tests {
         assert_eq!(broker(&both).unwrap().as_deref(), Some("other:5672, vhost lab"));
         assert_eq!(broker(&["--rabbitmq-host", "", "--amqp-url", ""]).unwrap(), None);
         assert!(broker(&["--amqp-url", "other"]).is_err());
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let words = ["--token", "s3cret", "--redis-url", "redis://:s3cret@a", "--amqp-url", "amqp://u:s3cret@a"];
+        let args = serve(&[&words[..], &["--rabbitmq-password", "s3cret"]].concat());
+        let shown = format!("{args:?}");
+        assert!(!shown.contains("s3cret") && shown.contains("token: Some(hidden)"), "{shown}");
+        assert_eq!(args.token.unwrap().get(), Some("s3cret"));
+        assert_eq!(serve(&["--token", ""]).token.unwrap().get(), None);
     }
 }

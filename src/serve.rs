@@ -11,7 +11,10 @@ use elephant_pipeline::Workspace;
 use tokio::{net::TcpListener, signal::unix};
 use tokio_util::sync::CancellationToken;
 
-use crate::{config::ServeArgs, demo, telemetry, wiring};
+use crate::{
+    config::{Secret, ServeArgs},
+    demo, telemetry, wiring,
+};
 
 /// How long running requests may take to end after a signal.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -75,12 +78,12 @@ fn hold(args: &ServeArgs) -> Result<FolderLock> {
 }
 
 fn access(args: &ServeArgs) -> Result<Access> {
-    let origins =
-        args.cors_origins.iter().map(|origin| origin.parse().with_context(|| format!("--cors-origin {origin}")));
-    if !args.bind.ip().is_loopback() && args.token.is_none() {
+    let token = args.token.as_ref().and_then(Secret::get);
+    if !args.bind.ip().is_loopback() && token.is_none() {
         tracing::warn!("everyone who reaches {} can use this server; set a token, or listen on 127.0.0.1", args.bind);
     }
-    Ok(Access::new(args.token.clone(), origins.collect::<Result<_>>()?))
+    Access::new(args.bind.ip(), token, &args.cors_origins, &args.allowed_hosts)
+        .context("cannot use --token, --cors-origin or --allowed-host")
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener> {

@@ -80,7 +80,7 @@ fn a_client_that_goes_away_stops_its_prediction() {
     let mut stream = std::net::TcpStream::connect(fixture.server.address()).unwrap();
     write!(
         stream,
-        "POST /seg/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        "POST /seg/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )
     .unwrap();

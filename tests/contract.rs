@@ -109,7 +109,7 @@ fn status_line(server: &TestServer, path: &str, body: &serde_json::Value) -> Str
     let mut stream = TcpStream::connect(server.address()).unwrap();
     let body = body.to_string();
     let length = body.len();
-    let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {length}");
+    let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}");
     write!(stream, "{head}\r\n\r\n{body}").unwrap();
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line).unwrap();
@@ -180,7 +180,7 @@ fn administrators_find_health_metrics_and_documentation() {
 fn events_tell_how_far_jobs_are() {
     let (server, _folder) = server(&[]);
     let mut stream = TcpStream::connect(server.address()).unwrap();
-    write!(stream, "GET /events HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    write!(stream, "GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     let mut events = BufReader::new(stream);
     let mut line = String::new();
     while line != "\r\n" {

@@ -169,7 +169,7 @@ fn bodies_that_are_not_requests() {
         ("/upload/image", "application/x-www-form-urlencoded"),
     ] {
         let mut stream = TcpStream::connect(server.address()).unwrap();
-        write!(stream, "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\n").unwrap();
+        write!(stream, "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\n").unwrap();
         write!(stream, "Content-Length: 2000000\r\n\r\n{{").unwrap();
         let mut status = [0; 12];
         stream.read_exact(&mut status).unwrap();
@@ -205,10 +205,9 @@ fn uploads_without_a_beginning_or_an_end() {
     assert_eq!(send("init").status, 400, "a piece is needed");
     // A client that goes away in the middle of a piece leaves nothing.
     let mut stream = TcpStream::connect(server.address()).unwrap();
-    write!(stream, "POST /upload/image HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n")
-        .unwrap();
-    write!(stream, "Content-Length: 1000000\r\n\r\n--b\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\nhalf")
-        .unwrap();
+    write!(stream, "POST /upload/image HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n").unwrap();
+    write!(stream, "Content-Type: multipart/form-data; boundary=b\r\n\r\n").unwrap();
+    write!(stream, "--b\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\nhalf").unwrap();
     stream.shutdown(std::net::Shutdown::Write).unwrap();
     let mut reply = String::new();
     let _ = stream.read_to_string(&mut reply);

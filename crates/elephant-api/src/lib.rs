@@ -30,7 +30,7 @@ use tower_http::{
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
-pub use access::Access;
+pub use access::{Access, AccessError};
 pub use ops::MetricsHandle;
 pub use services::Services;
 
@@ -72,8 +72,9 @@ pub fn router(services: Services, access: Access, metrics: MetricsHandle) -> Rou
         .fallback(problem::no_such_route)
         .method_not_allowed_fallback(problem::no_such_method)
         .layer(DefaultBodyLimit::max(MAX_TEXT_BYTES))
-        .layer(middleware::from_fn_with_state(access, access::check_access))
+        .layer(middleware::from_fn_with_state(access.clone(), access::check_token))
         .layer(cors.allow_headers([header::CONTENT_TYPE, header::AUTHORIZATION]).allow_methods(tower_http::cors::Any))
+        .layer(middleware::from_fn_with_state(access, access::check_page))
         .layer(CompressionLayer::new().compress_when(compression))
         .layer(middleware::from_fn(ops::count_request))
         .layer(middleware::from_fn(ops::log_request))
