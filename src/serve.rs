@@ -1,13 +1,21 @@
 //! `elephant-server serve`.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use elephant_amqp::Publisher;
 use elephant_api::{Access, MetricsHandle};
 use elephant_fs::FolderLock;
-use elephant_jobs::Jobs;
 use elephant_pipeline::Workspace;
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    flag,
+};
 use tokio::{net::TcpListener, signal::unix};
 use tokio_util::sync::CancellationToken;
 
@@ -43,28 +51,29 @@ pub fn serve(args: &ServeArgs) -> Result<()> {
     runtime.block_on(async {
         let listener = listen(args.bind).await?;
         let address = listener.local_addr()?;
+        let signal = stop_signal().context("cannot wait for signals")?;
         println!("elephant-server listens on http://{address} (documentation: http://{address}/docs)");
         if let Some(demo) = demo {
             println!("{}", demo.instructions(address));
         }
         let publisher = broker.map(|broker| broker.start(&jobs));
         let router = elephant_api::router(services, access, metrics);
-        let server = axum::serve(listener, router).with_graceful_shutdown(stop_signal(jobs, closing.clone()));
-        let forced = async {
-            closing.cancelled().await;
+        let stop = async {
+            signal.await;
+            tracing::info!("stopping; a second signal ends the server at once");
+            // First, so that cancelled jobs are told from stopped ones.
+            closing.cancel();
+            jobs.cancel_all();
             tokio::time::sleep(SHUTDOWN_TIMEOUT).await;
         };
-        let result = tokio::select! {
-            result = async { server.await } => result.context("the server failed"),
-            () = forced => {
-                tracing::warn!("requests are still running; leaving them");
-                Ok(())
-            }
-        };
+        tokio::select! {
+            () = elephant_api::serve(listener, router, closing.clone()) => {}
+            () = stop => tracing::warn!("requests are still running; leaving them"),
+        }
         if let Some(publisher) = publisher {
             publisher.close().await;
         }
-        result
+        anyhow::Ok(())
     })?;
     // Jobs whose clients have left are still tidying up.
     runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
@@ -92,20 +101,20 @@ async fn listen(address: SocketAddr) -> Result<TcpListener> {
         .with_context(|| format!("cannot listen on {address}; stop what uses it or choose another one with --bind"))
 }
 
-/// Resolves at the first SIGINT or SIGTERM, and asks the jobs to stop.
-async fn stop_signal(jobs: Jobs, closing: CancellationToken) {
-    let terminate = async {
-        match unix::signal(unix::SignalKind::terminate()) {
-            Ok(mut signal) => drop(signal.recv().await),
-            Err(_) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        () = terminate => {}
+/// Resolves at the first SIGINT or SIGTERM. A second one ends the process, whatever it is doing.
+fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+    let mut interrupt = unix::signal(unix::SignalKind::interrupt())?;
+    let mut terminate = unix::signal(unix::SignalKind::terminate())?;
+    let stopping = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // In this order: the first signal sets what the second one finds.
+        flag::register_conditional_shutdown(signal, 128 + signal, stopping.clone())?;
+        flag::register(signal, stopping.clone())?;
     }
-    tracing::info!("stopping");
-    // First, so that cancelled jobs are told from stopped ones.
-    closing.cancel();
-    jobs.cancel_all();
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
 }

@@ -7,6 +7,8 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
 mod access;
+mod body;
+mod connections;
 mod elephant;
 mod job;
 mod json;
@@ -31,6 +33,7 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use access::{Access, AccessError};
+pub use connections::serve;
 pub use ops::MetricsHandle;
 pub use services::Services;
 
@@ -76,6 +79,7 @@ pub fn router(services: Services, access: Access, metrics: MetricsHandle) -> Rou
         .layer(cors.allow_headers([header::CONTENT_TYPE, header::AUTHORIZATION]).allow_methods(tower_http::cors::Any))
         .layer(middleware::from_fn_with_state(access, access::check_page))
         .layer(CompressionLayer::new().compress_when(compression))
+        .layer(middleware::from_fn(body::watch_body))
         .layer(middleware::from_fn(ops::count_request))
         .layer(middleware::from_fn(ops::log_request))
         .layer(TraceLayer::new_for_http())

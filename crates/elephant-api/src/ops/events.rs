@@ -8,6 +8,7 @@ use axum::{
         State, WebSocketUpgrade,
         ws::{CloseFrame, Message, WebSocket, close_code},
     },
+    http::StatusCode,
     response::{
         IntoResponse, Response,
         sse::{self, KeepAlive, Sse},
@@ -16,11 +17,14 @@ use axum::{
 use elephant_jobs::{Event, Jobs};
 use futures_util::{Stream, StreamExt};
 use serde::Serialize;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::{MissedTickBehavior, interval, timeout},
+};
 use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
 use tokio_util::sync::CancellationToken;
 
-use crate::Services;
+use crate::{Services, problem::Problem};
 
 /// How often a WebSocket client is asked whether it is still there.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
@@ -28,8 +32,20 @@ const PING_INTERVAL: Duration = Duration::from_secs(20);
 const MAX_UNANSWERED: u32 = 2;
 /// How long a client may take to accept an event.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// Listeners at once. They keep their connections without end, so that a limit leaves some for requests.
+const MAX_LISTENERS: usize = 128;
 /// Clients have nothing to say.
 const MAX_INCOMING_BYTES: usize = 4096;
+
+static LISTENERS: Semaphore = Semaphore::const_new(MAX_LISTENERS);
+
+/// A place for one more listener.
+fn listen() -> Result<SemaphorePermit<'static>, Problem> {
+    LISTENERS.try_acquire().map_err(|_| {
+        let message = format!("{MAX_LISTENERS} programs follow the events already; stop one of them first");
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, message)
+    })
+}
 
 /// What a listener gets instead of events that it was too slow for.
 #[derive(Serialize)]
@@ -60,13 +76,20 @@ fn events(jobs: &Jobs) -> impl Stream<Item = String> + Send + Unpin + use<> {
 /// that are too slow lose the oldest and get `{"event": "lagged", "lost": N}` instead.
 #[utoipa::path(
     get, path = "/events", tag = "ops",
-    responses((status = 200, description = "A stream without end", content_type = "text/event-stream"))
+    responses(
+        (status = 200, description = "A stream without end", content_type = "text/event-stream"),
+        (status = 503, description = "Too many listeners"),
+    )
 )]
 pub(crate) async fn stream(
     State(services): State<Services>,
-) -> Sse<impl Stream<Item = Result<sse::Event, Infallible>>> {
-    let events = events(&services.jobs).map(|text| Ok(sse::Event::default().data(text)));
-    Sse::new(events.take_until(services.closing.cancelled_owned())).keep_alive(KeepAlive::default())
+) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, Problem> {
+    let place = listen()?;
+    let events = events(&services.jobs).map(move |text| {
+        let _until_the_end = &place;
+        Ok(sse::Event::default().data(text))
+    });
+    Ok(Sse::new(events.take_until(services.closing.cancelled_owned())).keep_alive(KeepAlive::default()))
 }
 
 /// Progress of all jobs over a WebSocket
@@ -74,12 +97,21 @@ pub(crate) async fn stream(
 /// The same objects as `/events`, one in each text message.
 #[utoipa::path(
     get, path = "/ws/events", tag = "ops",
-    responses((status = 101, description = "A WebSocket"), (status = 400, description = "Not a WebSocket handshake"))
+    responses(
+        (status = 101, description = "A WebSocket"),
+        (status = 400, description = "Not a WebSocket handshake"),
+        (status = 503, description = "Too many listeners"),
+    )
 )]
-pub(crate) async fn socket(State(services): State<Services>, upgrade: WebSocketUpgrade) -> Response {
+pub(crate) async fn socket(State(services): State<Services>, upgrade: WebSocketUpgrade) -> Result<Response, Problem> {
+    let place = listen()?;
     let events = events(&services.jobs);
     let upgrade = upgrade.max_message_size(MAX_INCOMING_BYTES).max_frame_size(MAX_INCOMING_BYTES);
-    upgrade.on_upgrade(move |socket| tell(socket, events, services.closing)).into_response()
+    let respond = async move |socket| {
+        tell(socket, events, services.closing).await;
+        drop(place);
+    };
+    Ok(upgrade.on_upgrade(respond).into_response())
 }
 
 /// Sends `events` until the client leaves or the server stops.
