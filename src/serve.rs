@@ -57,6 +57,7 @@ pub fn serve(args: &ServeArgs) -> Result<()> {
             println!("{}", demo.instructions(address));
         }
         let publisher = broker.map(|broker| broker.start(&jobs));
+        tokio::spawn(metrics.clone().keep_up());
         let router = elephant_api::router(services, access, metrics);
         let stop = async {
             signal.await;

@@ -109,8 +109,8 @@ fn status_line(server: &TestServer, path: &str, body: &serde_json::Value) -> Str
     let mut stream = TcpStream::connect(server.address()).unwrap();
     let body = body.to_string();
     let length = body.len();
-    let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}");
-    write!(stream, "{head}\r\n\r\n{body}").unwrap();
+    write!(stream, "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n").unwrap();
+    write!(stream, "Content-Length: {length}\r\n\r\n{body}").unwrap();
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line).unwrap();
     line
@@ -168,8 +168,23 @@ fn administrators_find_health_metrics_and_documentation() {
         let reply = server.get(page);
         assert!(reply.status == 200 && reply.text().contains("swagger"), "{page}");
     }
+    let mut stream = TcpStream::connect(server.address()).unwrap();
+    write!(stream, "BREW /health/livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let mut refused = String::new();
+    stream.read_to_string(&mut refused).unwrap();
+    assert!(refused.starts_with("HTTP/1.1 405 "), "{refused}");
     let metrics = server.get("/metrics").text();
-    assert!(metrics.contains(r#"elephant_http_requests_total{method="GET",route="/health/livez",status="200"} 1"#));
+    for line in [
+        r#"elephant_http_requests_total{method="GET",route="/health/livez",status="200"} 1"#,
+        r#"elephant_http_requests_total{method="other",route="/health/livez",status="405"} 1"#,
+        r#"elephant_http_request_seconds_bucket{route="/health/livez",le="+Inf"} 2"#,
+        r#"elephant_jobs_running{kind="train"} 0"#,
+        "elephant_predictions_waiting 0",
+        "elephant_device_ready 1",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line}: {metrics}");
+    }
+    assert!(metrics.contains("\nelephant_http_connections ") && !metrics.contains("BREW"), "{metrics}");
     let missing = server.get("/no/such/route");
     assert_eq!(missing.status, 404);
     assert!(missing.error().contains("/docs"));

@@ -69,8 +69,8 @@ pub fn router(services: Services, access: Access, metrics: MetricsHandle) -> Rou
     let compression = DefaultPredicate::new().and(NotForContentType::new("application/octet-stream"));
     routes
         .merge(elephant::old_routes())
-        .with_state(services)
-        .merge(ops::metrics_route(metrics))
+        .with_state(services.clone())
+        .merge(ops::metrics_route(metrics, services))
         .merge(ops::documentation(document))
         .fallback(problem::no_such_route)
         .method_not_allowed_fallback(problem::no_such_method)

@@ -22,6 +22,21 @@ pub struct Services {
     pub(crate) large_bodies: LargeBodies,
     pub(crate) closing: CancellationToken,
     pub(crate) broker: Broker,
+    pub(crate) device: DeviceHealth,
+}
+
+/// Tells whether the device of the network takes work, or why not, without waiting for it.
+#[derive(Clone)]
+pub(crate) struct DeviceHealth(Arc<dyn Fn() -> Result<(), String> + Send + Sync>);
+
+impl DeviceHealth {
+    pub(crate) fn new(health: impl Fn() -> Result<(), String> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(health))
+    }
+
+    pub(crate) fn check(&self) -> Result<(), String> {
+        (self.0)()
+    }
 }
 
 /// Tells how the message broker is.
@@ -59,6 +74,7 @@ impl Services {
             large_bodies: LargeBodies::default(),
             closing,
             broker: Broker(Arc::new(|| "off".into())),
+            device: DeviceHealth::new(|| Ok(())),
         }
     }
 
@@ -66,5 +82,11 @@ impl Services {
     #[must_use]
     pub fn with_broker(self, state: impl Fn() -> String + Send + Sync + 'static) -> Self {
         Self { broker: Broker(Arc::new(state)), ..self }
+    }
+
+    /// Lets health checks and metrics ask `health` whether the device takes work. It must not wait.
+    #[must_use]
+    pub fn with_device_health(self, health: impl Fn() -> Result<(), String> + Send + Sync + 'static) -> Self {
+        Self { device: DeviceHealth::new(health), ..self }
     }
 }

@@ -122,6 +122,11 @@ impl Jobs {
         self.store().jobs(filter)
     }
 
+    /// How many jobs of `kind` have begun and not ended.
+    pub fn running(&self, kind: JobKind) -> usize {
+        self.0.recorder.running.count(kind)
+    }
+
     /// A job's record, progress and losses.
     ///
     /// # Errors

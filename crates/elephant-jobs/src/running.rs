@@ -92,6 +92,11 @@ impl RunningJobs {
         self.entries().iter().filter_map(|entry| entry.recorded.clone()).collect()
     }
 
+    /// How many jobs of `kind` have begun and not ended.
+    pub(crate) fn count(&self, kind: JobKind) -> usize {
+        self.entries().iter().filter(|entry| entry.kind == kind).count()
+    }
+
     /// What the jobs that are recorded amount to.
     pub(crate) fn activity(&self) -> Activity {
         let entries = self.entries();

@@ -1,16 +1,24 @@
 //! Prometheus metrics.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::{
     Router,
     extract::{MatchedPath, Request},
-    http::header,
+    http::{Method, header},
     middleware::Next,
     response::Response,
     routing::get,
 };
+use elephant_jobs::JobKind;
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+
+use crate::{PREDICTIONS_AT_ONCE, Services};
+
+/// How often measurements are put into their buckets when nobody asks for them.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+/// Upper ends of the buckets for durations, in seconds: from a poll's to a training's.
+const SECONDS: [f64; 12] = [0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 1800.0];
 
 /// The process's metrics.
 #[derive(Clone)]
@@ -22,25 +30,48 @@ impl MetricsHandle {
     /// # Errors
     /// When the process collects them already.
     pub fn install() -> Result<Self, BuildError> {
-        let handle = PrometheusBuilder::new().install_recorder()?;
+        let handle = PrometheusBuilder::new().set_buckets(&SECONDS)?.install_recorder()?;
         metrics::describe_counter!("elephant_http_requests_total", "Requests answered");
         metrics::describe_histogram!("elephant_http_request_seconds", "Seconds from a request to its reply's head");
+        metrics::describe_gauge!("elephant_http_connections", "Open HTTP connections");
+        metrics::describe_gauge!("elephant_jobs_running", "Jobs that have begun and not ended, waiting ones included");
+        metrics::describe_gauge!("elephant_predictions_waiting", "Predictions that wait for earlier ones");
+        metrics::describe_gauge!("elephant_device_ready", "1 while the device of the network takes work, else 0");
         Ok(Self(handle))
+    }
+
+    /// Keeps measurements from piling up between two readings, or when there are none; without end.
+    pub async fn keep_up(self) {
+        let mut ticks = tokio::time::interval(UPKEEP_INTERVAL);
+        loop {
+            ticks.tick().await;
+            self.0.run_upkeep();
+        }
     }
 }
 
-pub(crate) fn metrics_route(handle: MetricsHandle) -> Router {
+pub(crate) fn metrics_route(handle: MetricsHandle, services: Services) -> Router {
     let render = async move || {
-        handle.0.run_upkeep();
+        measure(&services);
         ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], handle.0.render())
     };
     Router::new().route("/metrics", get(render))
 }
 
+/// Sets what is looked at rather than counted.
+fn measure(services: &Services) {
+    for kind in JobKind::ALL {
+        metrics::gauge!("elephant_jobs_running", "kind" => kind.as_str()).set(services.jobs.running(kind) as f64);
+    }
+    let waiting = services.jobs.running(JobKind::Predict).saturating_sub(PREDICTIONS_AT_ONCE);
+    metrics::gauge!("elephant_predictions_waiting").set(waiting as f64);
+    metrics::gauge!("elephant_device_ready").set(if services.device.check().is_ok() { 1.0 } else { 0.0 });
+}
+
 pub(crate) async fn count_request(request: Request, next: Next) -> Response {
     let begun = Instant::now();
-    let method = request.method().as_str().to_owned();
-    // Routes, not paths, so that callers cannot make up new series.
+    // Callers, who may be anybody, must not be able to make up new series: so known methods only, and routes, not paths.
+    let method = known_method(request.method());
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let response = next.run(request).await;
     let status = response.status().as_u16().to_string();
@@ -48,4 +79,30 @@ pub(crate) async fn count_request(request: Request, next: Next) -> Response {
         .increment(1);
     metrics::histogram!("elephant_http_request_seconds", "route" => route).record(begun.elapsed().as_secs_f64());
     response
+}
+
+fn known_method(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn methods_that_callers_make_up_share_a_series() {
+        assert_eq!(known_method(&Method::POST), "POST");
+        for made_up in ["BREW", "get", "G", "TRACE", "CONNECT"] {
+            assert_eq!(known_method(&made_up.parse().unwrap()), "other", "{made_up}");
+        }
+    }
 }
