@@ -14,6 +14,7 @@ use std::{
 
 use common::BINARY;
 use elephant_testkit::TestServer;
+use serde_json::json;
 
 /// How long anything may take on a busy machine.
 const DEADLINE: Duration = Duration::from_mins(2);
@@ -149,6 +150,26 @@ impl Drop for Observed {
         // Gone already where a test has waited for it.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn an_error_stands_in_the_log_once() {
+    let server = Observed::start(&["--versatile-3d", "/nonexistent/versatile3d.pth"]);
+    let body = json!({"model_name": "detection.pth", "url": "Versatile"}).to_string();
+    let kind = "Content-Type: application/json\r\nConnection: close\r\n";
+    let reply = send_all(&server.address, "POST /seg/reset", kind, body.as_bytes(), body.len());
+    let status = reply[9..12].to_owned();
+    let refused = send_all(&server.address, "POST /nowhere", kind, b"", 0);
+    assert!(refused.starts_with("HTTP/1.1 404 "), "{refused}");
+    let log = server.log();
+    let lines = |text: &str| log.lines().filter(|line| line.contains(text)).count();
+    assert_eq!(lines("/nonexistent/versatile3d.pth"), 1, "{status}: {log}");
+    assert_eq!(lines("there is no POST /nowhere"), 1, "{log}");
+    assert_eq!(lines("ERROR"), usize::from(status.starts_with('5')), "{log}");
+    // The original's lines, which the client shows.
+    for line in ["START POST /seg/reset".to_owned(), format!("DONE POST /seg/reset => [{status}")] {
+        assert_eq!(lines(&line), 1, "{line}: {log}");
     }
 }
 

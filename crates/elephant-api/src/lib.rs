@@ -82,5 +82,6 @@ pub fn router(services: Services, access: Access, metrics: MetricsHandle) -> Rou
         .layer(middleware::from_fn(body::watch_body))
         .layer(middleware::from_fn(ops::count_request))
         .layer(middleware::from_fn(ops::log_request))
-        .layer(TraceLayer::new_for_http())
+        // Failures are logged where they become a reply.
+        .layer(TraceLayer::new_for_http().on_failure(()))
 }
