@@ -34,6 +34,7 @@ pub fn serve(args: &ServeArgs) -> Result<()> {
     wiring::start_threads(&args.compute)?;
     // Before anything in the workspace is touched: another server may be using it.
     let _lock = hold(args)?;
+    let listener = listen(args.bind)?;
     let workspace = Workspace::open(&args.workspace)
         .with_context(|| format!("cannot use the workspace {}", args.workspace.display()))?
         .with_data_roots(&args.data_roots)
@@ -49,7 +50,7 @@ pub fn serve(args: &ServeArgs) -> Result<()> {
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
     runtime.block_on(async {
-        let listener = listen(args.bind).await?;
+        let listener = TcpListener::from_std(listener)?;
         let address = listener.local_addr()?;
         let signal = stop_signal().context("cannot wait for signals")?;
         println!("elephant-server listens on http://{address} (documentation: http://{address}/docs)");
@@ -96,10 +97,11 @@ fn access(args: &ServeArgs) -> Result<Access> {
         .context("cannot use --token, --cors-origin or --allowed-host")
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on {address}; stop what uses it or choose another one with --bind"))
+fn listen(address: SocketAddr) -> Result<std::net::TcpListener> {
+    let listener = std::net::TcpListener::bind(address)
+        .with_context(|| format!("cannot listen on {address}; stop what uses it or choose another one with --bind"))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
 }
 
 /// Resolves at the first SIGINT or SIGTERM. A second one ends the process, whatever it is doing.

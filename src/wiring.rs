@@ -42,9 +42,12 @@ pub fn services(args: &ServeArgs, workspace: &Workspace, closing: CancellationTo
     let (memory, numerics) = (Memory::default(), args.numerics.into());
     let predictor = Predictor::new(workspace, models.clone(), network.clone(), memory.clone(), numerics);
     let labels = Labels::new(workspace, memory.clone(), numerics);
-    let trainer = Trainer::new(workspace, models.clone(), network, labels.clone(), memory, numerics);
+    let trainer = Trainer::new(workspace, models.clone(), network.clone(), labels.clone(), memory, numerics);
     let uploads = Uploads::open(workspace)?;
-    Ok((Services::new(workspace.clone(), jobs.clone(), uploads, models, predictor, labels, trainer, closing), jobs))
+    let services =
+        Services::new(workspace.clone(), jobs.clone(), uploads, models, predictor, labels, trainer, closing)
+            .with_device_health(move || network.device.health().map_err(|error| error.to_string()));
+    Ok((services, jobs))
 }
 
 /// Starts the threads for work outside the network.

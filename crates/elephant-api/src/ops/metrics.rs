@@ -13,7 +13,7 @@ use axum::{
 use elephant_jobs::JobKind;
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
 
-use crate::{PREDICTIONS_AT_ONCE, Services};
+use crate::Services;
 
 /// How often measurements are put into their buckets when nobody asks for them.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
@@ -63,8 +63,7 @@ fn measure(services: &Services) {
     for kind in JobKind::ALL {
         metrics::gauge!("elephant_jobs_running", "kind" => kind.as_str()).set(services.jobs.running(kind) as f64);
     }
-    let waiting = services.jobs.running(JobKind::Predict).saturating_sub(PREDICTIONS_AT_ONCE);
-    metrics::gauge!("elephant_predictions_waiting").set(waiting as f64);
+    metrics::gauge!("elephant_predictions_waiting").set(services.predictions.waiting() as f64);
     metrics::gauge!("elephant_device_ready").set(if services.device.check().is_ok() { 1.0 } else { 0.0 });
 }
 
