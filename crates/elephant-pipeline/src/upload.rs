@@ -352,7 +352,7 @@ mod tests {
         File::open("/").unwrap()
     }
 
-    fn is_refused(result: Result<(), PipelineError>) -> bool {
+    fn is_refused(result: &Result<(), PipelineError>) -> bool {
         matches!(result, Err(PipelineError::NotFound(_)))
     }
 
@@ -368,7 +368,7 @@ mod tests {
         fixture.complete("fly.h5").unwrap();
         assert_eq!(fs::read(fixture.path("fly.h5")).unwrap(), movie);
         fixture.uploads.cancel(&fixture.dataset, &name("fly.xml")).unwrap();
-        assert!(is_refused(fixture.complete("fly.xml")) && is_refused(fixture.append("fly.xml", b"x")));
+        assert!(is_refused(&fixture.complete("fly.xml")) && is_refused(&fixture.append("fly.xml", b"x")));
         assert_eq!(fs::read_dir(&fixture.uploads.spool).unwrap().count(), 0, "no piece stays");
         assert!(fixture.uploads.unfinished.lock().unwrap().is_empty());
     }
@@ -387,8 +387,8 @@ mod tests {
         for lose in ways {
             fixture.begin("fly.h5", b"new ");
             lose();
-            assert!(is_refused(fixture.append("fly.h5", b"gap")));
-            assert!(is_refused(fixture.complete("fly.h5")));
+            assert!(is_refused(&fixture.append("fly.h5", b"gap")));
+            assert!(is_refused(&fixture.complete("fly.h5")));
             assert_eq!(fs::read(fixture.path("fly.h5")).unwrap(), movie, "the old file stays");
             assert!(!partial_path(&fixture.path("fly.h5")).exists());
             let failure = fixture.failure().unwrap();
@@ -415,7 +415,7 @@ mod tests {
         let fixture = Fixture::new();
         fixture.begin("fly.xml", b"<xml/>");
         let next = Uploads::open(&fixture.workspace).unwrap();
-        assert!(is_refused(next.complete(&fixture.dataset, &name("fly.xml"))));
+        assert!(is_refused(&next.complete(&fixture.dataset, &name("fly.xml"))));
     }
 
     #[test]
@@ -450,7 +450,7 @@ mod tests {
         fixture.begin("fly.xml", b"another");
         fixture.complete("fly.xml").unwrap();
         assert_eq!(fs::read(fixture.path("fly.xml")).unwrap(), b"another");
-        assert!(is_refused(fixture.append("fly.xml", b"one client goes on")));
+        assert!(is_refused(&fixture.append("fly.xml", b"one client goes on")));
     }
 
     #[test]
