@@ -7,7 +7,9 @@ use elephant_types::ErrorCode;
 use ureq::{
     Agent,
     http::{Uri, header, uri::Scheme},
+    tls::{Certificate, RootCerts, TlsConfig},
 };
+use url::Url;
 
 const MAX_REDIRECTS: usize = 5;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -28,22 +30,23 @@ impl HttpsDownload {
             .max_redirects_will_error(false)
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_global(Some(TIMEOUT))
+            .tls_config(TlsConfig::builder().root_certs(authorities()).build())
             .build();
         Self { agent: config.into(), hosts }
     }
 
     fn allowed(&self, url: &str) -> Result<Uri, PortError> {
-        let refuse = |why: &str| PortError::new(ErrorCode::InvalidArgument, format!("the model's address {url} {why}"));
+        let refuse =
+            |why: &str| PortError::new(ErrorCode::InvalidArgument, format!("the model's address {why}: {url}"));
         let uri: Uri = url.parse().map_err(|_| refuse("is not a URL"))?;
         if uri.scheme() != Some(&Scheme::HTTPS) {
-            return Err(refuse("does not start with https://"));
+            return Err(refuse("must start with https"));
         }
         let host = uri.host().unwrap_or_default();
         if !self.hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host)) {
-            return Err(refuse(&format!(
-                "is not on an allowed host; these are {} (see --model-hosts)",
-                self.hosts.join(", ")
-            )));
+            let hosts = self.hosts.join(", ");
+            let message = format!("the model's host is not allowed: {host}; these are: {hosts} (see --model-hosts)");
+            return Err(PortError::new(ErrorCode::InvalidArgument, message));
         }
         Ok(uri)
     }
@@ -53,7 +56,7 @@ impl ModelDownload for HttpsDownload {
     fn open(&self, url: &str) -> Result<Box<dyn Read + Send>, PortError> {
         let failed = |why: String| {
             let advice = "check the network, or fetch the file elsewhere and upload it";
-            PortError::new(ErrorCode::Unavailable, format!("cannot fetch {url}: {why}; {advice}"))
+            PortError::new(ErrorCode::Unavailable, format!("cannot fetch the model: {why}; {advice} ({url})"))
         };
         let mut next = url.to_owned();
         for _ in 0..=MAX_REDIRECTS {
@@ -63,10 +66,23 @@ impl ModelDownload for HttpsDownload {
                 return Ok(Box::new(response.into_body().into_reader()));
             }
             let location = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
-            location.ok_or_else(|| failed("a redirect without a target".into()))?.clone_into(&mut next);
+            let target = Url::parse(&next).ok().zip(location).and_then(|(base, location)| base.join(location).ok());
+            next = target.ok_or_else(|| failed("a redirect without a target".into()))?.into();
         }
         Err(failed("too many redirects".into()))
     }
+}
+
+/// Whom this machine trusts, a company's own authorities included; on a machine that trusts nobody, Mozilla's list.
+fn authorities() -> RootCerts {
+    let found = rustls_native_certs::load_native_certs();
+    for error in &found.errors {
+        tracing::debug!(%error, "certificate authorities of this machine cannot be read");
+    }
+    if found.certs.is_empty() {
+        return RootCerts::WebPki;
+    }
+    found.certs.iter().map(|certificate| Certificate::from_der(certificate).to_owned()).into()
 }
 
 #[cfg(test)]

@@ -120,14 +120,12 @@ fn status_line(server: &TestServer, path: &str, body: &serde_json::Value) -> Str
 fn reasons_reach_the_java_client_in_the_status_line() {
     let (server, _folder) = server(&[]);
     let line = status_line(&server, "/seg/predict", &json!({"dataset_name": "fly", "timepoint": 0}));
-    assert!(line.starts_with("HTTP/1.1 404 the dataset fly does not exist"), "{line}");
+    assert_eq!(line, "HTTP/1.1 404 the dataset does not exist: fly\r\n");
     // In ASCII, with nothing lost.
     let line = status_line(&server, "/seg/predict", &json!({"dataset_name": "Größe … µ 日", "timepoint": 0}));
-    assert!(line.starts_with("HTTP/1.1 404 the dataset Grosse ... u \\u{65e5} does not exist"), "{line}");
-    let long = "ä".repeat(500);
-    let line = status_line(&server, "/params", &json!({"lr": long}));
-    assert!(line.starts_with("HTTP/1.1 400 Invalid learning rate: \"aaaa") && line.is_ascii(), "{line}");
-    assert!(!line.contains('?'), "{line}");
+    assert_eq!(line, "HTTP/1.1 404 the dataset does not exist: Grosse ... u \\u{65e5}\r\n");
+    let line = status_line(&server, "/params", &json!({"lr": "ä".repeat(500)}));
+    assert_eq!(line, "HTTP/1.1 400 Invalid learning rate\r\n");
 }
 
 #[test]

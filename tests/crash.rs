@@ -55,9 +55,13 @@ fn killed_while_uploading_and_generating() {
     let mut server = TestServer::start(BINARY, folder.path(), &[]);
     send(&server, b"init", &movie.content[..half]);
     server.kill();
-    // The pieces that were acknowledged are there, and the upload goes on.
+    // A piece that was on its way is lost, and the client would not notice: the upload has to begin anew.
     let mut server = TestServer::start(BINARY, folder.path(), &[]);
     assert!(!folder.path().join("datasets/fly/fly.h5").exists());
+    let append: Vec<_> = parts(b"append", &movie.content[half..]).into();
+    let append: Vec<(&str, &[u8])> = append.iter().map(|(name, content)| (*name, content.as_slice())).collect();
+    assert_eq!(server.post_parts("/upload/image", &append).status, 404);
+    send(&server, b"init", &movie.content[..half]);
     send(&server, b"append", &movie.content[half..]);
     let form = "action=complete&dataset_name=fly&filename=fly.h5";
     assert_eq!(server.post("/upload/image", "application/x-www-form-urlencoded", form.as_bytes()).status, 200);

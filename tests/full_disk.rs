@@ -46,22 +46,32 @@ fn what_does_not_fit_is_refused_and_nothing_is_lost() {
 
     let movie = demo_movie();
     server.upload("fly", "fly.h5", &movie.content, 1 << 20);
-    let piece = vec![7; 1 << 20];
-    let send = |action: &[u8]| {
+    let send = |action: &[u8], mib: usize| {
+        let piece = vec![7; mib << 20];
         let parts: [(&str, &[u8]); 4] =
-            [("action", action), ("dataset_name", b"fly"), ("file:f", &piece), ("filename", b"large.h5")];
+            [("action", action), ("dataset_name", b"fly"), ("file:f", &piece), ("filename", b"fly.h5")];
         server.post_parts("/upload/image", &parts)
     };
-    assert_eq!(send(b"init").status, 200);
-    let refused = (0..16).map(|_| send(b"append")).find(|reply| reply.status != 200).expect("16 MiB do not fit");
-    assert_eq!(refused.status, 507, "{}", refused.text());
-    assert!(refused.error().contains("No space left"), "{}", refused.error());
+    let complete = || {
+        let form = "action=complete&dataset_name=fly&filename=fly.h5";
+        server.post("/upload/image", "application/x-www-form-urlencoded", form.as_bytes())
+    };
+    // About 7 MiB are free: one piece has no room twice, where it arrives and with the others, and one not even once.
+    for mib in [4, 12] {
+        assert_eq!(send(b"init", 1).status, 200);
+        let refused = send(b"append", mib);
+        assert_eq!(refused.status, 507, "{}", refused.text());
+        assert!(refused.error().contains("No space left"), "{}", refused.error());
+        // The client goes on, as if it had been stored.
+        assert_eq!(send(b"append", 1).status, 404);
+        assert_eq!(complete().status, 404);
+        assert_eq!(send(b"init", mib).status, 507, "nor is there room for it alone");
+        assert_eq!(complete().status, 404);
+    }
 
     let generate = || server.post_json("/dataset/generate", &json!({"dataset_name": "fly"}));
     let check = || server.post_json("/dataset/check", &json!({"dataset_name": "fly", "shape": movie.shape})).json();
-    let form = "action=cancel&dataset_name=fly&filename=large.h5";
-    assert_eq!(server.post("/upload/image", "application/x-www-form-urlencoded", form.as_bytes()).status, 200);
-    assert_eq!(generate().status, 200, "there is room again");
+    assert_eq!(generate().status, 200, "the old movie is there, and room again");
     assert_eq!(check()["message"], "ready");
     assert_eq!(download().body, model);
     assert!(server.terminate());

@@ -59,32 +59,41 @@ impl LargeBodies {
     }
 }
 
+/// Room for a large body and what was made of it. It belongs into the work with the body, which may go on when its caller,
+/// and with it the handler, is gone.
+#[must_use]
+pub(crate) struct BodyMemory(#[expect(dead_code, reason = "held, not read")] Option<OwnedSemaphorePermit>);
+
 /// As [`Json`], for bodies that list spots and may be large. One that is must announce its length.
 pub(crate) struct LargeJson<T> {
     pub(crate) value: T,
-    /// As long as this is kept, so is the room for the body and what was made of it.
-    pub(crate) _memory: Option<OwnedSemaphorePermit>,
+    pub(crate) memory: BodyMemory,
 }
 
 impl<T: DeserializeOwned + Send + 'static> FromRequest<Services> for LargeJson<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, services: &Services) -> Result<Self, Problem> {
+        Self::read(request, &services.large_bodies).await
+    }
+}
+
+impl<T: DeserializeOwned + Send + 'static> LargeJson<T> {
+    async fn read(request: Request, large_bodies: &LargeBodies) -> Result<Self, Problem> {
         let length = request.body().size_hint().lower();
         if length <= MAX_TEXT_BYTES as u64 {
-            let Json(value) = Json::from_request(request, services).await?;
-            return Ok(Self { value, _memory: None });
+            let Json(value) = Json::from_request(request, &()).await?;
+            return Ok(Self { value, memory: BodyMemory(None) });
         }
         require_json(&request)?;
-        let memory = services.large_bodies.reserve(length)?;
+        let memory = BodyMemory(Some(large_bodies.reserve(length)?));
         let allowed = LARGE_BODY_TIMEOUT + Duration::from_secs(length / SLOWEST_BYTES_PER_SECOND);
         let reading = axum::body::to_bytes(request.into_body(), length as usize);
         let slow = |_| Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time");
         let text = tokio::time::timeout(allowed, reading).await.map_err(slow)?;
         let text = text.map_err(|error| Problem::bad_request(format!("the body cannot be read: {error}")))?;
         // Off the async threads: this takes seconds.
-        let value = blocking(move || parse(&text)).await?;
-        Ok(Self { value, _memory: Some(memory) })
+        blocking(move || Ok(Self { value: parse(&text)?, memory })).await
     }
 }
 
@@ -131,7 +140,7 @@ pub(crate) fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, Problem> {
         if path == "." || inner.is_syntax() || inner.is_eof() {
             Problem::bad_request(format!("the body is not valid: {reason}"))
         } else {
-            Problem::bad_request(format!("{path}: {reason}"))
+            Problem::bad_request(format!("{path}: {reason}")).in_short(format!("this field is not valid: {path}"))
         }
     })?;
     deserializer
@@ -147,10 +156,62 @@ fn without_position(error: &serde_json::Error) -> String {
     text.strip_suffix(&position).unwrap_or(&text).to_owned()
 }
 
+/// For tests of request bodies.
+#[cfg(test)]
+pub(crate) mod testing {
+    use serde::{
+        Deserializer,
+        de::{
+            DeserializeOwned, IntoDeserializer, Visitor,
+            value::{Error, MapDeserializer},
+        },
+        forward_to_deserialize_any,
+    };
+
+    /// A value that may be passed over, and not be kept.
+    struct Unread;
+
+    impl<'de> Deserializer<'de> for Unread {
+        type Error = Error;
+
+        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Error> {
+            Err(serde::de::Error::custom("an unknown field is read into memory"))
+        }
+
+        fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+            visitor.visit_unit()
+        }
+
+        forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit unit_struct
+            newtype_struct seq tuple tuple_struct map struct enum identifier
+        }
+    }
+
+    impl IntoDeserializer<'_> for Unread {
+        type Deserializer = Self;
+
+        fn into_deserializer(self) -> Self {
+            self
+        }
+    }
+
+    /// Fails when a field that `T` does not know is kept while the others are read, which takes many times its length.
+    pub(crate) fn assert_unknown_fields_take_no_memory<T: DeserializeOwned>() {
+        let body = T::deserialize(MapDeserializer::new([("unknown", Unread)].into_iter()));
+        if let Err(error) = body {
+            assert!(error.to_string().contains("missing field"), "{}: {error}", std::any::type_name::<T>());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::{Mutex, mpsc};
+
+    use axum::body::Body;
     use elephant_types::DatasetName;
-    use serde::Deserialize;
+    use serde::{Deserialize, Deserializer, de::IgnoredAny};
 
     use super::*;
 
@@ -177,5 +238,46 @@ mod tests {
         ] {
             assert_eq!(parse::<Request>(text.as_bytes()).unwrap_err().message(), expected, "{text}");
         }
+    }
+
+    type Gates = (mpsc::SyncSender<()>, mpsc::Receiver<()>);
+    /// Where [`Slow`] says that it is being read, and waits.
+    static GATES: Mutex<Option<Gates>> = Mutex::new(None);
+
+    /// A body whose reading takes as long as the test wants.
+    struct Slow;
+
+    impl<'de> Deserialize<'de> for Slow {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            IgnoredAny::deserialize(deserializer)?;
+            let (begun, go_on) = GATES.lock().unwrap().take().unwrap();
+            begun.send(()).unwrap();
+            // Disconnected when the test failed.
+            let _ = go_on.recv();
+            Ok(Self)
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn memory_is_held_while_a_body_is_read_whose_caller_is_gone() {
+        const PATIENCE: Duration = Duration::from_mins(1);
+        let (begun, has_begun) = mpsc::sync_channel(1);
+        let (go_on, may_go_on) = mpsc::sync_channel(1);
+        *GATES.lock().unwrap() = Some((begun, may_go_on));
+        let text = format!("{{{}}}", " ".repeat(2 * MAX_TEXT_BYTES));
+        let body = axum::http::Request::post("/")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Body::from(text))
+            .unwrap();
+        let bodies = LargeBodies::default();
+        let reader = bodies.clone();
+        let handler = tokio::spawn(async move { LargeJson::<Slow>::read(body, &reader).await.map(|_| ()) });
+        tokio::task::spawn_blocking(move || has_begun.recv_timeout(PATIENCE)).await.unwrap().unwrap();
+        handler.abort();
+        assert!(handler.await.unwrap_err().is_cancelled());
+        assert!(bodies.reserve(MAX_LARGE_BYTES).is_err(), "the body is still in memory");
+        go_on.send(()).unwrap();
+        let all = bodies.0.acquire_many((MAX_LARGE_BYTES / UNIT_BYTES) as u32);
+        tokio::time::timeout(PATIENCE, all).await.expect("the memory is free at the end").unwrap();
     }
 }

@@ -95,4 +95,13 @@ impl Coded for CheckpointError {
             }
         }
     }
+
+    fn brief(&self) -> Option<String> {
+        match self {
+            Self::File(error) => error.brief(),
+            Self::ForeignCode { global } => Some(format!("the checkpoint needs code, which is not run: {global}")),
+            Self::Unsupported { found } => Some(format!("the checkpoint is not a state dict: {found}")),
+            _ => None,
+        }
+    }
 }

@@ -60,4 +60,19 @@ impl Coded for FsError {
             Self::Locked { .. } => ErrorCode::Conflict,
         }
     }
+
+    /// Without the folders, which are many and tell a client nothing.
+    fn brief(&self) -> Option<String> {
+        Some(match self {
+            Self::Io { .. } if self.code() == ErrorCode::StorageFull => "the server's disk is full".to_owned(),
+            Self::Io { operation, path, source } => {
+                format!("cannot {operation} ({}): {}", source.kind(), path.file_name().unwrap_or_default().display())
+            }
+            Self::Escapes { name } => format!("this leads out of its folder: {name}"),
+            Self::NoSpace { needed_mib, free_mib, .. } => {
+                format!("{needed_mib} MiB are needed on the server's disk, {free_mib} are free")
+            }
+            Self::Locked { purpose, .. } => format!("{purpose} is running there already"),
+        })
+    }
 }

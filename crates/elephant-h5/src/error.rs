@@ -177,6 +177,13 @@ impl Coded for H5Error {
             _ => ErrorCode::InvalidArgument,
         }
     }
+
+    fn brief(&self) -> Option<String> {
+        match self {
+            Self::Fs(error) => error.brief(),
+            _ => None,
+        }
+    }
 }
 
 /// The last part of a path, for messages.

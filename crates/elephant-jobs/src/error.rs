@@ -89,4 +89,12 @@ impl Coded for JobsError {
             Self::Busy(_) | Self::AlreadyEnded { .. } | Self::RunsElsewhere(_) => ErrorCode::Conflict,
         }
     }
+
+    fn brief(&self) -> Option<String> {
+        match self {
+            Self::RedisUnreachable { .. } => Some("Redis cannot be reached; try again when it runs".to_owned()),
+            Self::RedisRefused { reason, .. } => Some(format!("Redis refuses: {reason}")),
+            _ => None,
+        }
+    }
 }

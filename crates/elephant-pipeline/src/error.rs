@@ -92,4 +92,14 @@ impl Coded for PipelineError {
             Self::Port(error) => error.code(),
         }
     }
+
+    fn brief(&self) -> Option<String> {
+        match self {
+            Self::Fs(error) => error.brief(),
+            Self::H5(error) => error.brief(),
+            Self::Volume(error) => error.brief(),
+            Self::Checkpoint(error) => error.brief(),
+            _ => None,
+        }
+    }
 }

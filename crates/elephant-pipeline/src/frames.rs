@@ -19,7 +19,7 @@ pub(crate) fn dataset_folder(workspace: &Workspace, name: &DatasetName) -> Resul
     let folder = workspace.dataset(name)?;
     if elephant_fs::metadata(&folder.join("imgs.zarr"))?.is_none() {
         return Err(PipelineError::NotFound(format!(
-            "the dataset {name} does not exist; upload its movie and make it with POST /dataset/generate"
+            "the dataset does not exist: {name}; upload its movie and make it with POST /dataset/generate"
         )));
     }
     for store in Store::ALL {
@@ -59,7 +59,7 @@ pub(crate) fn check_timepoint(dataset: &Dataset, name: &DatasetName, t: usize) -
     if t < count {
         return Ok(());
     }
-    Err(PipelineError::NotFound(format!("the dataset {name} has no timepoint {t}; it has {count}, counted from 0")))
+    Err(PipelineError::NotFound(format!("there is no timepoint {t}; the dataset {name} has {count}, counted from 0")))
 }
 
 /// The part of frame `t` that begins at `origin` and has `size`, both (z, y, x), with intensities scaled to 0..=1 over

@@ -205,8 +205,8 @@ impl Models {
                     return error;
                 }
                 PipelineError::NotFound(format!(
-                    "the model {name} does not exist and the pretrained one cannot be had ({error}); \
-                     make a new one with POST /seg/reset, or upload a file there"
+                    "the model does not exist: {name}; the pretrained one cannot be had ({error}), so make a new one with \
+                     POST /seg/reset, or upload a file there"
                 ))
             })?;
         }
@@ -238,7 +238,7 @@ impl Models {
     ) -> Result<(), PipelineError> {
         let target = self.workspace.model(name)?;
         if metadata(&target)?.is_some_and(|found| found.is_dir()) {
-            return Err(PipelineError::Invalid(format!("{name} is a folder of models; use another name")));
+            return Err(PipelineError::Invalid(format!("this is a folder of models: {name}; use another name")));
         }
         let checkpoint = prepare(self.obtain(kind, source, context)?)?;
         context.check()?;
@@ -328,7 +328,7 @@ impl Models {
                 Ok(file) => return Ok(Checkpoint::read(file?.path())?),
                 Err(RecvTimeoutError::Timeout) => context.check()?,
                 Err(RecvTimeoutError::Disconnected) => {
-                    return Err(PortError::new(ErrorCode::Internal, format!("the download of {url} crashed")).into());
+                    return Err(PortError::new(ErrorCode::Internal, format!("the download crashed: {url}")).into());
                 }
             }
         }
@@ -373,7 +373,7 @@ fn download_to(
         }
         length += count as u64;
         if length > MAX_MODEL_BYTES {
-            return Err(PipelineError::TooLarge(format!("the file at {url} is larger than 1 GiB and not a model")));
+            return Err(PipelineError::TooLarge(format!("the file is larger than 1 GiB and not a model: {url}")));
         }
         file.write_all(&buffer[..count]).map_err(FsError::io("store a model in", folder))?;
     }

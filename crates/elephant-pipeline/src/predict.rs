@@ -173,7 +173,7 @@ impl Predictor {
         if dataset.is_3d() != request.is_3d {
             let dims = |is_3d| if is_3d { "3-D" } else { "2-D" };
             return Err(PipelineError::Invalid(format!(
-                "the dataset {name} is {} but the request says {}; set is_3d to {}",
+                "the dataset is {} but the request says {}; set is_3d to {} for {name}",
                 dims(dataset.is_3d()),
                 dims(request.is_3d),
                 dataset.is_3d()
@@ -239,7 +239,7 @@ fn checked_crop(request: &PredictRequest, frame: [usize; 3]) -> Result<CropBox, 
     }
     let xyz = |values: [usize; 3]| [values[2], values[1], values[0]];
     Err(PipelineError::Invalid(format!(
-        "the crop box at {:?} of size {:?} (x, y, z) is not inside the image of size {:?}",
+        "the crop box is not inside the image: it begins at {:?} with the size {:?}, the image has the size {:?} (x, y, z)",
         xyz(crop.origin),
         xyz(crop.size),
         xyz(frame)

@@ -25,6 +25,12 @@ pub enum ErrorCode {
 pub trait Coded: std::error::Error {
     /// The reason for this failure, seen from the caller.
     fn code(&self) -> ErrorCode;
+
+    /// The failure in at most some 60 characters, for places with one line; names from outside come last, after a colon.
+    /// `None` where the message is short, or its first clause says enough.
+    fn brief(&self) -> Option<String> {
+        None
+    }
 }
 
 impl Coded for std::io::Error {

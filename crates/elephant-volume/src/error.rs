@@ -76,4 +76,11 @@ impl Coded for VolumeError {
             _ => ErrorCode::InvalidArgument,
         }
     }
+
+    fn brief(&self) -> Option<String> {
+        match self {
+            Self::Fs(error) => error.brief(),
+            _ => None,
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! `/seg/reset` and `/download/model`: replacing and fetching models (contract sections 1.11 and 1.14).
 
+use std::fs::File;
+
 use axum::{
     Json as Reply,
     body::Body,
@@ -16,10 +18,13 @@ use tempfile::NamedTempFile;
 use tokio_util::io::ReaderStream;
 use utoipa::ToSchema;
 
-use super::train::CropBody;
+use super::{
+    train::{CropFields, default_crop_size, default_is_3d, default_keep_axials},
+    vector::Xyz,
+};
 use crate::{
     Services,
-    job::{Caller, run},
+    job::{Caller, blocking, run},
     json::{self, Json, media_type},
     multipart,
     number::Integer,
@@ -46,11 +51,28 @@ pub(crate) struct ResetBody {
     /// Below the workspace's `datasets`; what random parameters learn from first.
     #[schema(value_type = Option<String>)]
     dataset_name: Option<DatasetName>,
-    /// Crops in each of the three epochs of that.
+    /// Crops in each of the three epochs of that; 0 leaves it out.
     #[schema(value_type = u32)]
     n_crops: Integer,
-    #[serde(flatten)]
-    crops: CropBody,
+    /// Whether the network is a 3-D one.
+    is_3d: bool,
+    /// Poolings that keep z, from the first.
+    #[schema(value_type = i64)]
+    n_keep_axials: Integer,
+    /// Voxel size (x, y, z).
+    scales: Option<Xyz<f64>>,
+    /// Size (x, y, z) in voxels that frames are resized to first.
+    #[schema(value_type = Option<Vec<u64>>)]
+    input_size: Option<Xyz<Integer>>,
+    /// Size (x, y, z) of a training crop in voxels.
+    #[schema(value_type = Vec<u64>)]
+    crop_size: Xyz<Integer>,
+    /// Largest change of a crop's scale, as a fraction.
+    aug_scale_factor_base: f64,
+    /// Largest rotation in the plane of x and y, in degrees.
+    aug_rotation_angle: f64,
+    /// Smallest factor on the contrast of labelled cells, 0 to 1; 0 leaves it.
+    aug_contrast: f64,
 }
 
 impl Default for ResetBody {
@@ -62,7 +84,14 @@ impl Default for ResetBody {
             seed: Integer(0),
             dataset_name: None,
             n_crops: Integer(5),
-            crops: CropBody::default(),
+            is_3d: default_is_3d(),
+            n_keep_axials: default_keep_axials(),
+            scales: None,
+            input_size: None,
+            crop_size: default_crop_size(),
+            aug_scale_factor_base: 0.0,
+            aug_rotation_angle: 0.0,
+            aug_contrast: 0.0,
         }
     }
 }
@@ -73,15 +102,29 @@ impl ResetBody {
     }
 
     fn kind(&self) -> NetworkKind {
-        if self.crops.is_3d { NetworkKind::Volumetric } else { NetworkKind::Planar }
+        if self.is_3d { NetworkKind::Volumetric } else { NetworkKind::Planar }
     }
 
     /// What a network with random parameters learns from the images, if anything.
     fn prior(&mut self) -> Result<Option<PriorTraining>, Problem> {
         let Some(dataset) = self.dataset_name.take() else { return Ok(None) };
-        let crop_count = u32::try_from(self.n_crops.0).ok().filter(|count| *count > 0);
-        let crop_count = crop_count.ok_or_else(|| Problem::bad_request("n_crops should be a positive number"))?;
-        let crops = std::mem::take(&mut self.crops).try_into()?;
+        let crop_count = u32::try_from(self.n_crops.0);
+        let crop_count = crop_count.map_err(|_| Problem::bad_request("n_crops should be 0 or more"))?;
+        // No crops are no prior training, as in the original.
+        if crop_count == 0 {
+            return Ok(None);
+        }
+        let crops = CropFields {
+            is_3d: self.is_3d,
+            n_keep_axials: self.n_keep_axials,
+            scales: self.scales.take(),
+            input_size: self.input_size.take(),
+            crop_size: std::mem::take(&mut self.crop_size),
+            aug_scale_factor_base: self.aug_scale_factor_base,
+            aug_rotation_angle: self.aug_rotation_angle,
+            aug_contrast: self.aug_contrast,
+        };
+        let crops = crops.try_into()?;
         Ok(Some(PriorTraining { dataset, crops, crop_count, seed: self.seed.0.cast_unsigned() }))
     }
 
@@ -143,7 +186,7 @@ async fn read_multipart(services: &Services, request: Request) -> Result<(ResetB
     while let Some(part) = multipart::next(&mut parts).await? {
         match part.name() {
             Some("data") => body = Some(json::parse(multipart::text(part).await?.as_bytes())?),
-            Some("file") => file = Some(multipart::spool(part, services.uploads.spool()?).await?),
+            Some("file") => file = Some(multipart::spool(part, &services.uploads).await?),
             _ => {}
         }
     }
@@ -171,15 +214,38 @@ pub(crate) async fn download(
     State(services): State<Services>,
     Json(body): Json<DownloadBody>,
 ) -> Result<Response, Problem> {
-    let Some(path) = services.models.file(&body.model_name)? else {
-        return Ok(StatusCode::NO_CONTENT.into_response());
-    };
-    let file = tokio::fs::File::open(&path).await.map_err(FsError::io("open", &path))?;
+    let opened = blocking(move || {
+        let Some(path) = services.models.file(&body.model_name)? else { return Ok(None) };
+        let file = File::open(&path).map_err(FsError::io("open", &path))?;
+        let length = file.metadata().map_err(FsError::io("read", &path))?.len();
+        Ok(Some((file, length)))
+    });
     // The opened file stays whole even when the model is replaced meanwhile.
-    let length = file.metadata().await.map_err(FsError::io("read", &path))?.len();
+    let Some((file, length)) = opened.await? else { return Ok(StatusCode::NO_CONTENT.into_response()) };
+    let file = tokio::fs::File::from_std(file);
     let mut response = Body::from_stream(ReaderStream::with_capacity(file, 1 << 18)).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     headers.insert(header::CONTENT_LENGTH, length.into());
     Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prior(n_crops: i32) -> Result<Option<PriorTraining>, Problem> {
+        let text = format!(r#"{{"model_name": "m.pth", "url": null, "dataset_name": "fly", "n_crops": {n_crops}}}"#);
+        match json::parse::<ResetBody>(text.as_bytes())?.source()? {
+            ModelSource::Random { members: 1, seed: 0, prior } => Ok(prior),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn no_crops_are_no_prior_training() {
+        assert_eq!(prior(0).unwrap(), None);
+        assert_eq!(prior(3).unwrap().unwrap().crop_count, 3);
+        assert_eq!(prior(-1).unwrap_err().message(), "n_crops should be 0 or more");
+    }
 }

@@ -22,59 +22,33 @@ use crate::{
     problem::Problem,
 };
 
-/// Which crops a network is trained with: fields of `/seg/train` and `/seg/reset`.
-#[derive(Deserialize, Serialize, ToSchema)]
-#[serde(default)]
-pub(crate) struct CropBody {
+/// Which crops a network is trained with: fields that `/seg/train` and `/seg/reset` have in common. Each lists them itself,
+/// as serde's `flatten` would keep every unknown field of a body in memory, at many times its length.
+pub(super) struct CropFields {
     pub(super) is_3d: bool,
-    /// Poolings that keep z, from the first.
-    #[schema(value_type = i64)]
-    n_keep_axials: Integer,
-    /// Voxel size (x, y, z).
-    scales: Option<Xyz<f64>>,
-    /// Size (x, y, z) in voxels that frames are resized to first.
-    #[schema(value_type = Option<Vec<u64>>)]
-    input_size: Option<Xyz<Integer>>,
-    /// Size (x, y, z) of a training crop in voxels.
-    #[schema(value_type = Vec<u64>)]
-    crop_size: Xyz<Integer>,
-    /// Largest change of a crop's scale, as a fraction.
-    aug_scale_factor_base: f64,
-    /// Largest rotation in the plane of x and y, in degrees.
-    aug_rotation_angle: f64,
-    /// Smallest factor on the contrast of labelled cells, 0 to 1; 0 leaves it.
-    aug_contrast: f64,
+    pub(super) n_keep_axials: Integer,
+    pub(super) scales: Option<Xyz<f64>>,
+    pub(super) input_size: Option<Xyz<Integer>>,
+    pub(super) crop_size: Xyz<Integer>,
+    pub(super) aug_scale_factor_base: f64,
+    pub(super) aug_rotation_angle: f64,
+    pub(super) aug_contrast: f64,
 }
 
-impl Default for CropBody {
-    fn default() -> Self {
-        Self {
-            is_3d: true,
-            n_keep_axials: Integer(4),
-            scales: None,
-            input_size: None,
-            crop_size: [384, 384, 16].map(Integer).into(),
-            aug_scale_factor_base: 0.0,
-            aug_rotation_angle: 0.0,
-            aug_contrast: 0.0,
-        }
-    }
-}
-
-impl TryFrom<CropBody> for CropOptions {
+impl TryFrom<CropFields> for CropOptions {
     type Error = Problem;
 
-    fn try_from(body: CropBody) -> Result<Self, Problem> {
-        let input_size = body.input_size.map(|size| zyx_sizes("input_size", &size)).transpose()?;
+    fn try_from(fields: CropFields) -> Result<Self, Problem> {
+        let input_size = fields.input_size.map(|size| zyx_sizes("input_size", &size)).transpose()?;
         Ok(Self {
-            is_3d: body.is_3d,
-            keep_axials: KeepAxials::first(body.n_keep_axials.0),
-            voxel_size: voxel_size(body.scales.as_deref())?,
+            is_3d: fields.is_3d,
+            keep_axials: KeepAxials::first(fields.n_keep_axials.0),
+            voxel_size: voxel_size(fields.scales.as_deref())?,
             input_size,
-            crop_size: zyx_sizes("crop_size", &body.crop_size)?,
-            scale_factor: body.aug_scale_factor_base,
-            rotation_degrees: body.aug_rotation_angle,
-            contrast: body.aug_contrast,
+            crop_size: zyx_sizes("crop_size", &fields.crop_size)?,
+            scale_factor: fields.aug_scale_factor_base,
+            rotation_degrees: fields.aug_rotation_angle,
+            contrast: fields.aug_contrast,
         })
     }
 }
@@ -95,8 +69,30 @@ pub(crate) struct TrainBody {
     /// Wait for `/seg/update` and learn from each timepoint that it labels, until stopped.
     #[serde(default)]
     is_livemode: bool,
-    #[serde(flatten)]
-    crops: CropBody,
+    #[serde(default = "default_is_3d")]
+    is_3d: bool,
+    /// Poolings that keep z, from the first.
+    #[serde(default = "default_keep_axials")]
+    #[schema(value_type = i64)]
+    n_keep_axials: Integer,
+    /// Voxel size (x, y, z).
+    scales: Option<Xyz<f64>>,
+    /// Size (x, y, z) in voxels that frames are resized to first.
+    #[schema(value_type = Option<Vec<u64>>)]
+    input_size: Option<Xyz<Integer>>,
+    /// Size (x, y, z) of a training crop in voxels.
+    #[serde(default = "default_crop_size")]
+    #[schema(value_type = Vec<u64>)]
+    crop_size: Xyz<Integer>,
+    /// Largest change of a crop's scale, as a fraction.
+    #[serde(default)]
+    aug_scale_factor_base: f64,
+    /// Largest rotation in the plane of x and y, in degrees.
+    #[serde(default)]
+    aug_rotation_angle: f64,
+    /// Smallest factor on the contrast of labelled cells, 0 to 1; 0 leaves it.
+    #[serde(default)]
+    aug_contrast: f64,
     /// Learning rate of Adam; `/params` changes it while the training runs.
     #[serde(default = "default_rate")]
     lr: f64,
@@ -136,6 +132,18 @@ pub(crate) struct TrainBody {
     #[serde(default)]
     #[schema(value_type = Option<u64>)]
     seed: Option<Integer>,
+}
+
+pub(super) fn default_is_3d() -> bool {
+    true
+}
+
+pub(super) fn default_keep_axials() -> Integer {
+    Integer(4)
+}
+
+pub(super) fn default_crop_size() -> Xyz<Integer> {
+    [384, 384, 16].map(Integer).into()
 }
 
 fn default_rate() -> f64 {
@@ -186,7 +194,7 @@ pub(crate) struct TrainReply {
 )]
 pub(crate) async fn train(
     State(services): State<Services>,
-    LargeJson { value: body, .. }: LargeJson<TrainBody>,
+    LargeJson { value: body, memory }: LargeJson<TrainBody>,
 ) -> Result<Reply<TrainReply>, Problem> {
     let request = TrainRequest::try_from(body)?;
     request.validate()?;
@@ -194,6 +202,7 @@ pub(crate) async fn train(
     let trainer = services.trainer.clone();
     let jobs = services.jobs.clone();
     let work = move |context: &_| {
+        let _memory = memory;
         tracing::debug!(seed = request.seed, dataset = %request.dataset, model = %request.model, "training");
         let control = Control { parameters: jobs.live_parameters(), jobs };
         let trained = trainer.train(&request, &control, context);
@@ -235,7 +244,16 @@ impl TryFrom<TrainBody> for TrainRequest {
                 .filter(|number| *number > 0)
                 .ok_or_else(|| Problem::bad_request(format!("{field} should be a positive number")))
         };
-        let crops = CropOptions::try_from(body.crops)?;
+        let crops = CropOptions::try_from(CropFields {
+            is_3d: body.is_3d,
+            n_keep_axials: body.n_keep_axials,
+            scales: body.scales,
+            input_size: body.input_size,
+            crop_size: body.crop_size,
+            aug_scale_factor_base: body.aug_scale_factor_base,
+            aug_rotation_angle: body.aug_rotation_angle,
+            aug_contrast: body.aug_contrast,
+        })?;
         let lessons = if body.is_livemode {
             Lessons::Live { since: Instant::now() }
         } else {

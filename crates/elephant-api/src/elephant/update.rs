@@ -69,7 +69,7 @@ pub(crate) struct UpdateReply {
 )]
 pub(crate) async fn update(
     State(services): State<Services>,
-    LargeJson { value: body, .. }: LargeJson<UpdateBody>,
+    LargeJson { value: body, memory }: LargeJson<UpdateBody>,
 ) -> Result<Reply<UpdateReply>, Problem> {
     let dataset = body.dataset_name.ok_or_else(|| Problem::bad_request("dataset_name key is missing"))?;
     let subject = dataset.clone();
@@ -90,6 +90,7 @@ pub(crate) async fn update(
     request.validate().map_err(Problem::from)?;
     let (is_live, trainer) = (request.is_live, services.trainer.clone());
     let work = move |context: &_| {
+        let _memory = memory;
         let drawn = labels.update(&request, context)?;
         if let (true, Some(&t)) = (is_live, drawn.last()) {
             trainer.live().updated(&request.dataset, t);

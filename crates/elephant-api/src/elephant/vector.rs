@@ -15,7 +15,9 @@ pub(crate) fn voxel_size(scales: Option<&[f64]>) -> Result<VoxelSize, Problem> {
         Some(&[x, y]) => [1.0, y, x],
         Some(_) => return Err(Problem::bad_request("scales must have 3 numbers (x, y, z)")),
     };
-    VoxelSize::new(zyx).map_err(|error| Problem::bad_request(format!("scales: {error}")))
+    VoxelSize::new(zyx).map_err(|error| {
+        Problem::bad_request(format!("scales: {error}")).in_short("scales must be three positive numbers")
+    })
 }
 
 /// Counts of voxels along (z, y, x) from `field`.
