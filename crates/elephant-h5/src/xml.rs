@@ -117,8 +117,8 @@ impl SpimData {
             _ => Path::new("."),
         };
         // Where the document is, and where it leads to if it is a link, as the `.h5` file beside it may be one.
-        let real = xml.canonicalize().map_err(H5Error::io("open", xml))?;
-        for folder in [folder, real.parent().unwrap_or(folder)] {
+        let target = if xml.is_symlink() { Some(xml.canonicalize().map_err(H5Error::io("open", xml))?) } else { None };
+        for folder in [Some(folder), target.as_deref().and_then(Path::parent)].into_iter().flatten() {
             let folder = folder.canonicalize().map_err(H5Error::io("open the folder of", xml))?;
             if let Some(found) = find(&written, &[&folder], &folder, reach)? {
                 return Ok(found);
