@@ -44,9 +44,8 @@ pub fn services(args: &ServeArgs, workspace: &Workspace, closing: CancellationTo
     let labels = Labels::new(workspace, memory.clone(), numerics);
     let trainer = Trainer::new(workspace, models.clone(), network.clone(), labels.clone(), memory, numerics);
     let uploads = Uploads::open(workspace)?;
-    let services =
-        Services::new(workspace.clone(), jobs.clone(), uploads, models, predictor, labels, trainer, closing)
-            .with_device_health(move || network.device.health().map_err(|error| error.to_string()));
+    let services = Services::new(workspace.clone(), jobs.clone(), uploads, models, predictor, labels, trainer, closing)
+        .with_device_health(move || network.device.health().map_err(|error| error.to_string()));
     Ok((services, jobs))
 }
 

@@ -72,7 +72,7 @@ impl Coded for FsError {
             Self::NoSpace { needed_mib, free_mib, .. } => {
                 format!("{needed_mib} MiB are needed on the server's disk, {free_mib} are free")
             }
-            Self::Locked { purpose, .. } => format!("{purpose} is running there already"),
+            Self::Locked { holder, .. } => format!("in use by {holder}"),
         })
     }
 }

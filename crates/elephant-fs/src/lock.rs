@@ -93,7 +93,7 @@ fn note(file: &mut File, purpose: &str) -> io::Result<()> {
 fn holder(file: &mut File) -> String {
     // Whoever has it exclusively refuses readers too.
     if file.try_lock_shared().is_ok() {
-        return "a task that reads it, such as a prediction or a training".into();
+        return "a prediction or a training that reads it".into();
     }
     let mut text = String::new();
     match file.take(MAX_NOTE).read_to_string(&mut text) {
@@ -133,7 +133,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let readers = [FolderLock::try_share(folder.path()).unwrap(), FolderLock::try_share(folder.path()).unwrap()];
         let refused = FolderLock::try_acquire(folder.path(), "a test");
-        assert_eq!(holder_of(refused), "a task that reads it, such as a prediction or a training");
+        assert_eq!(holder_of(refused), "a prediction or a training that reads it");
         drop(readers);
         FolderLock::try_acquire(folder.path(), "a test").unwrap();
     }

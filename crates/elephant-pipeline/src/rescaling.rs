@@ -55,7 +55,8 @@ mod tests {
     /// A probability that falls from 1 at `center` to 1/2 at `radius`, all in stored voxels.
     fn blob(frame: [usize; 3], center: [f64; 3], radius: [f64; 3]) -> Array3<f32> {
         Array3::from_shape_fn(frame, |(z, y, x)| {
-            let offset = [z, y, x].into_iter().zip(center).zip(radius).map(|((at, center), r)| (at as f64 - center) / r);
+            let offset =
+                [z, y, x].into_iter().zip(center).zip(radius).map(|((at, center), r)| (at as f64 - center) / r);
             (1.0 / (1.0 + offset.map(|d| d * d).sum::<f64>())) as f32
         })
     }
