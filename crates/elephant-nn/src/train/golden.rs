@@ -14,8 +14,13 @@ use super::{Hardware, Trainer};
 use crate::{Model, NnError, random::number};
 
 /// Largest difference of a gradient's norm and of its dot product from PyTorch's, relative to that norm. PyTorch computed
-/// in f64; nine blocks of normalisations amplify what rounding to f32 changes.
-const TOLERANCE: f64 = 5e-3;
+/// in f64; nine blocks of normalisations amplify what rounding to f32 changes, up to a ReLU that turns over.
+fn tolerance(numerics: Numerics) -> f64 {
+    match numerics {
+        Numerics::Original => 1e-2,
+        Numerics::Corrected => 3e-2,
+    }
+}
 
 /// The network of `generate.py`.
 fn network(kind: NetworkKind, member: u64) -> StateDict {
@@ -77,7 +82,7 @@ fn gradients_are_pytorchs() {
                 let norm = expected["norm"].as_f64().unwrap();
                 let difference = (gradient.norm().double_value(&[]) - norm).abs();
                 let difference = difference.max((dot - expected["dot"].as_f64().unwrap()).abs());
-                assert!(difference < TOLERANCE * norm, "{numerics:?} {name}: {difference:e} of {norm:e}");
+                assert!(difference < tolerance(numerics) * norm, "{numerics:?} {name}: {difference:e} of {norm:e}");
             }
         }
     }
