@@ -88,7 +88,7 @@ pub(crate) fn normalized_frame(
     }
     let ranges = (0..depth).into_par_iter().map(|z| {
         cancel.check()?;
-        Ok(IntensityRange::of(&image.index_axis(Axis(0), z)))
+        Ok(IntensityRange::of(image.index_axis(Axis(0), z)))
     });
     let range = ranges.try_reduce(|| IntensityRange::EMPTY, |a, b| Ok::<_, Cancelled>(a.and(b)))?;
     image.axis_chunks_iter_mut(Axis(0), 1).into_par_iter().try_for_each(|plane| {
