@@ -35,7 +35,7 @@ impl IntensityRange {
 
 /// Shifts and scales the intensities to 0..=1: x − min, then / max unless that is 0.
 pub fn normalize(image: ArrayViewMut3<'_, f32>) {
-    let planes = image.axis_iter(Axis(0)).into_par_iter().map(|plane| IntensityRange::of(plane));
+    let planes = image.axis_iter(Axis(0)).into_par_iter().map(IntensityRange::of);
     let range = planes.reduce(|| IntensityRange::EMPTY, IntensityRange::and);
     range.scale(image);
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use elephant_checkpoint::{Checkpoint, OptimizerState};
-use elephant_fs::FileVersion;
+use elephant_fs::{FileVersion, FsError};
 use elephant_types::{ErrorCode, TaskContext, TaskEvent};
 
 use crate::{PipelineError, PortError, TrainableModel};
@@ -178,8 +178,9 @@ impl Keeper<'_> {
             match inbox.next(due) {
                 Next::Keep(snapshot) => {
                     self.require_own_file(&snapshot.checkpoint)?;
-                    if self.files.model.exists() {
-                        self.network.publish(&self.files.model, &snapshot.checkpoint)?;
+                    let model = &self.files.model;
+                    if model.try_exists().map_err(FsError::io("look for", model))? {
+                        self.network.publish(model, &snapshot.checkpoint)?;
                         unsaved = Some(snapshot);
                     } else {
                         self.write(Some(snapshot))?;
