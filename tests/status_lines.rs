@@ -73,7 +73,7 @@ fn with(body: &Value, changes: &Value) -> Value {
 #[test]
 fn predictions_tell_the_reason_in_the_status_line() {
     let (server, _folder, predict) = server();
-    let long = "Größe ".repeat(40);
+    let long = "Größe ".repeat(25);
     for (changes, status, reason) in [
         (json!({"dataset_name": "bee"}), 404, "the dataset does not exist: bee"),
         (json!({"dataset_name": long.trim()}), 404, "the dataset does not exist"),
