@@ -19,7 +19,7 @@ pub enum PipelineError {
     #[error("{0}")]
     TooLarge(String),
     /// The request asks for more than this machine's memory.
-    #[error("{reason}; {advice}")]
+    #[error("too little memory: {advice}; {reason}")]
     Memory {
         /// What is needed and what there is.
         reason: MemoryError,

@@ -247,7 +247,7 @@ fn background(
     let voxels = shape.iter().fold(1_u64, |product, &edge| product.saturating_mul(edge as u64));
     let need = Need { held: voxels.saturating_mul(size_of::<f32>() as u64), in_turn: 0 };
     let reserved = memory.reserve(need, context.cancel_token());
-    let reserved = reserved.map_err(PipelineError::memory("set auto_bg_thresh to 0 and tag background by spots"))?;
+    let reserved = reserved.map_err(PipelineError::memory("set auto_bg_thresh to 0 and tag background"))?;
     let image = normalized_frame(dataset, t, [0; 3], shape, false, context.cancel_token())?;
     Ok(Some(Background { image, threshold: threshold as f32, _memory: reserved }))
 }

@@ -137,7 +137,7 @@ impl Predictor {
         };
         let reserved = self.memory.reserve(need, context.cancel_token());
         let _memory =
-            reserved.map_err(PipelineError::memory("predict with smaller patches, a smaller batch or a crop box"))?;
+            reserved.map_err(PipelineError::memory("use smaller patches or batches, or a crop box"))?;
         let model = self.models.require(&request.model, options.kind, context)?;
         context.check()?;
 

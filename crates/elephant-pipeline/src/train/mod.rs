@@ -181,7 +181,7 @@ impl Trainer {
             in_turn: self.trainable.step_bytes(voxels, self.numerics)?,
         };
         let reserved = self.memory.reserve(need, context.cancel_token());
-        reserved.map_err(PipelineError::memory("train with smaller crops or a smaller batch"))
+        reserved.map_err(PipelineError::memory("use smaller crops or batches"))
     }
 
     fn options(&self, request: &TrainRequest) -> TrainingOptions {
