@@ -17,8 +17,8 @@ use elephant_pipeline::{
     TrainableModel, Trainer, Uploads, Workspace,
 };
 use elephant_types::{
-    CancelToken, Coded, ErrorCode, LossValues, NetworkKind, Numerics, SegmentationOptions, SegmentationRequest,
-    TaskContext, TrainingBatch, TrainingOptions,
+    CancelToken, Coded, LossValues, NetworkKind, Numerics, SegmentationOptions, SegmentationRequest, TaskContext,
+    TrainingBatch, TrainingOptions,
 };
 use ndarray::Array4;
 use tokio_util::sync::CancellationToken;

@@ -136,8 +136,7 @@ impl Predictor {
             in_turn: self.network.segment_bytes(rescaling.size, &options)?,
         };
         let reserved = self.memory.reserve(need, context.cancel_token());
-        let _memory =
-            reserved.map_err(PipelineError::memory("use smaller patches or batches, or a crop box"))?;
+        let _memory = reserved.map_err(PipelineError::memory("use smaller patches or batches, or a crop box"))?;
         let model = self.models.require(&request.model, options.kind, context)?;
         context.check()?;
 
