@@ -95,10 +95,12 @@ fn a_signal_stops_the_server_in_the_middle_of_a_prediction() {
     let url = server.url().to_owned();
     let client = std::thread::spawn(move || {
         let body = long.to_string();
-        let request = ureq::post(format!("{url}/seg/predict")).header("content-type", "application/json");
+        let request = ureq::post(format!("{url}/seg/predict")).config().http_status_as_error(false).build();
+        let request = request.header("content-type", "application/json");
         request.send(body.as_bytes()).map(|mut reply| reply.body_mut().read_to_string().unwrap())
     });
     server.wait_for_state(2);
     assert!(server.terminate(), "it ends well");
-    assert_eq!(client.join().unwrap().unwrap(), r#"{"completed":false,"spots":[]}"#);
+    let reply = client.join().unwrap().unwrap();
+    assert!(reply.contains("the server is stopping"), "{reply}");
 }

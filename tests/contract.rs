@@ -8,7 +8,7 @@ use std::{
 };
 
 use common::{BINARY, demo_dataset, demo_movie};
-use elephant_testkit::TestServer;
+use elephant_testkit::{TestServer, eventually};
 use serde_json::json;
 
 fn server(arguments: &[&str]) -> (TestServer, tempfile::TempDir) {
@@ -156,7 +156,8 @@ fn names_are_refused_in_plain_words() {
 fn administrators_find_health_metrics_and_documentation() {
     let (server, _folder) = server(&[]);
     assert_eq!(server.get("/health/livez").status, 200);
-    assert_eq!(server.get("/health/readyz").status, 200);
+    // The device is looked for while the server answers already.
+    eventually("the server is ready", || server.get("/health/readyz").status == 200);
     let document = server.get("/swagger.json").json();
     for route in ["/seg/predict", "/seg/reset", "/dataset/generate", "/upload/image", "/state/gpus", "/download/model"]
     {

@@ -53,7 +53,7 @@ fn a_refusal_arrives_although_the_client_is_still_sending() {
     let server = TestServer::start(BINARY, folder.path(), &[]);
     let form = "Content-Type: multipart/form-data; boundary=b\r\n";
     for (request_line, headers, expected) in [
-        ("POST /flow/reset", form, "404 there is no POST /flow/reset"),
+        ("POST /flow/reset", form, "404 no optical flow in this server"),
         ("PUT /seg/reset", form, "405 /seg/reset does not answer to PUT"),
         ("POST /seg/reset", "Content-Type: application/json\r\n", "413 "),
         ("POST /seg/reset", "Content-Type: multipart/form-data\r\n", "400 "),

@@ -77,7 +77,7 @@ pub fn components_bytes(voxels: u64) -> u64 {
     // Twice: those of the slabs, and joined.
     let component = 2 * (size_of::<Component>() + size_of::<usize>()) as u64;
     let most_runs = Pieces::most_runs(voxels).min(voxels / 2 + 1);
-    most_runs * run + Pieces::MOST_COMPONENTS.min(voxels / 8 + 1) * component
+    most_runs.saturating_mul(run).saturating_add(Pieces::MOST_COMPONENTS.min(voxels / 8 + 1) * component)
 }
 
 /// Counts runs and components over all slabs. Images of cells stay far below the limits; noise does not.

@@ -96,7 +96,7 @@ mod tests {
         for center in [[8.0, 40.0, 40.0], [8.0, 160.0, 280.0], [7.0, 281.0, 279.0]] {
             let image = blob(frame, center, [4.0, 28.0, 28.0]);
             let shift = |numerics| error(found(&image, [16, 80, 80], crop, numerics), center);
-            assert!(shift(Numerics::Corrected) < 0.1, "{center:?}: {}", shift(Numerics::Corrected));
+            assert!(shift(Numerics::Corrected) < 0.2, "{center:?}: {}", shift(Numerics::Corrected));
             // Up to 3 voxels at the far end.
             let expected = 3.0 * center[1].max(center[2]) / 319.0;
             assert!((shift(Numerics::Original) - expected).abs() < 0.2, "{center:?}: {}", shift(Numerics::Original));
