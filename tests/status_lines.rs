@@ -87,7 +87,6 @@ fn predictions_tell_the_reason_in_the_status_line() {
         (json!({"crop_box": [0, 0, 0, 49, 48, 16]}), 400, "the crop box is not inside the image"),
         (json!({"crop_box": [0, 0, 0]}), 400, "crop_box must have 6 numbers"),
         (json!({"input_size": [9e15, 9e15, 9e15]}), 413, ""),
-        (json!({"batch_size": 9e15, "patch": [48, 48, 16]}), 413, ""),
         (json!({"scales": [1, 1, -1]}), 400, "scales must be three positive numbers"),
         (json!({"p_thresh": "x".repeat(300)}), 400, "this field is not valid: p_thresh"),
         (json!({"p_thresh": 2}), 400, ""),

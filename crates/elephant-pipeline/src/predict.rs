@@ -17,6 +17,9 @@ use crate::{
     rescaling::Rescaling,
 };
 
+/// Voxels along an edge of the rescaled image. No frame has as many.
+const LONGEST_EDGE: usize = 1 << 20;
+
 /// Which frame to predict, and how.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PredictRequest {
@@ -129,6 +132,12 @@ impl Predictor {
         let rescaling = Rescaling::new(frame, checked_input_size(request, frame)?, crop, self.numerics);
         if rescaling.size.contains(&0) {
             return Err(PipelineError::Invalid("the crop box vanishes in the rescaled image; use a larger one".into()));
+        }
+        // Before anything grows with a single edge.
+        if rescaling.size.iter().any(|&edge| edge > LONGEST_EDGE) {
+            return Err(PipelineError::TooLarge(format!(
+                "too little memory: use a smaller input_size; no edge may have more than {LONGEST_EDGE} voxels"
+            )));
         }
         let options = self.segmentation(request);
         let need = Need {
