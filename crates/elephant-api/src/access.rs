@@ -164,7 +164,7 @@ fn unknown_host(host: &Authority) -> Problem {
 
 fn foreign_page(page: &HeaderValue) -> Problem {
     let message = match page.to_str().ok().filter(|page| origin(page).is_some()) {
-        Some(page) => format!("start the server with --cors-origin {page} to let this web page in"),
+        Some(page) => format!("start the server with --cors-origin {page}, to let this web page in"),
         None => "a web page that does not say where it comes from is not let in".into(),
     };
     Problem::new(StatusCode::FORBIDDEN, message)
@@ -299,7 +299,7 @@ mod tests {
         assert!(text(header::HOST, "Labserver:8080").starts_with("start the server with --allowed-host labserver,"));
         assert!(text(header::HOST, "$(id).example").contains("--allowed-host NAME,"));
         assert!(text(header::HOST, &"x".repeat(101)).contains("--allowed-host NAME,"));
-        assert!(text(header::ORIGIN, "https://a.example:1").contains("with --cors-origin https://a.example:1 to"));
+        assert!(text(header::ORIGIN, "https://a.example:1").contains("with --cors-origin https://a.example:1, to"));
         for page in ["null", "https://$(id)"] {
             assert!(text(header::ORIGIN, page).contains("does not say where it comes from"));
         }
