@@ -83,7 +83,7 @@ fn predictions_tell_the_reason_in_the_status_line() {
         (json!({"timepoint": 4}), 404, "there is no timepoint 4; the dataset fly has 4, counted from 0"),
         (json!({"timepoint": -1}), 400, "timepoint must be 0 or more"),
         (json!({"is_3d": false}), 400, "the dataset is 3-D but the request says 2-D"),
-        (json!({"use_2d": true}), 400, "the model is 3-D, but 2-D prediction was asked for"),
+        (json!({"use_2d": true}), 400, "the model is a 3-D network, but a 2-D one was asked for"),
         (json!({"crop_box": [0, 0, 0, 49, 48, 16]}), 400, "the crop box is not inside the image"),
         (json!({"crop_box": [0, 0, 0]}), 400, "crop_box must have 6 numbers"),
         (json!({"input_size": [9e15, 9e15, 9e15]}), 413, ""),

@@ -111,7 +111,7 @@ impl Fixture {
         let piece = self.piece(1);
         let mut stream = TcpStream::connect(self.server.address()).unwrap();
         let length = head.len() + piece.len() + 200;
-        write!(stream, "POST /upload/image HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n").unwrap();
+        write!(stream, "POST /upload/image HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n").unwrap();
         write!(stream, "Content-Type: multipart/form-data; boundary=b\r\n\r\n{head}").unwrap();
         stream.write_all(&piece[..piece.len() / 2]).unwrap();
         stream
