@@ -133,7 +133,7 @@ fn overlapping_crops_that_are_predicted_at_once_lose_nothing() {
             }
         });
         let dataset = Dataset::open(&fixture.folder.path().join("datasets/fly")).unwrap();
-        let mut stored = ArrayD::<f16>::zeros(IxDyn(&[1, 2, 64, 64, 3]));
+        let mut stored = ArrayD::from_elem(IxDyn(&[1, 2, 64, 64, 3]), f16::ZERO);
         dataset.store(Store::SegOutputs).read(&[0; 5], stored.view_mut()).unwrap();
         assert!(stored.iter().all(|&value| value == f16::ONE));
         dataset.store(Store::SegOutputs).clear().unwrap();
