@@ -9,17 +9,25 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Bytes that can be taken without swapping, within the limits of all control groups; `None` where the system does not say.
-pub(crate) fn available_bytes() -> Option<u64> {
-    available_below(Path::new("/"))
+/// What the system says at one moment; `None` where it says nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Observed {
+    /// Bytes that can be taken without swapping, within the limits of all control groups.
+    pub available: Option<u64>,
+    /// Bytes of this process that no file backs.
+    pub own: Option<u64>,
 }
 
-/// Bytes of this process that no file backs; `None` where the system does not say.
-pub(crate) fn own_bytes() -> Option<u64> {
-    kib_line(&fs::read_to_string("/proc/self/status").ok()?, "RssAnon:")
+impl Observed {
+    /// What it says now.
+    pub fn now() -> Self {
+        let status = fs::read_to_string("/proc/self/status").ok();
+        let own = status.and_then(|text| kib_line(&text, "RssAnon:"));
+        Self { available: available_below(Path::new("/")), own }
+    }
 }
 
-/// As [`available_bytes`], with the system's files below `root`.
+/// See [`Observed::available`], with the system's files below `root`.
 fn available_below(root: &Path) -> Option<u64> {
     let machine = fs::read_to_string(root.join("proc/meminfo")).ok();
     let machine = machine.and_then(|text| kib_line(&text, "MemAvailable:"));
@@ -140,7 +148,8 @@ mod tests {
 
     #[test]
     fn this_machine_says_both() {
-        assert!(available_bytes().is_some_and(|bytes| bytes > 0));
-        assert!(own_bytes().is_some_and(|bytes| bytes > 0));
+        let observed = Observed::now();
+        assert!(observed.available.is_some_and(|bytes| bytes > 0));
+        assert!(observed.own.is_some_and(|bytes| bytes > 0));
     }
 }

@@ -1,7 +1,8 @@
 //! The one owner of memory: what may begin, what waits for others, what is refused.
 //!
 //! Every task that needs much says how much before it begins ([`Memory::reserve`]) and keeps the [`Reservation`] as long
-//! as its arrays live. It knows nothing of what the bytes are for.
+//! as its arrays live. It knows nothing of what the bytes are for. A task must not wait for a second reservation while it
+//! has one, nor while it holds a lock that others need to end.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
@@ -10,13 +11,13 @@ mod ledger;
 
 use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use elephant_types::{CancelToken, Cancelled, Coded, ErrorCode};
 
 use crate::{
-    available::{available_bytes, own_bytes},
+    available::Observed,
     ledger::{Fit, Ledger},
 };
 
@@ -24,23 +25,39 @@ use crate::{
 const POLL: Duration = Duration::from_millis(50);
 
 /// Bytes that a task needs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Need {
-    /// As long as it goes on.
-    pub held: u64,
-    /// Besides, while it is its turn on the device. Tasks take turns, so that these do not add up.
-    pub in_turn: u64,
+    held: u64,
+    in_turn: u64,
+    is_endless: bool,
+}
+
+impl Need {
+    /// What a task needs that ends by itself, so that others can wait for it: `held` bytes all the time and, besides,
+    /// `in_turn` bytes while it is its turn on the device. Tasks take turns, so that these do not add up.
+    pub fn while_running(held: u64, in_turn: u64) -> Self {
+        Self { held, in_turn, is_endless: false }
+    }
+
+    /// What a task needs that may go on until somebody stops it.
+    pub fn until_stopped(held: u64, in_turn: u64) -> Self {
+        Self { held, in_turn, is_endless: true }
+    }
+
+    fn most(&self) -> u64 {
+        self.held.saturating_add(self.in_turn)
+    }
 }
 
 /// A need that cannot be met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MemoryError {
     /// It is more than there is.
-    #[error("{:.1} GB of memory are needed and {:.1} GB are free", *needed as f64 / 1e9, *free as f64 / 1e9)]
+    #[error("{:.1} GB are needed and {:.1} GB are free", *needed as f64 / 1e9, *free as f64 / 1e9)]
     TooLarge {
         /// Bytes needed.
         needed: u64,
-        /// Bytes that it could have if nothing else ran here.
+        /// Bytes that it could have when everything that ends by itself has ended.
         free: u64,
     },
     /// The task was cancelled while it waited.
@@ -58,11 +75,12 @@ impl Coded for MemoryError {
 }
 
 /// The memory that this process may use. Clones share one account.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Memory(Arc<Shared>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
+    observe: fn() -> Observed,
     ledger: Mutex<Ledger>,
     freed: Condvar,
 }
@@ -74,20 +92,28 @@ impl Shared {
     }
 }
 
+impl Default for Memory {
+    fn default() -> Self {
+        Self::of(Observed::now)
+    }
+}
+
 impl Memory {
-    /// Sets `need` aside; waits while it fits only without the other reservations.
+    fn of(observe: fn() -> Observed) -> Self {
+        Self(Arc::new(Shared { observe, ledger: Mutex::default(), freed: Condvar::new() }))
+    }
+
+    /// Sets `need` aside; waits while it fits only without others that end by themselves.
     ///
     /// # Errors
-    /// [`MemoryError::TooLarge`] when it would not fit even alone, `Cancelled` when `cancel` was while it waited.
+    /// [`MemoryError::TooLarge`] when it would not fit without them either, `Cancelled` when `cancel` was while it waited.
     pub fn reserve(&self, need: Need, cancel: &CancelToken) -> Result<Reservation, MemoryError> {
         let mut ledger = self.0.ledger();
         loop {
             cancel.check()?;
-            match ledger.add(need, available_bytes(), own_bytes()) {
+            match ledger.add(need, (self.0.observe)(), Instant::now()) {
                 Fit::Added(id) => return Ok(Reservation { memory: self.clone(), id }),
-                Fit::Never { free } => {
-                    return Err(MemoryError::TooLarge { needed: need.held.saturating_add(need.in_turn), free });
-                }
+                Fit::Never { free } => return Err(MemoryError::TooLarge { needed: need.most(), free }),
                 Fit::Later => {
                     let waited = self.0.freed.wait_timeout(ledger, POLL);
                     ledger = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -107,46 +133,54 @@ pub struct Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.memory.0.ledger().remove(self.id);
+        self.memory.0.ledger().remove(self.id, Instant::now());
         self.memory.0.freed.notify_all();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use super::*;
 
-    fn held(held: u64) -> Need {
-        Need { held, in_turn: 0 }
+    /// A machine with 100 bytes.
+    fn small() -> Memory {
+        Memory::of(|| Observed { available: Some(100), own: Some(0) })
+    }
+
+    fn held(bytes: u64) -> Need {
+        Need::while_running(bytes, 0)
     }
 
     #[test]
     fn what_fits_only_alone_waits_for_the_others() {
-        let memory = Memory::default();
-        let most = available_bytes().unwrap() / 4 * 3;
-        let first = memory.reserve(held(most), &CancelToken::default()).unwrap();
-        let (begun, waits) = std::sync::mpsc::channel();
+        let memory = small();
+        let first = memory.reserve(held(75), &CancelToken::default()).unwrap();
+        let (order, happened) = mpsc::channel();
         let waiting = std::thread::spawn({
-            let memory = memory.clone();
+            let (memory, order) = (memory.clone(), order.clone());
             move || {
-                begun.send(()).unwrap();
-                drop(memory.reserve(held(most), &CancelToken::default()).unwrap());
+                let second = memory.reserve(held(75), &CancelToken::default()).unwrap();
+                order.send("second begins").unwrap();
+                drop(second);
             }
         });
-        waits.recv().unwrap();
-        assert!(!waiting.is_finished());
+        // What fits beside the first one does not wait.
+        drop(memory.reserve(held(25), &CancelToken::default()).unwrap());
+        order.send("first ends").unwrap();
         drop(first);
         waiting.join().unwrap();
+        assert_eq!(happened.try_iter().collect::<Vec<_>>(), ["first ends", "second begins"]);
     }
 
     #[test]
     fn a_waiting_task_can_be_cancelled() {
-        let memory = Memory::default();
-        let most = available_bytes().unwrap() / 4 * 3;
-        let _first = memory.reserve(held(most), &CancelToken::default()).unwrap();
+        let memory = small();
+        let _first = memory.reserve(held(75), &CancelToken::default()).unwrap();
         let cancel = CancelToken::default();
         std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| memory.reserve(held(most), &cancel).map(drop));
+            let waiting = scope.spawn(|| memory.reserve(held(75), &cancel).map(drop));
             cancel.cancel();
             assert_eq!(waiting.join().unwrap(), Err(MemoryError::Cancelled(Cancelled)));
         });
@@ -154,7 +188,7 @@ mod tests {
 
     #[test]
     fn more_than_there_is_is_refused_with_both_numbers() {
-        let error = Memory::default().reserve(held(u64::MAX), &CancelToken::default()).unwrap_err();
-        assert!(matches!(error, MemoryError::TooLarge { needed: u64::MAX, free } if free > 0), "{error}");
+        let error = small().reserve(held(101), &CancelToken::default()).unwrap_err();
+        assert_eq!(error, MemoryError::TooLarge { needed: 101, free: 100 });
     }
 }

@@ -174,7 +174,8 @@ impl DeviceHandle {
             return Err(NnError::wrong_kind(model.kind(), request.options.kind));
         }
         let cancel = context.cancel_token().clone();
-        self.call(&cancel, WhenCancelled::Leave, move |worker| worker.segment(&model, &request, &context))
+        // What it takes is the caller's until the device has let go of it.
+        self.call(&cancel, WhenCancelled::AwaitEnd, move |worker| worker.segment(&model, &request, &context))
     }
 
     /// Puts a model on the device to be trained; `state` is what the optimiser remembers of it.

@@ -11,8 +11,8 @@ use std::{
 
 use elephant_fs::{FolderLock, FsError};
 use elephant_image::{Dims, LabelFrame};
-use elephant_memory::{Memory, Need};
-use elephant_types::{DatasetName, Numerics, TaggedSpot, TaskContext, VoxelSize};
+use elephant_memory::{Memory, Need, Reservation};
+use elephant_types::{CancelToken, DatasetName, Numerics, TaggedSpot, TaskContext, VoxelSize};
 use elephant_volume::{Attributes, Dataset, Store};
 use serde_json::value::RawValue;
 
@@ -149,6 +149,22 @@ impl Labels {
         Ok((lock, dataset))
     }
 
+    /// Memory for a frame's intensities, where they tell what is background.
+    fn reserve_background(
+        &self,
+        dataset: &Dataset,
+        request: &UpdateLabels,
+        context: &TaskContext,
+    ) -> Result<Option<Reservation>, PipelineError> {
+        if request.background_threshold <= 0.0 {
+            return Ok(None);
+        }
+        let voxels = dataset.frame_shape().iter().fold(1_u64, |product, &edge| product.saturating_mul(edge as u64));
+        let need = Need::while_running(voxels.saturating_mul(size_of::<f32>() as u64), 0);
+        let reserved = self.memory.reserve(need, context.cancel_token());
+        reserved.map(Some).map_err(PipelineError::memory("set auto_bg_thresh to 0 and tag background"))
+    }
+
     /// Draws all timepoints, and lists those that are done.
     fn draw_all(
         &self,
@@ -158,6 +174,8 @@ impl Labels {
         context: &TaskContext,
     ) -> Result<(), PipelineError> {
         let (stores, labels) = (LabelStores::of(dataset)?, dataset.store(Store::SegLabels));
+        // Before labels are locked: who waits for memory keeps nobody from reading them.
+        let _memory = self.reserve_background(dataset, request, context)?;
         let mut attributes = labels.attributes()?;
         attributes.insert("updated".into(), RawValue::TRUE.to_owned());
         let (mut done, total) = (0, frames.len() as u64);
@@ -179,7 +197,7 @@ impl Labels {
                     return stores.replace(t, None, context);
                 };
                 let places = centroids::to_json(dataset, frame.centroids())?;
-                let background = background(dataset, t, request.background_threshold, &self.memory, context)?;
+                let background = background(dataset, t, request.background_threshold, context.cancel_token())?;
                 let drawing = Drawing::new(frame, background, self.numerics, context.cancel_token())?;
                 untouched.remove(&centroids::key(t));
                 stores.replace(t, Some(&drawing), context)?;
@@ -237,17 +255,11 @@ fn background(
     dataset: &Dataset,
     t: usize,
     threshold: f64,
-    memory: &Memory,
-    context: &TaskContext,
+    cancel: &CancelToken,
 ) -> Result<Option<Background>, PipelineError> {
     if threshold <= 0.0 {
         return Ok(None);
     }
-    let shape = dataset.frame_shape();
-    let voxels = shape.iter().fold(1_u64, |product, &edge| product.saturating_mul(edge as u64));
-    let need = Need { held: voxels.saturating_mul(size_of::<f32>() as u64), in_turn: 0 };
-    let reserved = memory.reserve(need, context.cancel_token());
-    let reserved = reserved.map_err(PipelineError::memory("set auto_bg_thresh to 0 and tag background"))?;
-    let image = normalized_frame(dataset, t, [0; 3], shape, false, context.cancel_token())?;
-    Ok(Some(Background { image, threshold: threshold as f32, _memory: reserved }))
+    let image = normalized_frame(dataset, t, [0; 3], dataset.frame_shape(), false, cancel)?;
+    Ok(Some(Background { image, threshold: threshold as f32 }))
 }

@@ -140,13 +140,12 @@ impl Predictor {
             )));
         }
         let options = self.segmentation(request);
-        let need = Need {
-            held: held_bytes(crop.size, rescaling.size, request.use_median, options.output),
-            in_turn: self.network.segment_bytes(rescaling.size, &options)?,
-        };
-        let reserved = self.memory.reserve(need, context.cancel_token());
-        let _memory = reserved.map_err(PipelineError::memory("use smaller patches or batches, or a crop box"))?;
+        let held = held_bytes(crop.size, rescaling.size, request.use_median, options.output);
+        let in_turn = self.network.segment_bytes(rescaling.size, &options)?;
+        // Before memory is set aside, as it may be fetched from far away.
         let model = self.models.require(&request.model, options.kind, context)?;
+        let reserved = self.memory.reserve(Need::while_running(held, in_turn), context.cancel_token());
+        let _memory = reserved.map_err(PipelineError::memory("use smaller patches or batches, or a crop box"))?;
         context.check()?;
 
         let image = prepare(&dataset, request, crop, rescaling.size, context.cancel_token())?;

@@ -1,7 +1,6 @@
 //! The labels of one timepoint, part by part of its planes.
 
 use elephant_image::{BACKGROUND, LabelFrame};
-use elephant_memory::Reservation;
 use elephant_types::{CancelToken, Cancelled, Numerics};
 use ndarray::{Array3, ArrayViewMut2, s};
 
@@ -17,8 +16,6 @@ pub(super) struct Background {
     pub image: Array3<f32>,
     /// In single precision, like the image.
     pub threshold: f32,
-    /// What the image takes.
-    pub _memory: Reservation,
 }
 
 impl Background {

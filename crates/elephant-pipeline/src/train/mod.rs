@@ -117,10 +117,13 @@ impl Trainer {
         let files = ModelFiles::of(self.models.require(&request.model, kind, context)?);
         let checkpoint = Checkpoint::read(&files.model)?;
         self.network.verify(&checkpoint, kind)?;
-        let _memory = self.reserve(&checkpoint, &dataset, &request.crops, batch_size, context)?;
+        let reserve = || self.reserve(&checkpoint, &dataset, &request.crops, batch_size, context);
+        // Refused before any label changes. Drawing needs memory of its own, so it is not kept until then.
+        drop(reserve()?);
         if let Lessons::Spots { labels, .. } = &request.lessons {
             self.labels.update(labels, &TaskContext::new(context.cancel_token().clone(), |_| {}))?;
         }
+        let _memory = reserve()?;
         let state = files.optimizer_state(&checkpoint);
         let provenance = checkpoint.provenance.clone();
         let model = self.trainable.begin(checkpoint, self.options(request), state, context.cancel_token())?;
@@ -169,17 +172,16 @@ impl Trainer {
         batch_size: usize,
         context: &TaskContext,
     ) -> Result<Reservation, PipelineError> {
-        /// A parameter, its gradient and two moments, and all but the gradient once more in a step or a snapshot.
-        const PARAMETER_BYTES: u64 = 7 * size_of::<f32>() as u64;
+        /// In training: a parameter, its gradient and two moments. A snapshot, or a step that is not taken yet: all but the
+        /// gradient; one is being made, one waits to be published, one to be written. And what predictions use.
+        const PARAMETER_BYTES: u64 = (4 + 3 * 3 + 1) * size_of::<f32>() as u64;
         /// Batches that are being cut out, wait and are learnt from.
         const BATCHES: u64 = 3;
         /// An intensity and a label.
         const VOXEL_BYTES: u64 = (size_of::<f32>() + size_of::<u8>()) as u64;
         let voxels = crops.voxels(dataset.frame_shape()).saturating_mul(batch_size as u64);
-        let need = Need {
-            held: voxels.saturating_mul(BATCHES * VOXEL_BYTES).saturating_add(model.value_count() * PARAMETER_BYTES),
-            in_turn: self.trainable.step_bytes(voxels, self.numerics)?,
-        };
+        let held = voxels.saturating_mul(BATCHES * VOXEL_BYTES).saturating_add(model.value_count() * PARAMETER_BYTES);
+        let need = Need::until_stopped(held, self.trainable.step_bytes(voxels, self.numerics)?);
         let reserved = self.memory.reserve(need, context.cancel_token());
         reserved.map_err(PipelineError::memory("use smaller crops or batches"))
     }
