@@ -278,6 +278,6 @@ mod tests {
         assert!(bodies.reserve(MAX_LARGE_BYTES).is_err(), "the body is still in memory");
         go_on.send(()).unwrap();
         let all = bodies.0.acquire_many((MAX_LARGE_BYTES / UNIT_BYTES) as u32);
-        drop(tokio::time::timeout(PATIENCE, all).await.expect("the memory is free at the end"));
+        drop(tokio::time::timeout(PATIENCE, all).await.expect("the memory is free at the end").unwrap());
     }
 }
