@@ -137,7 +137,7 @@ fn measure_list(workspace: &Workspace) {
     let file = folder.join("seg_labels.zarr/.zattrs");
     let bytes = file.metadata().expect("the file is there").len();
     let read = best(&mut || drop(store.attributes().expect("they are read")));
-    let labels = Labels::new(workspace, Numerics::Corrected);
+    let labels = Labels::new(workspace, Memory::default(), Numerics::Corrected);
     let parsed = best(&mut || drop(labels.centroids(&name).expect("they are places")));
     let values = best(&mut || {
         let text = fs::read(&file).expect("the file is there");
