@@ -25,5 +25,5 @@ pub use publish::publish_file;
 pub use root::Root;
 pub use space::{free_bytes, require_free_bytes};
 pub use staging::StagingDir;
-pub use sweep::{UPLOAD_PREFIX, remove_abandoned};
+pub use sweep::{UPLOAD_PREFIX, remove_abandoned, remove_abandoned_behind_links};
 pub use version::{FileVersion, metadata};

@@ -43,6 +43,12 @@ impl Root {
         &self.path
     }
 
+    /// Whether `path`, with all links followed, lies in one of the folders elsewhere that were
+    /// [allowed](Self::allowing).
+    pub(crate) fn allows(&self, path: &Path) -> bool {
+        path.canonicalize().is_ok_and(|real| self.allowed.iter().any(|folder| real.starts_with(folder)))
+    }
+
     /// The absolute path of `name` below the root. The file itself need not exist.
     ///
     /// Who may write below the root can change a link between this and the use of the path; the root is for names from

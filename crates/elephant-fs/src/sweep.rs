@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use crate::{FsError, StagingDir, staging::STAGING_PREFIX};
+use crate::{FsError, Root, StagingDir, staging::STAGING_PREFIX};
 
 /// How the names of temporary files begin.
 pub(crate) const TEMPORARY_PREFIX: &str = ".tmp-";
@@ -44,6 +44,39 @@ pub fn remove_abandoned(root: &Path) -> Result<(), FsError> {
                 Ok(())
             };
             result = result.and(removed);
+        }
+    }
+    result
+}
+
+/// As [`remove_abandoned`], in the folders elsewhere that links in `root` and below lead to, as far as the root allows it.
+/// Links in those folders are not followed.
+///
+/// # Errors
+/// As [`remove_abandoned`].
+pub fn remove_abandoned_behind_links(root: &Root) -> Result<(), FsError> {
+    let mut result = Ok(());
+    let mut folders = vec![root.path().to_owned()];
+    while let Some(folder) = folders.pop() {
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) => {
+                result = result.and(Err(FsError::io("list", folder)(error)));
+                continue;
+            }
+        };
+        for entry in entries.map_while(Result::ok) {
+            let path = entry.path();
+            let is_hidden = entry.file_name().to_string_lossy().starts_with('.');
+            if is_hidden || path.extension().is_some_and(|extension| extension == "zarr") {
+                continue;
+            }
+            let Ok(kind) = entry.file_type() else { continue };
+            if kind.is_dir() {
+                folders.push(path);
+            } else if kind.is_symlink() && path.is_dir() && root.allows(&path) {
+                result = result.and(remove_abandoned(&path));
+            }
         }
     }
     result
@@ -112,5 +145,39 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let missing = folder.path().join("missing");
         assert!(matches!(remove_abandoned(&missing), Err(FsError::Io { operation: "list", .. })));
+    }
+    #[test]
+    fn links_are_followed_into_allowed_folders() {
+        let (folder, disk, other) =
+            (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::create_dir(folder.path().join("lab")).unwrap();
+        for deep in ["fly/deep", "fly/.staging-x"] {
+            fs::create_dir_all(disk.path().join(deep)).unwrap();
+        }
+        let hour_ago = SystemTime::now() - Duration::from_hours(1);
+        let files = [
+            (disk.path().join("fly/.upload-a.h5"), false),
+            (disk.path().join("fly/deep/.tmp-b"), false),
+            (disk.path().join("fly/a.h5"), true),
+            (disk.path().join(".tmp-c"), true),
+            (other.path().join(".tmp-d"), true),
+        ];
+        for (path, _) in &files {
+            File::create(path).unwrap().set_modified(hour_ago).unwrap();
+        }
+        let link = |target: &Path, name: &str| std::os::unix::fs::symlink(target, folder.path().join(name)).unwrap();
+        link(&disk.path().join("fly"), "lab/fly");
+        link(other.path(), "other");
+        link(&disk.path().join("gone"), "gone");
+        link(folder.path(), "loop");
+        std::os::unix::fs::symlink(other.path(), disk.path().join("fly/out")).unwrap();
+        let root = Root::open(folder.path()).unwrap();
+        remove_abandoned_behind_links(&root).unwrap();
+        assert!(files.iter().all(|(path, _)| path.exists()), "no link is allowed");
+        remove_abandoned_behind_links(&root.allowing(&[disk.path().to_owned()]).unwrap()).unwrap();
+        for (path, is_left) in files {
+            assert_eq!(path.exists(), is_left, "{}", path.display());
+        }
+        assert!(!disk.path().join("fly/.staging-x").exists());
     }
 }

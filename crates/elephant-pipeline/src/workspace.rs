@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use elephant_fs::{FsError, Root, remove_abandoned};
+use elephant_fs::{FsError, Root, remove_abandoned, remove_abandoned_behind_links};
 use elephant_types::{DatasetName, FileName, ModelName};
 
 use crate::record::Records;
@@ -40,12 +40,17 @@ impl Workspace {
         Ok(Self { root, datasets, models, records: Records::default() })
     }
 
-    /// The same workspace, whose datasets and movies may also be links into these folders, which must exist.
+    /// The same workspace, whose datasets and movies may also be links into these folders, which must exist. Removes what
+    /// killed writers left in the datasets that are such links. What cannot be removed is logged.
     ///
     /// # Errors
     /// When one of the folders does not exist or cannot be read.
     pub fn with_data_roots(self, folders: &[PathBuf]) -> Result<Self, FsError> {
-        Ok(Self { datasets: self.datasets.allowing(folders)?, ..self })
+        let datasets = self.datasets.allowing(folders)?;
+        if let Err(error) = remove_abandoned_behind_links(&datasets) {
+            tracing::warn!(%error, "temporary files of an earlier server stay in a linked dataset");
+        }
+        Ok(Self { datasets, ..self })
     }
 
     /// The workspace's own path.
@@ -163,7 +168,11 @@ mod tests {
             std::os::unix::fs::symlink(disk.path(), folder.path().join(place)).unwrap();
         }
         assert!(matches!(workspace.dataset(&fly), Err(FsError::Escapes { .. })));
+        let hour_ago = std::time::SystemTime::now() - std::time::Duration::from_hours(1);
+        let abandoned = disk.path().join(".upload-fly.h5");
+        std::fs::File::create(&abandoned).unwrap().set_modified(hour_ago).unwrap();
         let workspace = workspace.with_data_roots(&[disk.path().to_owned()]).unwrap();
+        assert!(!abandoned.exists(), "what a killed server left in a linked dataset goes");
         assert_eq!(workspace.dataset(&fly).unwrap(), workspace.datasets().path().join("fly"));
         assert!(workspace.dataset_file(&fly, &"fly.h5".parse().unwrap()).is_ok());
         assert!(matches!(workspace.model(&model), Err(FsError::Escapes { .. })), "models are not data");
