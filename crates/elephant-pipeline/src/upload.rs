@@ -255,9 +255,12 @@ impl Upload {
             Some(content) if content > self.length => {
                 refuse(format!("is incomplete: {} of its {content} bytes have come", self.length))
             }
-            Some(content) if self.length - content >= self.longest_piece => {
-                refuse(format!("is mixed with another upload: {} bytes came and it has {content}", self.length))
-            }
+            Some(content) if self.length - content >= self.longest_piece => Err(PipelineError::Invalid(format!(
+                "{file} is too long: {} bytes came, but its content ends after {content}, so pieces may have come twice \
+                 or from another upload; upload it again, or if the file itself is so long, write it anew with h5repack \
+                 first",
+                self.length
+            ))),
             _ => Ok(()),
         }
     }
@@ -436,7 +439,8 @@ mod tests {
             ("nothing", &[b""]),
         ] {
             let error = fixture.send("fly.h5", pieces).unwrap_err().to_string();
-            assert!(error.ends_with("; upload it again"), "{what}: {error}");
+            let advice = if what == "a piece twice" { "h5repack first" } else { "; upload it again" };
+            assert!(error.ends_with(advice), "{what}: {error}");
             assert_eq!(fs::read(fixture.path("fly.h5")).unwrap(), movie, "{what}");
         }
         fixture.send("fly.h5", &[pieces[0], pieces[1], padded]).unwrap();
