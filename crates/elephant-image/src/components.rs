@@ -4,15 +4,15 @@
 //! component keeps only its moments. The image is divided into slabs of rows whose size depends on the image alone, so
 //! slabs run in parallel and yet every sum is added up in the same order on any number of threads.
 
-use std::{
-    ops::Range,
-    sync::atomic::{AtomicU64, Ordering},
-};
+mod pieces;
+
+use std::ops::Range;
 
 use elephant_types::CancelToken;
 use ndarray::{ArrayView3, Axis};
 use rayon::prelude::*;
 
+use self::pieces::Pieces;
 use crate::{ImageError, Moments};
 
 /// One connected component of the foreground.
@@ -78,36 +78,6 @@ pub fn components_bytes(voxels: u64) -> u64 {
     let component = 2 * (size_of::<Component>() + size_of::<usize>()) as u64;
     let most_runs = Pieces::most_runs(voxels).min(voxels / 2 + 1);
     most_runs.saturating_mul(run).saturating_add(Pieces::MOST_COMPONENTS.min(voxels / 8 + 1) * component)
-}
-
-/// Counts runs and components over all slabs. Images of cells stay far below the limits; noise does not.
-#[derive(Default)]
-struct Pieces {
-    runs: AtomicU64,
-    components: AtomicU64,
-}
-
-impl Pieces {
-    /// Components of the slabs, before they are joined.
-    const MOST_COMPONENTS: u64 = 1 << 20;
-
-    /// Runs of an image with so many voxels.
-    fn most_runs(voxels: u64) -> u64 {
-        (voxels / 8).max(1 << 22)
-    }
-
-    fn add_runs(&self, count: usize, voxels: usize) -> Result<(), ImageError> {
-        Self::add(&self.runs, count, Self::most_runs(voxels as u64))
-    }
-
-    fn add_components(&self, count: usize) -> Result<(), ImageError> {
-        Self::add(&self.components, count, Self::MOST_COMPONENTS)
-    }
-
-    fn add(sum: &AtomicU64, count: usize, most: u64) -> Result<(), ImageError> {
-        let before = sum.fetch_add(count as u64, Ordering::Relaxed);
-        if before + count as u64 > most { Err(ImageError::TooManyPieces { pieces: most }) } else { Ok(()) }
-    }
 }
 
 /// Small enough that many threads share the work, thick enough that few components cross a boundary.
