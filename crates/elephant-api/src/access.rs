@@ -92,10 +92,19 @@ impl Access {
             host_of_page.zip(host.as_ref()).is_some_and(|(page, host)| host.as_str().eq_ignore_ascii_case(page))
         };
         let may_call = |origin: &HeaderValue| self.origins.contains(origin) || origin.to_str().is_ok_and(is_own);
-        match headers.get_all(header::ORIGIN).iter().find(|origin| !may_call(origin)) {
-            Some(foreign) => Err(foreign_page(foreign)),
-            None => Ok(()),
+        if let Some(foreign) = headers.get_all(header::ORIGIN).iter().find(|origin| !may_call(origin)) {
+            return Err(foreign_page(foreign));
         }
+        // A page's images and scripts come without an origin. Links that somebody follows are let in.
+        let says = |name: &str, values: &[&str]| {
+            headers.get(name).is_some_and(|value| values.iter().any(|expected| value.as_bytes() == expected.as_bytes()))
+        };
+        let is_foreign = says("sec-fetch-site", &["cross-site", "same-site"]);
+        if is_foreign && !headers.contains_key(header::ORIGIN) && !says("sec-fetch-mode", &["navigate"]) {
+            let message = "web pages of other origins may not load parts of this server";
+            return Err(Problem::new(StatusCode::FORBIDDEN, message));
+        }
+        Ok(())
     }
 
     /// Whether no foreign page can have come by this name of the server. Such a page knows no token, so that every name

@@ -1,14 +1,16 @@
 //! Reading multipart bodies part by part: text into memory, within a limit; files onto the disk.
 
 use axum::{
+    body::{Body, Bytes},
     extract::{
         FromRequest, Multipart, Request,
         multipart::{Field, MultipartError},
     },
-    http::StatusCode,
+    http::{HeaderMap, StatusCode, header},
 };
 use elephant_fs::FsError;
 use elephant_pipeline::Uploads;
+use futures_util::StreamExt;
 use tempfile::NamedTempFile;
 use tokio::io::AsyncWriteExt;
 
@@ -27,8 +29,33 @@ fn malformed(error: &MultipartError) -> Problem {
 }
 
 pub(crate) async fn open(request: Request) -> Result<Multipart, Problem> {
-    let parts = Multipart::from_request(request, &()).await;
+    let delimiter = delimiter(request.headers());
+    let parts = Multipart::from_request(request.map(|body| beginning_with(delimiter, body)), &()).await;
     parts.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))
+}
+
+/// What the body begins with: `--` and the boundary of its content type.
+fn delimiter(headers: &HeaderMap) -> Vec<u8> {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let boundary = value.split(';').find_map(|part| {
+        let (name, boundary) = part.trim().split_once('=')?;
+        name.eq_ignore_ascii_case("boundary").then(|| boundary.trim_matches('"'))
+    });
+    format!("--{}", boundary.unwrap_or_default()).into_bytes()
+}
+
+/// A body that fails when it does not begin with `delimiter`: what comes before would be kept in memory. The format allows
+/// such text; no client sends any.
+fn beginning_with(delimiter: Vec<u8>, body: Body) -> Body {
+    let mut left = Bytes::from(delimiter);
+    Body::from_stream(body.into_data_stream().map(move |chunk| {
+        let chunk = chunk?;
+        let length = left.len().min(chunk.len());
+        if chunk[..length] != left.split_to(length) {
+            return Err("it does not begin with its boundary".into());
+        }
+        Ok::<_, axum::BoxError>(chunk)
+    }))
 }
 
 pub(crate) async fn next(parts: &mut Multipart) -> Result<Option<Field<'_>>, Problem> {
@@ -85,5 +112,37 @@ impl Spool {
     async fn finish(mut self) -> Result<NamedTempFile, Problem> {
         self.writer.flush().await.map_err(FsError::io("write", self.file.path()))?;
         Ok(self.file)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+
+    use super::*;
+
+    /// Whether the parts of a body that comes in these pieces can be read.
+    async fn is_read(content_type: &str, pieces: &[&str]) -> bool {
+        let pieces: Vec<_> =
+            pieces.iter().map(|piece| Ok::<_, axum::BoxError>(Bytes::from((*piece).to_owned()))).collect();
+        let request = Request::post("/").header(header::CONTENT_TYPE, content_type);
+        let mut parts = open(request.body(Body::from_stream(stream::iter(pieces))).unwrap()).await.unwrap();
+        while let Ok(part) = next(&mut parts).await {
+            match part {
+                Some(part) => drop(text(part).await),
+                None => return true,
+            }
+        }
+        false
+    }
+
+    #[tokio::test]
+    async fn a_body_begins_with_its_boundary() {
+        let parts = "--b c\r\nContent-Disposition: form-data; name=\"x\"\r\n\r\n1\r\n--b c--\r\n";
+        let kind = "multipart/form-data; charset=UTF-8; Boundary=\"b c\"";
+        assert!(is_read(kind, &[parts]).await);
+        assert!(is_read(kind, &["-", "", "-b", " c", &parts[5..]]).await, "in pieces");
+        assert!(!is_read(kind, &["x", parts]).await);
+        assert!(!is_read(kind, &["--b", "x", parts]).await);
     }
 }

@@ -162,6 +162,12 @@ impl Uploads {
         change: impl FnOnce(&mut Option<Upload>, &Paths) -> Result<T, PipelineError>,
     ) -> Result<T, PipelineError> {
         let target = self.workspace.dataset_file(dataset, file)?;
+        let longest = 255 - UPLOAD_PREFIX.len();
+        if target.file_name().is_some_and(|name| name.len() > longest) {
+            return Err(PipelineError::Invalid(format!(
+                "the file name is longer than {longest} bytes; use a shorter one"
+            )));
+        }
         self.change_at(target, change)
     }
 

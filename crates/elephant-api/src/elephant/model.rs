@@ -60,6 +60,7 @@ pub(crate) struct ResetBody {
     #[schema(value_type = i64)]
     n_keep_axials: Integer,
     /// Voxel size (x, y, z).
+    #[schema(value_type = Option<Vec<f64>>)]
     scales: Option<Xyz<f64>>,
     /// Size (x, y, z) in voxels that frames are resized to first.
     #[schema(value_type = Option<Vec<u64>>)]

@@ -29,6 +29,7 @@ pub(crate) struct PredictBody {
     #[schema(value_type = u64)]
     timepoint: Option<Integer>,
     /// Voxel size (x, y, z).
+    #[schema(value_type = Option<Vec<f64>>)]
     scales: Option<Xyz<f64>>,
     /// Pooling levels, from the first, that keep z.
     #[schema(value_type = i64)]
@@ -61,7 +62,7 @@ pub(crate) struct PredictBody {
     patch: Option<Xyz<Integer>>,
     /// Origin (x, y, z) and size (x, y, z) in voxels; absent: the whole frame.
     #[schema(value_type = Option<Vec<u64>>)]
-    crop_box: Option<Vec<Integer>>,
+    crop_box: Option<Xyz<Integer>>,
 }
 
 impl Default for PredictBody {

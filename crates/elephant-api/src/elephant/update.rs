@@ -31,6 +31,7 @@ pub(crate) struct UpdateBody {
     #[schema(value_type = Vec<SpotBody>)]
     spots: Spots,
     /// Voxel size (x, y, z).
+    #[schema(value_type = Option<Vec<f64>>)]
     scales: Option<Xyz<f64>>,
     /// Size of the class "centre" as a fraction of the cell.
     #[serde(default = "default_center_ratio")]
