@@ -180,6 +180,13 @@ fn update(t: usize, tag: SpotTag) -> UpdateLabels {
     }
 }
 
+/// As [`update`], of a cell whose centre is at y = x.
+fn update_at(t: usize, tag: SpotTag, yx: f64) -> UpdateLabels {
+    let mut update = update(t, tag);
+    update.spots[0].center_um = [2.0, yx, yx];
+    update
+}
+
 fn request(lessons: Lessons, crops_per_timepoint: u32) -> TrainRequest {
     TrainRequest {
         dataset: name(),
@@ -350,6 +357,93 @@ fn labels_that_vanish_are_not_learnt_from() {
     });
     let error = fixture.train(&epochs(9, 1), &TaskContext::detached()).unwrap_err();
     assert!(error.to_string().starts_with("nothing to train"), "{error}");
+}
+
+#[test]
+fn labels_that_move_during_an_epoch_are_found_again() {
+    let fixture = fixture();
+    let labels = fixture.labels.clone();
+    let cancel = CancelToken::default();
+    let (seen, stop) = (fixture.shared.clone(), cancel.clone());
+    let tags = Arc::new(Mutex::new(Vec::new()));
+    let noted = tags.clone();
+    fixture.after_each_step(move |step, batch| {
+        noted.lock().unwrap().push(batch.labels.iter().copied().max().unwrap());
+        if step == 1 {
+            // The training is not told, so that only its first epoch can learn from it.
+            labels.update(&update_at(1, SpotTag::FalsePositive, 20.0), &TaskContext::detached()).unwrap();
+        }
+    });
+    fixture.labels.update(&update_at(1, SpotTag::TrueNegative, 3.0), &TaskContext::detached()).unwrap();
+    let mut request = live(12);
+    request.crops.crop_size = [4, 8, 8];
+    fixture.trainer.live().updated(&name(), 1);
+    let training = std::thread::spawn(move || fixture.train(&request, &TaskContext::new(cancel, |_| {})));
+    eventually("the epoch ends", || training.is_finished() || seen.published.lock().unwrap().contains(&12.0));
+    stop.cancel();
+    assert_eq!(training.join().unwrap().unwrap_err().code(), ErrorCode::Cancelled);
+    // Up to three crops were cut out before.
+    let tags = tags.lock().unwrap();
+    assert_eq!((tags.len(), tags[0]), (12, 1));
+    assert!(tags[4..].iter().all(|&tag| tag == 4), "{tags:?}");
+}
+
+#[test]
+fn a_timepoint_that_loses_its_labels_is_left_out() {
+    let fixture = fixture();
+    let tags = [SpotTag::TruePositive, SpotTag::TrueNegative, SpotTag::TruePositive];
+    let mut all = update(0, tags[0]);
+    all.spots = (0..3).flat_map(|t| update(t, tags[t]).spots).collect();
+    let mut range = all.clone();
+    range.spots.remove(1);
+    let (labels, seen) = (fixture.labels.clone(), Arc::new(Mutex::new([0_u64; 2])));
+    let noted = seen.clone();
+    fixture.after_each_step(move |step, batch| {
+        noted.lock().unwrap()[usize::from(batch.labels.iter().all(|&label| label <= 1))] += 1;
+        if step == 1 {
+            labels.update(&range, &TaskContext::detached()).unwrap();
+        }
+    });
+    fixture.train(&request(Lessons::Spots { labels: all, epochs: 2 }, 20), &TaskContext::detached()).unwrap();
+    let [others, erased] = *seen.lock().unwrap();
+    assert_eq!(others, 80, "both epochs learn from all labels that are there");
+    assert!(erased <= 4, "{erased}");
+}
+
+#[test]
+fn a_live_training_goes_on_after_a_reset_of_the_labels() {
+    let fixture = Arc::new(fixture());
+    let cancel = CancelToken::default();
+    let (resetting, stop, shared) = (fixture.clone(), cancel.clone(), fixture.shared.clone());
+    fixture.after_each_step(move |step, _| {
+        if step == 1 {
+            resetting.labels.reset(&name()).unwrap();
+        }
+    });
+    let request = live(20);
+    fixture.update(0, SpotTag::TruePositive);
+    let running = fixture.clone();
+    let training = std::thread::spawn(move || running.train(&request, &TaskContext::new(cancel, |_| {})));
+    eventually("the epoch ends", || training.is_finished() || !shared.published.lock().unwrap().is_empty());
+    fixture.update(2, SpotTag::TruePositive);
+    eventually("it learns again", || training.is_finished() || shared.published.lock().unwrap().len() == 2);
+    stop.cancel();
+    assert_eq!(training.join().unwrap().unwrap_err().code(), ErrorCode::Cancelled);
+    let published = shared.published.lock().unwrap().clone();
+    assert!(published[0] <= 4.0, "{published:?}");
+    assert_eq!(published[1], published[0] + 20.0);
+    *shared.hook.lock().unwrap() = None;
+}
+
+#[test]
+fn listed_labels_that_are_nowhere_are_an_error() {
+    let fixture = fixture();
+    fixture.update(0, SpotTag::TruePositive);
+    Dataset::open(&fixture.dataset).unwrap().store(Store::SegLabels).clear().unwrap();
+    let request = live(1);
+    fixture.trainer.live().updated(&name(), 0);
+    let error = fixture.train(&request, &TaskContext::detached()).unwrap_err();
+    assert!(error.to_string().contains("timepoint 0 hold no labelled voxel"), "{error}");
 }
 
 #[test]

@@ -38,17 +38,30 @@ impl<'a> Crops<'a> {
         self.dataset
     }
 
-    /// A crop of each of the next `count` timepoints of an epoch, fewer at its end; `None` after that.
+    /// A crop of each of the next `count` timepoints of an epoch, fewer at its end; `None` after that. Labels may change
+    /// during an epoch: where a timepoint's are gone from the places that the epoch knows, `centroids_at` tells the places
+    /// of today, and a timepoint that has none is left out of the rest of the epoch.
     pub(super) fn labelled(
         &mut self,
         epoch: &mut Epoch,
         count: usize,
+        centroids_at: impl Fn(usize) -> Result<Centroids, PipelineError>,
         cancel: &CancelToken,
     ) -> Result<Option<TrainingBatch>, PipelineError> {
         let mut crops = Vec::new();
         while crops.len() < count {
-            let Some((t, anchors)) = epoch.next(&mut self.rng) else { break };
-            crops.push(self.labelled_crop(t, anchors, cancel)?);
+            let Some(t) = epoch.next(&mut self.rng) else { break };
+            while let Some(anchors) = epoch.anchors(t) {
+                if let Some(crop) = self.labelled_crop(t, anchors, cancel)? {
+                    crops.push(crop);
+                    break;
+                }
+                let now = centroids_at(t)?.remove(&t);
+                if now.as_deref() == Some(anchors) {
+                    return Err(no_labelled_voxel(t));
+                }
+                epoch.change(t, now);
+            }
         }
         if crops.is_empty() { Ok(None) } else { stack(crops, self.keep_axials).map(Some) }
     }
@@ -63,12 +76,13 @@ impl<'a> Crops<'a> {
         stack(vec![(crop.image(image.view(), origin), Array3::zeros((0, 0, 0)))], self.keep_axials)
     }
 
+    /// A crop around one of the anchors; `None` when no draw has a label in it.
     fn labelled_crop(
         &mut self,
         t: usize,
         anchors: &[[usize; 3]],
         cancel: &CancelToken,
-    ) -> Result<(Array3<f32>, Array3<u8>), PipelineError> {
+    ) -> Result<Option<(Array3<f32>, Array3<u8>)>, PipelineError> {
         let frame = self.dataset.frame_shape();
         for _ in 0..MAX_DRAWS {
             cancel.check()?;
@@ -80,13 +94,10 @@ impl<'a> Crops<'a> {
                 let image = self.read_image(t, origin, size, cancel)?;
                 let mut image = crop.image(image.view(), origin);
                 crop.change_contrast(&mut image, &labels);
-                return Ok((image, labels));
+                return Ok(Some((image, labels)));
             }
         }
-        let message = format!(
-            "nothing to train: crops of timepoint {t} hold no labelled voxel; take a larger crop_size or input_size, or less rotation"
-        );
-        Err(PipelineError::Invalid(message))
+        Ok(None)
     }
 
     /// Intensities, scaled to 0..=1 over the whole frame.
@@ -152,8 +163,8 @@ impl Epoch {
         self.total
     }
 
-    /// A timepoint at random among those that are left, and the centres of its labels.
-    fn next(&mut self, rng: &mut Rng) -> Option<(usize, &[[usize; 3]])> {
+    /// A timepoint at random among those that are left.
+    fn next(&mut self, rng: &mut Rng) -> Option<usize> {
         if self.total == 0 {
             return None;
         }
@@ -165,8 +176,32 @@ impl Epoch {
         })?;
         *count -= 1;
         self.total -= 1;
-        Some((*t, self.centroids.get(t)?))
+        Some(*t)
     }
+
+    /// The centres of a timepoint's labels.
+    fn anchors(&self, t: usize) -> Option<&[[usize; 3]]> {
+        self.centroids.get(&t).map(Vec::as_slice)
+    }
+
+    /// The labels of a timepoint have other centres from now on. Without any it does not come again.
+    fn change(&mut self, t: usize, centres: Option<Vec<[usize; 3]>>) {
+        if let Some(centres) = centres {
+            self.centroids.insert(t, centres);
+            return;
+        }
+        self.centroids.remove(&t);
+        if let Some((_, count)) = self.left.iter_mut().find(|(left, _)| *left == t) {
+            self.total -= u64::from(*count);
+            *count = 0;
+        }
+    }
+}
+
+fn no_labelled_voxel(t: usize) -> PipelineError {
+    PipelineError::Invalid(format!(
+        "nothing to train: crops of timepoint {t} hold no labelled voxel; take a larger crop_size or input_size, or less rotation"
+    ))
 }
 
 /// Lowest and highest intensity of a frame, plane by plane.
@@ -211,8 +246,8 @@ mod tests {
     fn drawn(epoch: &mut Epoch, seed: u64) -> Vec<usize> {
         let mut rng = Rng::with_seed(seed);
         let mut next = || {
-            let (t, anchors) = epoch.next(&mut rng)?;
-            assert_eq!(*anchors, [[t / 2; 3]]);
+            let t = epoch.next(&mut rng)?;
+            assert_eq!(epoch.anchors(t), Some(&[[t / 2; 3]][..]));
             Some(t)
         };
         std::iter::from_fn(&mut next).collect()
@@ -231,12 +266,23 @@ mod tests {
     }
 
     #[test]
+    fn a_timepoint_without_labels_does_not_come_again() {
+        let mut epoch = epoch(3, 2);
+        epoch.change(2, None);
+        epoch.change(4, Some(vec![[2; 3]]));
+        assert_eq!((epoch.len(), epoch.anchors(2)), (4, None));
+        let mut order = drawn(&mut epoch, 1);
+        order.sort_unstable();
+        assert_eq!(order, [0, 0, 4, 4]);
+    }
+
+    #[test]
     fn the_largest_epoch_takes_no_memory_for_its_order() {
         // As many as a request may ask for: 4 GB, were they listed.
         let mut epoch = epoch(500, 1_000_000);
         assert_eq!(epoch.len(), 500_000_000);
         let mut rng = Rng::with_seed(1);
-        let first: std::collections::HashSet<usize> = (0..100).filter_map(|_| Some(epoch.next(&mut rng)?.0)).collect();
+        let first: std::collections::HashSet<usize> = (0..100).filter_map(|_| epoch.next(&mut rng)).collect();
         assert!(first.len() > 50);
         assert_eq!(epoch.len(), 499_999_900);
     }

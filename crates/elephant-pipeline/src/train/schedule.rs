@@ -122,7 +122,9 @@ impl<'a> Schedule<'a> {
         if !send(BatchEvent::EpochBegin { steps_left }) {
             return Ok(false);
         }
-        while let Some(batch) = crops.labelled(&mut epoch, self.batch_size, cancel)? {
+        let dataset = crops.dataset();
+        let now = |t| self.labels.centroids_at(dataset, |other| other == t);
+        while let Some(batch) = crops.labelled(&mut epoch, self.batch_size, now, cancel)? {
             if !send(BatchEvent::Batch(batch)) {
                 return Ok(false);
             }
