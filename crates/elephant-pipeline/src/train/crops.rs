@@ -10,7 +10,7 @@ use ndarray::{Array3, Array4, ArrayD, Axis, Ix3, IxDyn};
 use rayon::prelude::*;
 
 use super::CropOptions;
-use crate::{PipelineError, labels::Centroids};
+use crate::{PipelineError, frames::slabs, labels::Centroids};
 
 /// How often a crop is drawn again when rotation took all labels out of it.
 const MAX_DRAWS: usize = 100;
@@ -204,14 +204,17 @@ fn no_labelled_voxel(t: usize) -> PipelineError {
     ))
 }
 
-/// Lowest and highest intensity of a frame, plane by plane.
+/// Lowest and highest intensity of a frame, slab by slab.
 fn intensity_range(dataset: &Dataset, t: usize, cancel: &CancelToken) -> Result<IntensityRange, PipelineError> {
     let [depth, height, width] = dataset.frame_shape();
-    let plane = |z| -> Result<IntensityRange, PipelineError> {
+    let mut range = IntensityRange::EMPTY;
+    for z in slabs(dataset, 0..depth) {
         cancel.check()?;
-        Ok(IntensityRange::of(&dataset.read_frame(t, [z, 0, 0], [1, height, width])?))
-    };
-    (0..depth).into_par_iter().map(plane).try_reduce(|| IntensityRange::EMPTY, |a, b| Ok(a.and(b)))
+        let slab = dataset.read_frame(t, [z.start, 0, 0], [z.len(), height, width])?;
+        let planes = slab.axis_iter(Axis(0)).into_par_iter().map(IntensityRange::of);
+        range = range.and(planes.reduce(|| IntensityRange::EMPTY, IntensityRange::and));
+    }
+    Ok(range)
 }
 
 /// A batch of crops of the same size.
