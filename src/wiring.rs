@@ -178,8 +178,7 @@ impl TrainableModel for Network {
         Ok(Box::new(NetworkInTraining(training)))
     }
 
-    fn publish(&self, path: &Path, model: &Checkpoint) -> Result<(), PortError> {
-        let version = version(path)?;
+    fn publish(&self, path: &Path, version: FileVersion, model: &Checkpoint) -> Result<(), PortError> {
         let model = Arc::new(Model::new(model.clone()).map_err(|error| port_error(&error))?);
         *self.published() = Some(LoadedModel { path: path.to_owned(), version, model });
         Ok(())

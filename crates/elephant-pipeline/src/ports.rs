@@ -3,6 +3,7 @@
 use std::{io::Read, path::Path};
 
 use elephant_checkpoint::{Checkpoint, OptimizerState};
+use elephant_fs::FileVersion;
 use elephant_types::{
     CancelToken, Coded, ErrorCode, LossValues, NetworkKind, Numerics, SegmentationOptions, SegmentationRequest,
     TaskContext, TrainingBatch, TrainingOptions,
@@ -103,12 +104,12 @@ pub trait TrainableModel: Send + Sync {
         cancel: &CancelToken,
     ) -> Result<Box<dyn ModelInTraining>, PortError>;
 
-    /// From now on, predictions by the model file `path` use these parameters, until the file is replaced or they are
-    /// [withdrawn](Self::withdraw).
+    /// From now on, predictions by the model file `path` use these parameters while the file has this version, until they
+    /// are [withdrawn](Self::withdraw).
     ///
     /// # Errors
-    /// When they are not such a network or the file does not exist.
-    fn publish(&self, path: &Path, model: &Checkpoint) -> Result<(), PortError>;
+    /// When they are not such a network.
+    fn publish(&self, path: &Path, version: FileVersion, model: &Checkpoint) -> Result<(), PortError>;
 
     /// From now on, predictions by the model file `path` use what is in the file.
     fn withdraw(&self, path: &Path);

@@ -5,11 +5,15 @@
 use std::{
     io::Read,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Instant,
 };
 
 use elephant_checkpoint::{Checkpoint, OptimizerState, StateDict, Tensor};
+use elephant_fs::FileVersion;
 use elephant_memory::Memory;
 use elephant_pipeline::{
     CropOptions, Labels, Lessons, ModelDownload, ModelInTraining, Models, PipelineError, PortError, PretrainedNetwork,
@@ -34,6 +38,8 @@ type Hook = Box<dyn Fn(u64, &TrainingBatch) + Send + Sync>;
 struct Shared {
     /// The steps of the snapshots that were published, and 0 for a withdrawal.
     published: Mutex<Vec<f32>>,
+    /// Nothing can be published.
+    refuses: AtomicBool,
     hook: Mutex<Option<Hook>>,
 }
 
@@ -91,8 +97,11 @@ impl TrainableModel for Counter {
         Ok(Box::new(Counting { steps: Mutex::new(0), shared: self.0.clone() }))
     }
 
-    fn publish(&self, path: &Path, model: &Checkpoint) -> Result<(), PortError> {
-        assert!(path.is_file());
+    fn publish(&self, path: &Path, version: FileVersion, model: &Checkpoint) -> Result<(), PortError> {
+        if self.0.refuses.load(Ordering::Relaxed) {
+            return Err(PortError::new(ErrorCode::Internal, "it refuses"));
+        }
+        assert_eq!(FileVersion::of(path).unwrap(), version);
         self.0.published.lock().unwrap().push(steps(model));
         Ok(())
     }
@@ -304,6 +313,16 @@ fn a_model_that_was_deleted_is_made_again() {
     });
     fixture.train(&epochs(2, 2), &TaskContext::detached()).unwrap();
     assert_eq!(steps(&Checkpoint::read(&fixture.model).unwrap()), 4.0);
+}
+
+#[test]
+fn what_predictions_cannot_use_is_written() {
+    let fixture = fixture();
+    fixture.shared.refuses.store(true, Ordering::Relaxed);
+    let error = fixture.train(&epochs(1, 3), &TaskContext::detached()).unwrap_err();
+    assert!(error.to_string().contains("it refuses"), "{error}");
+    assert_eq!(steps(&Checkpoint::read(&fixture.model).unwrap()), 3.0);
+    assert_eq!(*fixture.shared.published.lock().unwrap(), [0.0]);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::{
 };
 
 use elephant_checkpoint::{Checkpoint, OptimizerState};
-use elephant_fs::{FileVersion, FsError};
+use elephant_fs::FileVersion;
 use elephant_types::{ErrorCode, TaskContext, TaskEvent};
 
 use crate::{PipelineError, PortError, TrainableModel};
@@ -177,12 +177,15 @@ impl Keeper<'_> {
             let due = unsaved.as_ref().map(|_| self.saved_at + SAVE_INTERVAL);
             match inbox.next(due) {
                 Next::Keep(snapshot) => {
-                    self.require_own_file(&snapshot.checkpoint)?;
-                    let model = &self.files.model;
-                    if model.try_exists().map_err(FsError::io("look for", model))? {
-                        self.network.publish(model, &snapshot.checkpoint)?;
+                    if let Some(version) = self.require_own_file(&snapshot.checkpoint)? {
+                        let published = self.network.publish(&self.files.model, version, &snapshot.checkpoint);
                         unsaved = Some(snapshot);
+                        if let Err(error) = published {
+                            self.write(unsaved)?;
+                            return Err(error.into());
+                        }
                     } else {
+                        unsaved = None;
                         self.write(Some(snapshot))?;
                     }
                     self.context.tell(TaskEvent::ModelUpdated);
@@ -193,10 +196,14 @@ impl Keeper<'_> {
         }
     }
 
-    /// Somebody else's model is not overwritten; what was learnt is not lost either. A file that is gone is nobody's.
-    fn require_own_file(&self, checkpoint: &Checkpoint) -> Result<(), PipelineError> {
+    /// The model's file as it is, which is as it was found or written; `None` when it is gone, which is nobody's. Somebody
+    /// else's model is not overwritten; what was learnt is not lost either.
+    fn require_own_file(&self, checkpoint: &Checkpoint) -> Result<Option<FileVersion>, PipelineError> {
         let found = FileVersion::of(&self.files.model).ok();
-        if found.is_some() && found != self.version { Err(keep_aside(checkpoint, &self.files.model)) } else { Ok(()) }
+        if found.is_some() && found != self.version {
+            return Err(keep_aside(checkpoint, &self.files.model));
+        }
+        Ok(found)
     }
 
     fn write(&mut self, snapshot: Option<Snapshot>) -> Result<(), PipelineError> {
