@@ -1,11 +1,16 @@
 //! `/api/v1/jobs` and `/ws/events`: looking at jobs, cancelling one, and being told.
 
+#![allow(clippy::disallowed_methods)]
+
 mod common;
 
 use std::net::TcpStream;
 
 use common::{BINARY, demo_dataset};
+use elephant_h5::BdvWriter;
 use elephant_testkit::TestServer;
+use elephant_types::VoxelSize;
+use ndarray::Array3;
 use serde_json::{Value, json};
 use tungstenite::{Message, WebSocket, client::IntoClientRequest, http::HeaderValue};
 
@@ -69,6 +74,31 @@ fn a_job_is_listed_watched_and_cancelled() {
     assert_eq!(filtered, json!([listed[1]]));
     assert!(server.terminate());
     assert!(next(&mut socket).is_none(), "it says goodbye");
+}
+
+#[test]
+fn a_generation_can_be_cancelled() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = TestServer::start(BINARY, folder.path(), &[]);
+    // A movie that takes a while.
+    let dataset = folder.path().join("datasets/fly");
+    std::fs::create_dir(&dataset).unwrap();
+    let mut movie = BdvWriter::create(&dataset.join("fly.h5"), [4, 64, 64], VoxelSize::new([1.0; 3]).unwrap()).unwrap();
+    for t in 0..500 {
+        movie.append(Array3::from_elem((4, 64, 64), t).view()).unwrap();
+    }
+    movie.finish().unwrap();
+    let mut socket = listen(&server);
+    std::thread::scope(|scope| {
+        let generation =
+            scope.spawn(|| server.post_json("/dataset/generate", &json!({"dataset_name": "fly", "is_2d": false})));
+        let started = next(&mut socket).unwrap();
+        assert_eq!((&started["kind"], &started["event"]), (&json!("generate"), &json!("started")));
+        assert_eq!(server.delete(&format!("/api/v1/jobs/{}", started["job"])).status, 202);
+        let cancelled = generation.join().unwrap();
+        assert_eq!((cancelled.status, cancelled.error().as_str()), (409, "the generation was cancelled"));
+    });
+    assert!(!dataset.join("imgs.zarr").exists());
 }
 
 #[test]

@@ -120,6 +120,6 @@ pub(crate) async fn generate(
         // The original's reply: an empty JSON string.
         Some(Generated::Ready(_)) => Ok(Reply("").into_response()),
         Some(Generated::NeedsMovie) => Ok(StatusCode::NO_CONTENT.into_response()),
-        None => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down; try again later")),
+        None => Err(Problem::new(StatusCode::CONFLICT, "the generation was cancelled")),
     }
 }

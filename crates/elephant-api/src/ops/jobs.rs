@@ -137,7 +137,8 @@ pub(crate) async fn get(
 
 /// Cancel a job
 ///
-/// Replies at once; the job ends within a second, and the request that started it answers `{"completed": false}`.
+/// Replies at once; the job ends within a second, and the request that started it answers `{"completed": false}`, or 409
+/// where it makes a dataset.
 #[utoipa::path(
     delete, path = "/api/v1/jobs/{id}", tag = "ops", params(("id" = i64, Path, description = "The job's number")),
     responses(
