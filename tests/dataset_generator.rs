@@ -6,15 +6,18 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
 };
 
 use elephant_h5::BdvWriter;
-use elephant_testkit::golden;
+use elephant_testkit::{eventually, golden};
 use elephant_types::VoxelSize;
 use ndarray::Array3;
 use tempfile::TempDir;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_dataset_generator");
+/// How long a conversion may take on a busy machine.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 fn run(args: &[&str]) -> Output {
     Command::new(BINARY).args(args).output().unwrap()
@@ -200,7 +203,11 @@ fn a_kill_leaves_the_old_dataset_or_nothing() {
     let output = tempfile::tempdir().unwrap();
     let kill_when = |is_time: &mut dyn FnMut() -> bool| {
         let mut child = start(&new_movie, output.path());
-        while child.try_wait().unwrap().is_none() && !is_time() {}
+        let begun = Instant::now();
+        // Without pauses: a publication is short.
+        while child.try_wait().unwrap().is_none() && !is_time() {
+            assert!(begun.elapsed() < PATIENCE, "the conversion does not go on");
+        }
         child.kill().unwrap(); // SIGKILL
         child.wait().unwrap();
     };
@@ -236,7 +243,9 @@ fn an_interrupt_cleans_up() {
     let movie = long_movie(movies.path(), 1);
     let output = tempfile::tempdir().unwrap();
     let mut child = start(&movie, output.path());
-    while child.try_wait().unwrap().is_none() && chunks_written(output.path()).is_none_or(|written| written < 20) {}
+    eventually("20 chunks are written", || {
+        child.try_wait().unwrap().is_some() || chunks_written(output.path()).is_some_and(|written| written >= 20)
+    });
     let interrupt = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(interrupt.success());
     assert_eq!(child.wait().unwrap().code(), Some(130));

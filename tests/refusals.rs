@@ -9,11 +9,11 @@ use std::{
     net::TcpStream,
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use common::BINARY;
-use elephant_testkit::TestServer;
+use elephant_testkit::{TestServer, eventually, eventually_some};
 use serde_json::json;
 
 /// How long anything may take on a busy machine.
@@ -134,14 +134,7 @@ impl Observed {
     }
 
     fn wait(&mut self) -> ExitStatus {
-        let begun = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(begun.elapsed() < DEADLINE, "the server does not end: {}", self.log());
-            std::thread::yield_now();
-        }
+        eventually_some("the server ends", || self.child.try_wait().unwrap())
     }
 }
 
@@ -184,11 +177,9 @@ fn a_second_signal_ends_the_server_at_once() {
     BufReader::new(&mut stream).read_line(&mut line).unwrap();
     assert_eq!(line, "HTTP/1.1 100 Continue\r\n", "the request is being read");
     server.signal();
-    let begun = Instant::now();
-    while !server.log().contains("a second signal ends the server at once") {
-        assert!(begun.elapsed() < DEADLINE, "{}", server.log());
-        std::thread::yield_now();
-    }
+    eventually("the log tells of the first signal", || {
+        server.log().contains("a second signal ends the server at once")
+    });
     server.signal();
     assert_eq!(server.wait().code(), Some(128 + 15));
 }

@@ -189,7 +189,7 @@ fn failures_have_the_standard_text() {
     live["is_livemode"] = true.into();
     std::thread::scope(|scope| {
         let training = scope.spawn(|| server.post_json("/seg/train", &live));
-        while server.get("/state/process").json()["state"] != 1 {}
+        server.wait_for_state(1);
         for (path, error) in
             [("/seg/reset", "Process is running. Model cannot be reset."), ("/seg/train", "Process is running")]
         {

@@ -9,15 +9,13 @@ use std::{
     io::{Read, Write},
     net::{Shutdown, TcpStream},
     path::PathBuf,
-    time::{Duration, Instant},
 };
 
 use common::{BINARY, demo_movie};
-use elephant_testkit::{Reply, TestServer};
+use elephant_testkit::{Reply, TestServer, eventually};
 use serde_json::json;
 use tempfile::TempDir;
 
-const PATIENCE: Duration = Duration::from_mins(1);
 const DATASET: &str = "lab/fly";
 
 /// A server with a good movie, and a client that uploads a new version of it.
@@ -141,15 +139,9 @@ fn a_connection_that_is_cut_ends_the_upload() {
 impl Fixture {
     /// Until the server has noticed that a client is gone.
     fn wait_for_the_end(&self) {
-        let begin = Instant::now();
-        while self.path(".upload-fly.h5").exists() {
-            assert!(begin.elapsed() < PATIENCE, "the upload goes on");
-            std::thread::yield_now();
-        }
+        eventually("the upload ends", || !self.path(".upload-fly.h5").exists());
         // The reason is written after it.
-        while !self.check().contains("failed") {
-            assert!(begin.elapsed() < PATIENCE, "no reason is told");
-        }
+        eventually("a reason is told", || self.check().contains("failed"));
     }
 }
 
