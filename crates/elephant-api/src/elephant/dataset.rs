@@ -94,7 +94,9 @@ fn one() -> f64 {
         (status = 204, description = "There is no movie, or none that gives the shape of the last check: upload one and \
                                       try again. After an upload, and a second time, the reason is told with 400"),
         (status = 400, description = "The movie or a field is wrong"),
-        (status = 409, description = "This dataset is being made already"),
+        (status = 409, description = "The dataset is being made already; a prediction, a training or an update of its \
+                                      labels uses it; or the generation was cancelled"),
+        (status = 503, description = "The server is stopping"),
         (status = 507, description = "The disk is full"),
     )
 )]

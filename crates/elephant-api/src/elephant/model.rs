@@ -156,8 +156,11 @@ pub(crate) struct ResetReply {
     responses(
         (status = 200, body = ResetReply),
         (status = 400, description = "The file is not such a network, or a field is wrong; the old model stays"),
+        (status = 404, description = "The dataset whose images a random network shall learn from is not there"),
+        (status = 409, description = "That dataset is being made"),
+        (status = 413, description = "The file is larger than 256 MiB, or there is not enough memory"),
         (status = 500, description = "A training or reset is running"),
-        (status = 503, description = "The file cannot be fetched"),
+        (status = 503, description = "The file cannot be fetched, or the server is stopping"),
     )
 )]
 pub(crate) async fn reset(State(services): State<Services>, request: Request) -> Result<Reply<ResetReply>, Problem> {

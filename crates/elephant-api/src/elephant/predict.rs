@@ -126,9 +126,12 @@ impl From<Spot> for SpotReply {
         (status = 200, body = PredictReply),
         (status = 400, description = "A field is wrong"),
         (status = 404, description = "The dataset, timepoint or model is not there"),
+        (status = 409, description = "The dataset is being made"),
         (status = 413, description = "Not enough memory; predict with patches"),
         (status = 429, description = "Too many predictions wait already; Retry-After says when to try again"),
         (status = 500, description = "The prediction failed"),
+        (status = 503, description = "The server is stopping, or the pretrained model cannot be fetched"),
+        (status = 507, description = "The probabilities do not fit on the disk"),
     )
 )]
 pub(crate) async fn predict(

@@ -65,7 +65,11 @@ pub(crate) struct UpdateReply {
         (status = 200, body = UpdateReply),
         (status = 400, description = "A field or spot is wrong, or labels of this dataset are being drawn already"),
         (status = 404, description = "The dataset or timepoint is not there"),
+        (status = 409, description = "The dataset is being made"),
+        (status = 413, description = "The body is too long, or there is not enough memory"),
         (status = 500, description = "The update failed"),
+        (status = 503, description = "The server is stopping, or is busy with other large requests"),
+        (status = 507, description = "The labels do not fit on the disk"),
     )
 )]
 pub(crate) async fn update(
