@@ -1,36 +1,21 @@
 //! Connections: how many there may be, and how long one may keep its place without using it.
 
-use std::{
-    collections::BTreeMap,
-    convert::Infallible,
-    pin::{Pin, pin},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    task::{Context, Poll},
-    time::Duration,
-};
+mod waiting;
 
-use axum::{
-    Router,
-    body::{Body, Bytes, HttpBody},
-    serve::Listener,
-};
-use hyper::{
-    body::{Frame, Incoming, SizeHint},
-    server::conn::http1,
-    service::service_fn,
-};
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+
+use axum::{Router, body::Body, serve::Listener};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
+
+use self::waiting::{Connection, Connections, ReplyBody, Socket, begin};
 
 /// What connections may take.
 #[derive(Clone, Copy)]
@@ -45,7 +30,7 @@ struct Limits {
 
 const LIMITS: Limits = Limits { connections: 512, head: Duration::from_mins(1), absence: Duration::from_mins(5) };
 
-/// How long what is left of a reply may take to go out over a connection that is closed to make room.
+/// How long a connection that is closed to make room may take to end, or its request to come after all.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// Serves `router` until `closing` is cancelled and the requests that run then have ended.
@@ -92,14 +77,16 @@ async fn serve_connection(
     let service = service_fn({
         let connection = connection.clone();
         move |request: hyper::Request<Incoming>| {
-            let busy = Busy::new(connection.clone());
-            let response = router.clone().oneshot(request.map(Body::new));
+            let (head, body) = request.into_parts();
+            let (body, busy) = begin(&connection, body);
+            let response = router.clone().oneshot(hyper::Request::from_parts(head, Body::new(body)));
             async move { Ok::<_, Infallible>(response.await?.map(|body| Body::new(ReplyBody { body, _busy: busy }))) }
         }
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(limits.head);
-    let mut http = pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
+    let socket = Socket::new(stream, &connection);
+    let mut http = pin!(builder.serve_connection(TokioIo::new(socket), service).with_upgrades());
     let mut ending = false;
     loop {
         tokio::select! {
@@ -118,132 +105,12 @@ async fn serve_connection(
     }
 }
 
-/// All connections, to find one that can be closed when there are too many.
-struct Connections {
-    places: Arc<Semaphore>,
-    /// Those without a request, in the order in which they began to wait for one.
-    waiting: Mutex<BTreeMap<u64, CancellationToken>>,
-    next_turn: AtomicU64,
-}
-
-impl Connections {
-    fn new(places: u32) -> Self {
-        let places = Arc::new(Semaphore::new(places as usize));
-        Self { places, waiting: Mutex::default(), next_turn: AtomicU64::new(BUSY + 1) }
-    }
-
-    /// No step under this lock leaves the map half changed.
-    fn waiting(&self) -> MutexGuard<'_, BTreeMap<u64, CancellationToken>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A place for a new connection. When all are taken, the connection that has waited longest is closed; where none
-    /// waits, one that comes to that, or whose place becomes free.
-    async fn place(&self) -> OwnedSemaphorePermit {
-        if let Ok(place) = self.places.clone().try_acquire_owned() {
-            return place;
-        }
-        loop {
-            if let Some((_, unwanted)) = self.waiting().pop_first() {
-                unwanted.cancel();
-            }
-            if let Ok(place) = timeout(2 * LAST_WORDS, self.places.clone().acquire_owned()).await {
-                return place.expect("the semaphore is never closed");
-            }
-        }
-    }
-}
-
-/// The turn of a connection that does not wait.
-const BUSY: u64 = 0;
-
-struct Connection {
-    all: Arc<Connections>,
-    turn: AtomicU64,
-    unwanted: CancellationToken,
-    _place: OwnedSemaphorePermit,
-}
-
-impl Connection {
-    fn new(all: Arc<Connections>, place: OwnedSemaphorePermit) -> Arc<Self> {
-        let connection = Self { all, turn: AtomicU64::new(BUSY), unwanted: CancellationToken::new(), _place: place };
-        connection.wait();
-        metrics::gauge!("elephant_http_connections").increment(1.0);
-        Arc::new(connection)
-    }
-
-    fn is_waiting(&self) -> bool {
-        self.turn.load(Ordering::Relaxed) != BUSY
-    }
-
-    fn wait(&self) {
-        let turn = self.all.next_turn.fetch_add(1, Ordering::Relaxed);
-        self.turn.store(turn, Ordering::Relaxed);
-        if !self.unwanted.is_cancelled() {
-            self.all.waiting().insert(turn, self.unwanted.clone());
-        }
-    }
-
-    fn stop_waiting(&self) {
-        let turn = self.turn.swap(BUSY, Ordering::Relaxed);
-        self.all.waiting().remove(&turn);
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.stop_waiting();
-        metrics::gauge!("elephant_http_connections").decrement(1.0);
-    }
-}
-
-/// While this lives, its connection has a request.
-struct Busy(Arc<Connection>);
-
-impl Busy {
-    fn new(connection: Arc<Connection>) -> Self {
-        connection.stop_waiting();
-        Self(connection)
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.wait();
-    }
-}
-
-/// The body of a reply, at whose end the connection waits for the next request.
-struct ReplyBody {
-    body: Body,
-    _busy: Busy,
-}
-
-impl HttpBody for ReplyBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
+    use std::{net::SocketAddr, sync::Mutex};
 
     use axum::{
+        body::Bytes,
         middleware,
         routing::{get, post},
     };
@@ -335,6 +202,69 @@ mod tests {
         ask(others.last_mut().unwrap()).await;
         go_on.notify_one();
         assert!(read_to(&mut busy, b"done").await.ends_with("done"));
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_reply_that_is_being_written_stays_whole() {
+        // More than the buffers of two sockets hold.
+        const BYTES: usize = 64 << 20;
+        let large = get(async || [&vec![b'x'; BYTES - 4][..], b"done"].concat());
+        let server = Server::start(few(2), Router::new().route("/", get("done")).route("/large", large)).await;
+        let mut slow = server.connect().await;
+        slow.write_all(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+        let head = read_to(&mut slow, b"\r\n\r\n").await;
+        assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
+        let mut kept = Vec::new();
+        for _ in 0..5 {
+            let mut stream = server.connect().await;
+            ask(&mut stream).await;
+            kept.push(stream);
+        }
+        // Longer than a connection has that makes room.
+        tokio::time::sleep(3 * LAST_WORDS).await;
+        let mut body = vec![0; BYTES];
+        timeout(DEADLINE, slow.read_exact(&mut body)).await.unwrap().expect("the whole reply comes");
+        assert!(body.ends_with(b"done"));
+        for _ in 0..2 {
+            let mut stream = server.connect().await;
+            ask(&mut stream).await;
+            kept.push(stream);
+        }
+        assert_eq!(read_to(&mut slow, b"never").await, "", "it makes room when it has its reply");
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn requests_whose_body_does_not_begin_make_room() {
+        let begun = Arc::new(Notify::new());
+        let read = post({
+            let begun = begun.clone();
+            async move |body: Body| {
+                let mut chunks = body.into_data_stream();
+                while chunks.next().await.is_some_and(|chunk| chunk.is_ok()) {
+                    begun.notify_one();
+                }
+                "done"
+            }
+        });
+        let server = Server::start(few(4), Router::new().route("/", get("done")).route("/read", read)).await;
+        let head = b"POST /read HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n";
+        let mut sending = server.connect().await;
+        sending.write_all(&[&head[..], b"x"].concat()).await.unwrap();
+        begun.notified().await;
+        let mut silent = Vec::new();
+        for _ in 0..6 {
+            let mut stream = server.connect().await;
+            stream.write_all(head).await.unwrap();
+            silent.push(stream);
+        }
+        for _ in 0..5 {
+            ask(&mut server.connect().await).await;
+        }
+        assert_eq!(read_to(&mut silent[0], b"never").await, "", "closed");
+        sending.write_all(b"x").await.unwrap();
+        assert!(read_to(&mut sending, b"done").await.ends_with("done"), "it has been sending");
         server.stop().await;
     }
 

@@ -16,9 +16,10 @@ use crate::{MAX_TEXT_BYTES, Services, job::blocking, problem::Problem};
 const MAX_LARGE_BYTES: u64 = 256 << 20;
 /// In what memory for large bodies is counted, in bytes.
 const UNIT_BYTES: u64 = 1 << 20;
-/// How long a client may take to begin a large body, and how fast it must send it.
+/// How long a client may take to begin a large body, and how fast it must send it: faster than other bodies
+/// (`body::SLOWEST_BYTES_PER_SECOND`), as it keeps the memory from others meanwhile.
 const LARGE_BODY_TIMEOUT: Duration = Duration::from_mins(1);
-const SLOWEST_BYTES_PER_SECOND: u64 = 256 << 10;
+const LARGE_BODY_BYTES_PER_SECOND: u64 = 256 << 10;
 
 /// A JSON body. The content type may carry parameters; errors name the field.
 pub(crate) struct Json<T>(pub(crate) T);
@@ -87,7 +88,7 @@ impl<T: DeserializeOwned + Send + 'static> LargeJson<T> {
         }
         require_json(&request)?;
         let memory = BodyMemory(Some(large_bodies.reserve(length)?));
-        let allowed = LARGE_BODY_TIMEOUT + Duration::from_secs(length / SLOWEST_BYTES_PER_SECOND);
+        let allowed = LARGE_BODY_TIMEOUT + Duration::from_secs(length / LARGE_BODY_BYTES_PER_SECOND);
         let reading = axum::body::to_bytes(request.into_body(), length as usize);
         let slow = |_| Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time");
         let text = tokio::time::timeout(allowed, reading).await.map_err(slow)?;
