@@ -4,7 +4,7 @@ use std::{fmt, marker::PhantomData, ops::Deref};
 
 use elephant_types::VoxelSize;
 use serde::{
-    Deserialize, Deserializer,
+    Deserialize, Deserializer, Serialize,
     de::{Error, SeqAccess, Visitor},
 };
 
@@ -12,7 +12,8 @@ use crate::{number::Integer, problem::Problem};
 
 /// Three numbers, or two for 2-D data, in x, y, z order. A list that is much longer is not read to its end: bodies may have
 /// hundreds of megabytes.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(transparent)]
 pub(crate) struct Xyz<T>(Vec<T>);
 
 /// The most numbers that are read, so that a few too many can be refused by whoever knows the field.
