@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use crate::{FsError, Root, StagingDir, staging::STAGING_PREFIX};
+use crate::{FsError, Root, StagingDir, metadata, staging::STAGING_PREFIX};
 
 /// How the names of temporary files begin.
 pub(crate) const TEMPORARY_PREFIX: &str = ".tmp-";
@@ -74,12 +74,16 @@ pub fn remove_abandoned_behind_links(root: &Root) -> Result<(), FsError> {
             let Ok(kind) = entry.file_type() else { continue };
             if kind.is_dir() {
                 folders.push(path);
-            } else if kind.is_symlink() && path.is_dir() && root.allows(&path) {
+            } else if kind.is_symlink() && is_folder(&path) && root.allows(&path) {
                 result = result.and(remove_abandoned(&path));
             }
         }
     }
     result
+}
+
+fn is_folder(path: &Path) -> bool {
+    matches!(metadata(path), Ok(Some(found)) if found.is_dir())
 }
 
 /// Beginning a publication removes what earlier ones left; those that still run elsewhere are left alone.

@@ -458,7 +458,11 @@ fn a_live_training_goes_on_after_a_reset_of_the_labels() {
 fn listed_labels_that_are_nowhere_are_an_error() {
     let fixture = fixture();
     fixture.update(0, SpotTag::TruePositive);
-    Dataset::open(&fixture.dataset).unwrap().store(Store::SegLabels).clear().unwrap();
+    let dataset = Dataset::open(&fixture.dataset).unwrap();
+    let labels = dataset.store(Store::SegLabels);
+    let listed = labels.attributes().unwrap();
+    labels.clear().unwrap();
+    labels.replace_attributes(&listed).unwrap();
     let request = live(1);
     fixture.trainer.live().updated(&name(), 0);
     let error = fixture.train(&request, &TaskContext::detached()).unwrap_err();

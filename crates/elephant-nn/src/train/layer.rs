@@ -158,6 +158,7 @@ impl Trace {
     }
 
     /// `gradient` is overwritten.
+    #[expect(clippy::needless_pass_by_value, reason = "nobody may look at the gradient afterwards")]
     fn own_backward(
         mut self,
         gradient: Tensor,

@@ -147,6 +147,7 @@ impl Pool {
     }
 
     /// `gradient`, the one by the input from elsewhere, plus the one that comes back through the pooling. Overwrites it.
+    #[expect(clippy::needless_pass_by_value, reason = "nobody may look at the gradient afterwards")]
     fn add_backward(self, pooled: &Tensor, gradient: Tensor) -> Result<Tensor, NnError> {
         if let Some([result, leaf]) = &self.recorded {
             return match layer::differentiate(result, pooled, &[leaf])?.pop() {

@@ -227,7 +227,9 @@ fn add(sum: &mut LossValues, values: &LossValues) {
 fn mean(losses: &[LossValues]) -> LossValues {
     let Some((first, others)) = losses.split_first() else { return LossValues { total: 0.0, parts: Vec::new() } };
     let (mut mean, count) = (first.clone(), losses.len() as f64);
-    others.iter().for_each(|values| add(&mut mean, values));
+    for values in others {
+        add(&mut mean, values);
+    }
     mean.total /= count;
     mean.parts.iter_mut().for_each(|part| part.1 /= count);
     mean

@@ -12,6 +12,9 @@ use rayon::prelude::*;
 use super::CropOptions;
 use crate::{PipelineError, frames::slabs, labels::Centroids};
 
+/// Intensities and labels (z, y, x).
+type Crop = (Array3<f32>, Array3<u8>);
+
 /// How often a crop is drawn again when rotation took all labels out of it.
 const MAX_DRAWS: usize = 100;
 
@@ -82,7 +85,7 @@ impl<'a> Crops<'a> {
         t: usize,
         anchors: &[[usize; 3]],
         cancel: &CancelToken,
-    ) -> Result<Option<(Array3<f32>, Array3<u8>)>, PipelineError> {
+    ) -> Result<Option<Crop>, PipelineError> {
         let frame = self.dataset.frame_shape();
         for _ in 0..MAX_DRAWS {
             cancel.check()?;
