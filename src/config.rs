@@ -156,7 +156,7 @@ pub struct ServeArgs {
 
     /// Token that every request must carry as `Authorization: Bearer TOKEN` (the Java client cannot send one)
     ///
-    /// Others on this machine see what stands on a command line: better put it into ELEPHANT_TOKEN.
+    /// Others on this machine see what stands on a command line: better put it into `ELEPHANT_TOKEN`.
     #[arg(long, env = "ELEPHANT_TOKEN", hide_env_values = true)]
     pub token: Option<Secret>,
 

@@ -23,7 +23,7 @@ fn model() -> Vec<u8> {
     include_bytes!("../models/nuclei-2d.pth").to_vec()
 }
 
-/// Serves `/a/model.pth` on https://localhost, and redirects to it; the port.
+/// Serves `/a/model.pth` on `https://localhost`, and redirects to it; the port.
 fn https_server() -> u16 {
     let certificate = CertificateDer::from_pem_file(golden("tls/localhost.pem")).unwrap();
     let key = PrivateKeyDer::from_pem_file(golden("tls/localhost.key")).unwrap();

@@ -82,7 +82,7 @@ mod tests {
     async fn who_finds_the_queue_full_is_told_when_to_come_again() {
         let queue = Queue::default();
         let mut tickets: Vec<_> =
-            (0..PREDICTIONS_AT_ONCE + PREDICTIONS_WAITING).map(|_| queue.join().ok().expect("there is room")).collect();
+            (0..PREDICTIONS_AT_ONCE + PREDICTIONS_WAITING).map(|_| queue.join().expect("there is room")).collect();
         let refused = queue.join().err().expect("it is full").into_response();
         assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
         assert_eq!(refused.headers()["retry-after"], "5");

@@ -22,9 +22,9 @@ fn too_many_open_files_are_no_reason_to_make_a_dataset_anew() {
     let before = getrlimit(Resource::Nofile);
     let mut refused = (0, 0);
     for limit in 0..MOST {
-        setrlimit(Resource::Nofile, Rlimit { current: Some(limit), ..before.clone() }).unwrap();
+        setrlimit(Resource::Nofile, Rlimit { current: Some(limit), ..before }).unwrap();
         let (checked, generated) = (check(), generate());
-        setrlimit(Resource::Nofile, before.clone()).unwrap();
+        setrlimit(Resource::Nofile, before).unwrap();
         match checked {
             Ok(message) => assert_eq!(message, READY, "with {limit} files"),
             Err(error) => {
