@@ -188,7 +188,7 @@ impl Labels {
             let listed = batch.iter().filter_map(|(t, _)| attributes.remove_entry(&centroids::key(*t)));
             let mut untouched: Attributes = listed.collect();
             if !untouched.is_empty() {
-                labels.replace_attributes(&attributes)?;
+                labels.replace_attributes_unflushed(&attributes)?;
             }
             let drawn = batch.into_iter().try_for_each(|(t, frame)| {
                 context.check()?;

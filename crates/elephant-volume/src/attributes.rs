@@ -6,7 +6,7 @@ use std::{
     io::{self, Read, Write},
 };
 
-use elephant_fs::{FsError, write_atomic};
+use elephant_fs::{FsError, replace_unflushed, write_atomic};
 use serde_json::value::RawValue;
 
 use crate::{ArrayStore, VolumeError};
@@ -44,15 +44,32 @@ impl ArrayStore {
     /// # Errors
     /// When the file cannot be written, or would be longer than 512 MiB; the old one stays then.
     pub fn replace_attributes(&self, attributes: &Attributes) -> Result<(), VolumeError> {
-        let bytes: usize = attributes.iter().map(|(name, value)| name.len() + value.get().len() + 4).sum();
-        if bytes as u64 >= MAX_BYTES {
-            let reason = format!("attributes of more than {} MiB are not written", MAX_BYTES >> 20);
-            return Err(VolumeError::Access { store: self.name().to_owned(), reason });
-        }
+        self.check_length(attributes)?;
         let write = |file: &mut io::BufWriter<&File>| {
             serde_json::to_writer(&mut *file, attributes)?;
             file.write_all(b"\n")
         };
         Ok(write_atomic(&self.folder().join(FILE), write)?)
+    }
+
+    /// As [`replace_attributes`](Self::replace_attributes), but leaves it to the operating system when they reach the disk, as
+    /// it is with chunks: they survive a kill, but a power failure may lose them.
+    ///
+    /// # Errors
+    /// As [`replace_attributes`](Self::replace_attributes).
+    pub fn replace_attributes_unflushed(&self, attributes: &Attributes) -> Result<(), VolumeError> {
+        self.check_length(attributes)?;
+        let path = self.folder().join(FILE);
+        let text = serde_json::to_vec(attributes).map_err(|error| FsError::io("write", &path)(error.into()))?;
+        Ok(replace_unflushed(&path, &text)?)
+    }
+
+    fn check_length(&self, attributes: &Attributes) -> Result<(), VolumeError> {
+        let bytes: usize = attributes.iter().map(|(name, value)| name.len() + value.get().len() + 4).sum();
+        if (bytes as u64) < MAX_BYTES {
+            return Ok(());
+        }
+        let reason = format!("attributes of more than {} MiB are not written", MAX_BYTES >> 20);
+        Err(VolumeError::Access { store: self.name().to_owned(), reason })
     }
 }
