@@ -72,7 +72,7 @@ impl EventWriter {
     }
 }
 
-/// The largest step in the event files in `folder`, by whomever they were written; `None` when there is none. A file counts
+/// The largest step in the event files in `folder`, whichever program wrote them; `None` when there is none. A file counts
 /// up to its first damaged record, and nothing is allocated by what a file claims.
 ///
 /// # Errors

@@ -1,6 +1,10 @@
 //! What killed writers left.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs::{self, FileType},
+    path::Path,
+    time::Duration,
+};
 
 use crate::{FsError, Root, StagingDir, metadata, staging::STAGING_PREFIX};
 
@@ -18,6 +22,38 @@ const ABANDONED_AFTER: Duration = Duration::from_mins(1);
 /// # Errors
 /// The first folder that cannot be listed, or file that cannot be removed; the others are dealt with all the same.
 pub fn remove_abandoned(root: &Path) -> Result<(), FsError> {
+    for_each_entry(root, |folder, entry, kind| {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if kind.is_dir() {
+            if name.starts_with(STAGING_PREFIX) { remove_staging(folder) } else { Ok(()) }
+        } else if name.starts_with(TEMPORARY_PREFIX) || name.starts_with(UPLOAD_PREFIX) {
+            remove_old(entry)
+        } else {
+            Ok(())
+        }
+    })
+}
+
+/// As [`remove_abandoned`], in the folders elsewhere that links in `root` and below lead to, as far as the root allows it.
+/// Links in those folders are not followed.
+///
+/// # Errors
+/// As [`remove_abandoned`].
+pub fn remove_abandoned_behind_links(root: &Root) -> Result<(), FsError> {
+    for_each_entry(root.path(), |_, entry, kind| {
+        let path = entry.path();
+        let is_searched = kind.is_symlink() && may_hold_datasets(&path) && is_folder(&path) && root.allows(&path);
+        if is_searched { remove_abandoned(&path) } else { Ok(()) }
+    })
+}
+
+/// Visits every entry of `root` and of the folders below that may hold datasets, with the folder it is in. Returns the
+/// first error, of a visit or of a folder that cannot be listed, after the last visit.
+fn for_each_entry(
+    root: &Path,
+    mut visit: impl FnMut(&Path, &fs::DirEntry, FileType) -> Result<(), FsError>,
+) -> Result<(), FsError> {
     let mut result = Ok(());
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -29,57 +65,21 @@ pub fn remove_abandoned(root: &Path) -> Result<(), FsError> {
             }
         };
         for entry in entries.map_while(Result::ok) {
-            let (path, name) = (entry.path(), entry.file_name());
-            let (name, is_folder) = (name.to_string_lossy(), entry.file_type().is_ok_and(|kind| kind.is_dir()));
-            let removed = if is_folder && name.starts_with(STAGING_PREFIX) {
-                remove_staging(&folder)
-            } else if is_folder {
-                if !name.starts_with('.') && path.extension().is_none_or(|extension| extension != "zarr") {
-                    folders.push(path);
-                }
-                Ok(())
-            } else if name.starts_with(TEMPORARY_PREFIX) || name.starts_with(UPLOAD_PREFIX) {
-                remove_old(&entry)
-            } else {
-                Ok(())
-            };
-            result = result.and(removed);
+            let Ok(kind) = entry.file_type() else { continue };
+            result = result.and(visit(&folder, &entry, kind));
+            let path = entry.path();
+            if kind.is_dir() && may_hold_datasets(&path) {
+                folders.push(path);
+            }
         }
     }
     result
 }
 
-/// As [`remove_abandoned`], in the folders elsewhere that links in `root` and below lead to, as far as the root allows it.
-/// Links in those folders are not followed.
-///
-/// # Errors
-/// As [`remove_abandoned`].
-pub fn remove_abandoned_behind_links(root: &Root) -> Result<(), FsError> {
-    let mut result = Ok(());
-    let mut folders = vec![root.path().to_owned()];
-    while let Some(folder) = folders.pop() {
-        let entries = match fs::read_dir(&folder) {
-            Ok(entries) => entries,
-            Err(error) => {
-                result = result.and(Err(FsError::io("list", folder)(error)));
-                continue;
-            }
-        };
-        for entry in entries.map_while(Result::ok) {
-            let path = entry.path();
-            let is_hidden = entry.file_name().to_string_lossy().starts_with('.');
-            if is_hidden || path.extension().is_some_and(|extension| extension == "zarr") {
-                continue;
-            }
-            let Ok(kind) = entry.file_type() else { continue };
-            if kind.is_dir() {
-                folders.push(path);
-            } else if kind.is_symlink() && is_folder(&path) && root.allows(&path) {
-                result = result.and(remove_abandoned(&path));
-            }
-        }
-    }
-    result
+/// Not what is hidden, nor a chunked array.
+fn may_hold_datasets(path: &Path) -> bool {
+    let is_hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+    !is_hidden && path.extension().is_none_or(|extension| extension != "zarr")
 }
 
 fn is_folder(path: &Path) -> bool {

@@ -33,7 +33,7 @@ pub(crate) struct SpotBody {
     /// The spot's name, for messages.
     #[serde(default)]
     label: Option<Box<str>>,
-    /// The client's number of the spot; not used, unless there is no name.
+    /// The client's number of the spot; used where there is no name.
     #[serde(default)]
     #[schema(value_type = Option<i64>)]
     id: Option<Integer>,

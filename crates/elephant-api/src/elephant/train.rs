@@ -242,7 +242,7 @@ impl TryFrom<TrainBody> for TrainRequest {
 
     fn try_from(body: TrainBody) -> Result<Self, Problem> {
         let dataset = body.dataset_name.ok_or_else(|| Problem::bad_request("dataset_name key is missing"))?;
-        let name = |text: &str| Problem::internal(format!("{text} is no name"));
+        let name = |text: &str| Problem::internal(format!("{text} is not a valid name"));
         let positive = |field: &str, number: Integer| {
             u32::try_from(number.0)
                 .ok()
