@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Tries this machine's build on another one that has an NVIDIA GPU and a Python with torch 2.11.0, but no Rust.
+# Tests what was built on this machine on another one that has an NVIDIA GPU and a Python with torch 2.11.0, but no Rust.
 #
 #   here:   scripts/gpu_check.sh pack FOLDER    puts the release binary and elephant-nn's tests into FOLDER
 #   there:  scripts/gpu_check.sh run FOLDER     in a copy of this checkout: runs them against that torch's libtorch
 #
-# PYTHON names the Python with torch there, if it is not python3.
+# PYTHON is the Python with torch there, if it is not python3.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/lib.sh
@@ -26,9 +26,9 @@ pack() {
 
 run() {
     local python=${PYTHON:-python3} built test failed=0
-    nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader || die "no NVIDIA GPU answers here"
+    nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader || die "this machine has no working NVIDIA GPU"
     LD_LIBRARY_PATH=$("$python" -c 'import os, torch; print(os.path.join(os.path.dirname(torch.__file__), "lib"))') ||
-        die "$python has no torch" "Name one that has:  PYTHON=/some/python scripts/gpu_check.sh run $1"
+        die "$python has no torch" "Choose one that has it:  PYTHON=/some/python scripts/gpu_check.sh run $1"
     export LD_LIBRARY_PATH
     "$python" -c 'import torch; print("torch", torch.__version__, "sees", torch.cuda.device_count(), "GPUs")'
     # The tests look for their files where they were built.
@@ -39,10 +39,10 @@ run() {
         "$test" --quiet --test-threads=1 || failed=1
     done
     serve_once "$1/elephant-server" "$python" || failed=1
-    [ $failed -eq 0 ] || die "something failed, see above"
+    [ $failed -eq 0 ] || die "some checks failed: see above"
 }
 
-# Starts the server on the GPU and asks what it found.
+# Starts the server on the GPU and prints the devices that it reports.
 serve_once() {
     local workspace server status=0
     workspace=$(mktemp -d)

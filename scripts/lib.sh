@@ -1,15 +1,15 @@
 # shellcheck shell=bash
-# What the scripts share: messages, the cache folder, missing packages, free space. To be sourced after `set -euo pipefail`.
+# Shared by the scripts: messages, the cache folder, missing packages, free space. Source it after `set -euo pipefail`.
 
 step=$(basename "$0" .sh)
-# What every clone on this machine shares: libraries, tools, CI's build folder.
+# Shared by all clones on this machine: libraries, tools, CI's build folder.
 cache=${ELEPHANT_CACHE:-${XDG_CACHE_HOME:-${HOME:-}/.cache}/elephant-server}
-# Where rustup puts Rust, for a shell older than the installation.
+# The folder in which rustup installs Rust, for shells that were started before the installation.
 PATH=$PATH:${CARGO_HOME:-${HOME:-}/.cargo}/bin
 
 say() { printf '%s: %s\n' "$step" "$*" >&2; }
 
-# Ends the run. First argument: what went wrong; the others, a line each: what to do.
+# Ends the run. First argument: what went wrong. Other arguments, one line each: what to do.
 die() {
     say "error: $1"
     shift
@@ -19,11 +19,11 @@ die() {
 
 make_cache_folder() {
     if ! mkdir -p "$cache" 2>/dev/null || ! [ -w "$cache" ]; then
-        die "cannot write to the cache folder $cache" "Name one that you can write to, for example:  ELEPHANT_CACHE=/some/folder make $step"
+        die "cannot write to the cache folder $cache" "Choose one that you can write to, for example:  ELEPHANT_CACHE=/some/folder make $step"
     fi
 }
 
-# need_space FOLDER MEGABYTES WHAT ADVICE: ends the run where FOLDER's disk has less free.
+# need_space FOLDER MEGABYTES WHAT ADVICE: ends the run if FOLDER's disk has less free space.
 need_space() {
     local free
     free=$(df -Pk -- "$1" | awk 'NR == 2 { print int($4 / 1024) }')
@@ -41,11 +41,11 @@ need_packages() {
     done
     [ ${#packages[@]} -gt 0 ] || return 0
     command -v apt-get >/dev/null ||
-        die "missing on this machine: ${missing[*]}" "Install what has them with this system's package manager, then run it again."
+        die "missing on this machine: ${missing[*]}" "Install the packages that contain them with this system's package manager, then run it again."
     local root=()
     if [ "$(id -u)" -ne 0 ]; then
         can_sudo || die "these packages are missing, and only root can install them: ${packages[*]}" \
-            "Have an administrator run:  sudo apt-get install ${packages[*]}" "Then run it again: nothing else here needs root."
+            "Ask an administrator to run:  sudo apt-get install ${packages[*]}" "Then run it again: nothing else here needs root."
         root=(sudo)
     fi
     say "installing ${packages[*]}"
@@ -53,7 +53,7 @@ need_packages() {
     local install=("${apt[@]}" install -y --no-install-recommends "${packages[@]}")
     local log
     log=$(mktemp)
-    # The package lists are fetched only when those at hand do not do.
+    # The package lists are updated only if the present ones are not sufficient.
     "${install[@]}" </dev/null &>/dev/null || "${apt[@]}" update </dev/null &>"$log" || true
     "${install[@]}" </dev/null &>>"$log" || {
         cat "$log" >&2
@@ -62,5 +62,5 @@ need_packages() {
     rm -f "$log"
 }
 
-# Without a terminal, only where sudo asks for no password.
+# Without a terminal, only if sudo asks for no password.
 can_sudo() { command -v sudo >/dev/null && { [ -t 0 ] || sudo -n true 2>/dev/null; }; }

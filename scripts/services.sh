@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Redis and RabbitMQ for the tests, and for trying the server with them: on the loopback interface, on ports of their own,
-# with nothing kept on disk. What the system runs on the usual ports is not touched. No systemd and no root needed once
-# the packages are there.
+# Redis and RabbitMQ for the tests, and for trying the server with them: on the loopback interface, on separate ports,
+# with nothing kept on disk. Services that the system runs on the usual ports are not touched. Once the packages are
+# installed, neither systemd nor root is needed.
 #
-#   scripts/services.sh start    starts what does not run; prints the addresses as shell exports
-#   scripts/services.sh stop     stops what runs
-#   scripts/services.sh vhost N  makes a virtual host N on that RabbitMQ
+#   scripts/services.sh start    starts them if they are not running; prints the addresses as shell exports
+#   scripts/services.sh stop     stops them
+#   scripts/services.sh vhost N  creates a virtual host N on that RabbitMQ
 #
 #   ELEPHANT_SERVICES       folder for their files; all clones share the default one and so the services
 #   ELEPHANT_SERVICES_PORT  the first of four ports: Redis, RabbitMQ, and two that RabbitMQ needs for itself
@@ -26,14 +26,14 @@ main() {
     start) start ;;
     stop) stop ;;
     vhost) add_vhost "$2" ;;
-    *) die "services.sh does not know $1" "It knows start, stop and vhost NAME." ;;
+    *) die "unknown command: $1" "The commands are start, stop and vhost NAME." ;;
     esac
 }
 
 start() {
     if ! { redis_runs && rabbitmq_runs; }; then
         install_packages
-        in_turn
+        take_lock
         redis_runs || start_redis
         rabbitmq_runs || start_rabbitmq
     fi
@@ -45,10 +45,10 @@ END
 
 stop() {
     [ -d "$folder" ] || return 0
-    in_turn
+    take_lock
     stop_process redis
     stop_process rabbitmq
-    # It goes when no node is left on it.
+    # It ends only if no node uses it any more.
     ERL_EPMD_PORT=$epmd_port epmd -kill &>/dev/null || true
 }
 
@@ -57,20 +57,20 @@ install_packages() {
     if command -v redis-server >/dev/null && [ -e $file ]; then return; fi
     need_packages redis-server=redis-server $file=rabbitmq-server
     [ ! -d /run/systemd/system ] ||
-        say "the packages start services of their own, which are not used here; to be rid of them:" \
+        say "the packages start services of their own, which are not used here; to disable them:" \
             "sudo systemctl disable --now redis-server rabbitmq-server"
 }
 
-# Two checkouts, or two terminals, one after the other.
-in_turn() {
+# Two checkouts, or two terminals, must not start or stop services at the same time.
+take_lock() {
     if ! mkdir -p "$folder" 2>/dev/null || ! [ -w "$folder" ]; then
         die "cannot write to $folder" "Name another one:  ELEPHANT_SERVICES=/some/folder make services"
     fi
     exec 9>"$folder/.lock"
-    flock -n 9 || { say "waiting for another start or stop of the services" && flock 9; }
+    flock -n 9 || { say "waiting until another run of services.sh has ended" && flock 9; }
 }
 
-# ours NAME: whether the process that NAME.pid names is alive and was started here; numbers are used again.
+# ours NAME: whether the process in NAME.pid is alive and was started here (process numbers are reused).
 ours() {
     local pid
     pid=$(cat "$folder/$1.pid" 2>/dev/null) && [ -n "$pid" ] &&
@@ -79,10 +79,10 @@ ours() {
 
 redis_runs() { ours redis && [ "$(talk "$redis_port" 'PING\r\n' 5)" = +PONG ]; }
 
-# A broker greets with a method frame (1, channel 0) whoever opens as AMQP 0-9-1 demands.
+# A broker answers the protocol header of AMQP 0-9-1 with a method frame (1, channel 0).
 rabbitmq_runs() { ours rabbitmq && [ "$(talk "$amqp_port" 'AMQP\x00\x00\x09\x01' 3 | od -An -tx1)" = ' 01' ]; }
 
-# talk PORT BYTES COUNT: the first COUNT bytes of the reply, without its zeros; nothing where nobody answers.
+# talk PORT BYTES COUNT: the first COUNT bytes of the reply without zero bytes; nothing if there is no reply.
 talk() {
     (
         exec 3<>"/dev/tcp/127.0.0.1/$1"
@@ -94,7 +94,7 @@ talk() {
 
 require_free_port() {
     (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null || return 0
-    die "port $1 is used by something else" "Name the first of four other ports:  ELEPHANT_SERVICES_PORT=28700 make services"
+    die "port $1 is used by another program" "Choose the first of four other ports:  ELEPHANT_SERVICES_PORT=28700 make services"
 }
 
 start_redis() {
@@ -109,7 +109,7 @@ start_rabbitmq() {
     stop_process rabbitmq
     require_free_port "$amqp_port"
     say "starting RabbitMQ on port $amqp_port (some seconds)"
-    # Nothing is kept, so what a kill left half written cannot stand in the way.
+    # Nothing is kept, so that incomplete files of a killed broker do no harm.
     rm -rf "$folder/rabbitmq"
     mkdir -p "$folder/rabbitmq"
     : >"$folder/rabbitmq/env.conf"
@@ -128,7 +128,7 @@ END
 }
 
 rabbitmq_environment() {
-    # Only this machine reaches the node and its port mapper. The cookie is made in HOME.
+    # The node and its port mapper can be reached from this machine only. The cookie is created in HOME.
     export HOME=$folder/rabbitmq RABBITMQ_NODENAME=elephant@localhost RABBITMQ_NODE_IP_ADDRESS=127.0.0.1 \
         RABBITMQ_NODE_PORT=$amqp_port RABBITMQ_DIST_PORT=$node_port ERL_EPMD_PORT=$epmd_port ERL_EPMD_ADDRESS=127.0.0.1 \
         RABBITMQ_MNESIA_BASE=$folder/rabbitmq/mnesia RABBITMQ_LOG_BASE=$folder/rabbitmq/log \
@@ -144,16 +144,17 @@ add_vhost() {
         # One call instead of two, as each takes seconds.
         "$rabbitmq/rabbitmqctl" -q eval "rabbit_vhost:add(<<\"$1\">>, <<\"services.sh\">>),
             rabbit_auth_backend_internal:set_permissions(<<\"user\">>, <<\"$1\">>, <<\".*\">>, <<\".*\">>, <<\".*\">>, <<\"services.sh\">>)."
-    ) </dev/null >/dev/null || die "cannot make the virtual host $1"
+    ) </dev/null >/dev/null || die "cannot create the virtual host $1"
 }
 
-# detached NAME COMMAND...: runs the command on its own, its output in NAME.log, its number in NAME.pid.
+# detached NAME COMMAND...: runs the command in a session of its own, with its output in NAME.log and its number in
+# NAME.pid.
 detached() {
     local name=$1
     shift
     (
         cd "$folder"
-        # Neither the lock here nor those of the callers may live as long as the service.
+        # The service must not inherit the lock taken here or a lock of the caller.
         for fd in /proc/self/fd/*; do
             fd=${fd##*/}
             [ "$fd" -le 2 ] || eval "exec $fd>&-" 2>/dev/null
@@ -167,7 +168,7 @@ detached() {
 wait_for() {
     local end=$((SECONDS + patience))
     until $1; do
-        ours "$2" || fail_with_log "$2" "ended at once"
+        ours "$2" || fail_with_log "$2" "ended immediately"
         [ $SECONDS -lt $end ] || fail_with_log "$2" "does not answer"
         sleep 0.1
     done
@@ -178,7 +179,7 @@ fail_with_log() {
     die "$1 $2" "Its log is $folder/$1.log"
 }
 
-# stop_process NAME: ends it, by force when it takes too long.
+# stop_process NAME: ends it, by force if it takes too long.
 stop_process() {
     local pid end=$((SECONDS + 10))
     ours "$1" || return 0

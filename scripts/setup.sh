@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Brings a Debian or Ubuntu machine that has Rust to where `cargo build` works: system packages, libtorch and CMake.
-# `make setup` runs it. CUDA=1 takes libtorch's CUDA libraries too, CUDA=0 goes back; otherwise what is linked stays.
+# Installs what `cargo build` needs on a Debian or Ubuntu machine that has Rust: system packages, libtorch and CMake.
+# `make setup` runs it. CUDA=1 adds libtorch's CUDA libraries, CUDA=0 removes them; otherwise nothing changes there.
 #
 # libtorch and CMake come from wheels of the Python package index (no Python needed), listed in wheels.txt, and are
 # unpacked into a cache folder that every clone shares; .deps links to it, and .cargo/config.toml points to .deps.
@@ -18,39 +18,39 @@ main() {
     # hdf5-metno and the other bundled C and C++ libraries need a compiler and make; the rest is for this script.
     need_packages g++=g++ make=make curl=curl unzip=unzip /etc/ssl/certs/ca-certificates.crt=ca-certificates
     local libtorch cmake=cmake-4.1.2
-    libtorch=$(wanted_libtorch)
+    libtorch=$(libtorch_folder)
     provide cmake "$cmake"
     provide libtorch "$libtorch"
     say "ready: $libtorch, $cmake"
 }
 
 check_machine() {
-    local wanted found
+    local required found
     [ "$(uname -sm)" = "Linux x86_64" ] ||
         die "$(uname -sm) is not supported" "The pinned libtorch exists for Linux on x86_64 only: use such a machine."
     command -v cargo >/dev/null || die "Rust is missing" "Install it as https://rustup.rs says, then run it again."
-    wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+    required=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
     found=$(cargo --version | cut -d' ' -f2)
-    printf '%s\n' "$wanted" "$found" | sort -VC ||
-        die "Rust $wanted or later is needed, this is $found" "Run:  rustup update stable" \
-            "A Rust that came as a system package cannot be updated so: see https://rustup.rs"
-    [ -d "${CARGO_TARGET_DIR:-target}" ] || need_space . 4000 "building" "Free some and run it again."
+    printf '%s\n' "$required" "$found" | sort -VC ||
+        die "Rust $required or later is needed, this is $found" "Run:  rustup update stable" \
+            "Rust from a system package cannot be updated in this way: see https://rustup.rs"
+    [ -d "${CARGO_TARGET_DIR:-target}" ] || need_space . 4000 "building" "Free some space and run it again."
 }
 
-# The cache folder of the libtorch asked for; unless CUDA says which, the one that is linked already.
-wanted_libtorch() {
+# The cache folder of the libtorch to link; if CUDA is empty, of the same kind as the present one.
+libtorch_folder() {
     local version=libtorch-2.11.0
     case ${CUDA:-} in
     1) echo $version-cu130 ;;
     0) echo $version-cpu ;;
     "") if [ "$(linked libtorch)" = $version-cu130 ]; then echo $version-cu130; else echo $version-cpu; fi ;;
-    *) die "CUDA=$CUDA is not known" "CUDA=1 takes the CUDA libraries, CUDA=0 the ones for the CPU." ;;
+    *) die "CUDA=$CUDA is not a valid choice" "CUDA=1 selects the CUDA libraries, CUDA=0 those for the CPU." ;;
     esac
 }
 
 linked() { basename "$(readlink ".deps/$1" || true)"; }
 
-# provide NAME FOLDER: makes .deps/NAME a link to FOLDER in the cache, which is obtained first when it is not there.
+# provide NAME FOLDER: makes .deps/NAME a link to FOLDER in the cache, which is downloaded first if it is missing.
 provide() {
     [ "$(linked "$1")" = "$2" ] && [ -d ".deps/$1/" ] && return
     obtain "$2"
@@ -58,14 +58,14 @@ provide() {
     ln -sfn "$cache/$2" ".deps/$1"
 }
 
-# obtain FOLDER: downloads and unpacks FOLDER into the cache. It appears there whole or not at all.
+# obtain FOLDER: downloads and unpacks FOLDER into the cache. It appears there complete or not at all.
 obtain() {
     [ -d "$cache/$1" ] && return
     make_cache_folder
     mkdir -p "$downloads"
-    # The lock passes to curl: should this script be killed, the next one waits until its curl has ended.
+    # curl inherits the lock: if this script is killed, the next one waits until its curl has ended.
     exec 9>"$cache/.lock"
-    flock -n 9 || { say "waiting for another set-up to end" && flock 9; }
+    flock -n 9 || { say "waiting until another set-up has ended" && flock 9; }
     if [ ! -d "$cache/$1" ]; then
         rm -rf "$cache"/.unpacking-*
         fetch_wheels "$1"
@@ -78,9 +78,9 @@ rows_of() { awk -v folder="$1" '$1 == folder' scripts/wheels.txt; }
 
 fetch_wheels() {
     local file megabytes sum
-    # Thrice the wheels' size holds the wheels and what is unpacked from them.
+    # The wheels and what is unpacked from them need three times the size of the wheels.
     need_space "$cache" "$(rows_of "$1" | awk '{ sum += $3 } END { print 3 * sum }')" "$1" \
-        "Free some, or name a folder on another disk:  ELEPHANT_CACHE=/some/folder make setup"
+        "Free some space, or choose a folder on another disk:  ELEPHANT_CACHE=/some/folder make setup"
     while read -r _ file megabytes sum _; do
         fetch_wheel "$file" "$megabytes" "$sum"
     done < <(rows_of "$1")
@@ -95,11 +95,11 @@ fetch_wheel() {
         url=$(url_of "$1")
         say "downloading ${name//_/-} $version ($2 MB)"
         download "$url" "$wheel.part" ||
-            die "could not download $url" "What has arrived is kept: run it again to go on from there."
+            die "could not download $url" "What has arrived is kept: run it again to resume the download."
         has_sum "$wheel.part" "$3" || {
             rm -f "$wheel.part"
             die "$1 from $index is not the file expected (sha256 $3)" \
-                "It is deleted: run it again. If it happens twice, the index is at fault: see ELEPHANT_PYPI_INDEX in CONTRIBUTING.md"
+                "It was deleted: run it again. If it happens twice, the index is wrong: see ELEPHANT_PYPI_INDEX in CONTRIBUTING.md"
         }
     fi
     mv "$wheel.part" "$wheel"
@@ -107,7 +107,7 @@ fetch_wheel() {
 
 has_sum() { [ -f "$1" ] && sha256sum --status -c - <<<"$2  $1"; }
 
-# url_of FILE: where the package index has it. An index's links may be relative to the index.
+# url_of FILE: its address in the package index, whose links may be relative to the index.
 url_of() {
     local project=${1%%-*} page href
     project=${project//_/-}
@@ -126,7 +126,7 @@ url_of() {
     esac
 }
 
-# download URL FILE: goes on where FILE ends, and does so again after a broken connection as long as that gains something.
+# download URL FILE: resumes at the end of FILE; after a broken connection again, as long as each attempt adds bytes.
 download() {
     local before status reply quiet=(--silent --show-error)
     [ -t 2 ] && quiet=(--progress-bar)
@@ -138,10 +138,10 @@ download() {
         [ $status -ne 0 ] || return 0
         [ $status -ne 23 ] || die "cannot write $2: the disk is probably full" "Free some space and run it again."
         if [ "$before" -gt 0 ] && { [ "$reply" = 416 ] || [ $status -eq 33 ]; }; then
-            say "it cannot be continued; starting it again"
+            say "the download cannot be resumed; starting it again"
             rm -f "$2"
         elif [ "$(size_of "$2")" -gt "$before" ]; then
-            say "the connection broke; continuing"
+            say "the connection was lost; resuming"
         else
             return 1
         fi
