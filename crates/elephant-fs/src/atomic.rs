@@ -1,4 +1,4 @@
-//! Replacing one file whole.
+//! Atomic replacement of one file.
 
 use std::{
     fs::{self, File, Permissions},
@@ -11,14 +11,14 @@ use tempfile::NamedTempFile;
 
 use crate::{FsError, sweep::TEMPORARY_PREFIX};
 
-/// What the operating system takes the umask from, as it does for files of other programs.
+/// Permissions of new files before the operating system applies the umask, as for files of other programs.
 const ALL_MAY_READ_AND_WRITE: u32 = 0o666;
 
-/// A hidden file in `folder`, which vanishes when dropped; what a kill leaves of it,
-/// [`remove_abandoned`](crate::remove_abandoned) removes.
+/// A hidden file in `folder`, which is deleted when dropped. If the process is killed,
+/// [`remove_abandoned`](crate::remove_abandoned) deletes it later.
 ///
 /// # Errors
-/// When the file cannot be made.
+/// When the file cannot be created.
 pub fn temporary_file(folder: &Path) -> Result<NamedTempFile, FsError> {
     tempfile::Builder::new()
         .prefix(TEMPORARY_PREFIX)
@@ -27,11 +27,12 @@ pub fn temporary_file(folder: &Path) -> Result<NamedTempFile, FsError> {
         .map_err(FsError::io("create a temporary file in", folder))
 }
 
-/// Writes a file so that `path` holds either its old content or all of the new, even when the process is killed or the
-/// disk is full: into a temporary file beside it, flushed to the disk, then renamed. Missing parent folders are made.
+/// Writes a file so that `path` has either its old content or all of the new one, even if the process is killed or the
+/// disk is full: the content goes into a temporary file in the same folder, which is flushed to the disk and then
+/// renamed. Missing parent folders are created.
 ///
 /// # Errors
-/// When the content cannot be written; the old file is then untouched and no temporary file stays.
+/// When the content cannot be written; the old file is then unchanged and the temporary file is deleted.
 pub fn write_atomic(path: &Path, write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>) -> Result<(), FsError> {
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(FsError::io("create", folder))?;
@@ -44,12 +45,12 @@ pub fn write_atomic(path: &Path, write: impl FnOnce(&mut BufWriter<&File>) -> io
     sync_folder(folder)
 }
 
-/// Replaces a small file as [`write_atomic`] does, but leaves it to the operating system when it reaches the disk: for
-/// files that come by the thousand. `path` holds its old content or the new whenever the process is killed; after a power
-/// failure either may be lost. The folder must exist.
+/// Replaces a small file as [`write_atomic`] does, but does not flush it to the disk: for thousands of small files. If
+/// the process is killed, `path` has its old or its new content; after a power failure both may be lost. The folder
+/// must exist.
 ///
 /// # Errors
-/// When the content cannot be written; the old file is then untouched and no temporary file stays.
+/// When the content cannot be written; the old file is then unchanged and the temporary file is deleted.
 pub fn replace_unflushed(path: &Path, content: &[u8]) -> Result<(), FsError> {
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut temporary = temporary_file(folder)?;
@@ -58,7 +59,7 @@ pub fn replace_unflushed(path: &Path, content: &[u8]) -> Result<(), FsError> {
     Ok(())
 }
 
-/// Copies a file as [`write_atomic`] writes one.
+/// Copies a file; `to` is replaced as by [`write_atomic`].
 ///
 /// # Errors
 /// When `from` cannot be read or `to` cannot be written.
@@ -67,7 +68,7 @@ pub fn copy_atomic(from: &Path, to: &Path) -> Result<(), FsError> {
     write_atomic(to, |writer| io::copy(&mut source, writer).map(|_| ()))
 }
 
-/// Flushes a folder's list of names, so that a rename survives a power failure.
+/// Flushes the entries of a folder, so that a rename survives a power failure.
 pub(crate) fn sync_folder(folder: &Path) -> Result<(), FsError> {
     File::open(folder).and_then(|opened| opened.sync_all()).map_err(FsError::io("flush", folder))
 }
@@ -84,11 +85,11 @@ mod tests {
             replace_unflushed(&path, content.as_bytes()).unwrap();
             assert_eq!(fs::read_to_string(&path).unwrap(), content);
         }
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file stays");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "the temporary file is deleted");
     }
 
     #[test]
-    fn a_failed_write_leaves_the_old_file_alone() {
+    fn a_failed_write_leaves_the_old_file_unchanged() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.pth");
         write_atomic(&path, |file| file.write_all(b"old")).unwrap();
@@ -98,6 +99,6 @@ mod tests {
         });
         assert!(failed.is_err());
         assert_eq!(fs::read(&path).unwrap(), b"old");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file stays");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "the temporary file is deleted");
     }
 }

@@ -1,4 +1,4 @@
-//! Input and output errors that say what was being done to which path.
+//! Input and output errors that name the operation and the path.
 
 use std::{io, path::PathBuf};
 
@@ -7,38 +7,38 @@ use elephant_types::{Coded, ErrorCode};
 /// A failed file operation.
 #[derive(Debug, thiserror::Error)]
 pub enum FsError {
-    /// The operating system refused.
+    /// The operating system reported an error.
     #[error("cannot {operation} {}: {source}", path.display())]
     Io {
-        /// What was being done, as a verb: "write", "rename".
+        /// The operation as a verb: "write", "rename".
         operation: &'static str,
-        /// To which file or folder.
+        /// The file or folder.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// A name, or a link on its way, leads out of the root.
+    /// A name, or a symbolic link in its path, leads out of the root.
     #[error("{name} leads out of its folder; use a name inside it and no links to the outside")]
     Escapes {
         /// The name as given.
         name: String,
     },
-    /// Too little space for what is to be written.
+    /// There is not enough free space for what will be written.
     #[error("{needed_mib} MiB are needed in {} but only {free_mib} MiB are free; delete files or use another workspace", path.display())]
     NoSpace {
-        /// Where the space is missing.
+        /// A folder on the disk that lacks the space.
         path: PathBuf,
-        /// How much is needed.
+        /// Space needed, in MiB.
         needed_mib: u64,
-        /// How much is there.
+        /// Free space, in MiB.
         free_mib: u64,
     },
-    /// Another process or task has the folder.
+    /// Another process or task has locked the folder.
     #[error("{} is in use by {holder}; wait until that has finished, or stop it", path.display())]
     Locked {
         /// The folder.
         path: PathBuf,
-        /// What has it, and in which process.
+        /// What has locked it, and in which process.
         holder: String,
     },
 }
@@ -61,7 +61,7 @@ impl Coded for FsError {
         }
     }
 
-    /// Without the folders, which are many and tell a client nothing.
+    /// Leaves out the folders, which are long and mean nothing to a client.
     fn brief(&self) -> Option<String> {
         Some(match self {
             Self::Io { .. } if self.code() == ErrorCode::StorageFull => "the server's disk is full".to_owned(),

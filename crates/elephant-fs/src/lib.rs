@@ -1,10 +1,10 @@
-//! Files that are old or new, never half.
+//! Files and folders that are replaced atomically: readers find the old content or the new one, never a part.
 //!
-//! Every change below the workspace goes through this crate: [`write_atomic`] for one file, [`publish_file`] for one that
-//! is ready beside its place, [`StagingDir`] for a set of folders published together, [`Root`] for names that come from
-//! outside. It knows nothing of what the files hold.
+//! Every change in a workspace goes through this crate: [`write_atomic`] for one file, [`publish_file`] for a finished
+//! temporary file, [`StagingDir`] for several folders that are published together. [`Root`] resolves names from
+//! requests, and [`FolderLock`] excludes other users of a folder. The crate does not know what the files contain.
 //!
-//! Temporary names start with a dot; names of datasets, models and files may not, so the two never meet.
+//! Temporary names start with a dot. Names of datasets, models and files must not, so the two never collide.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 

@@ -1,4 +1,4 @@
-//! One writer or many readers per folder, across processes.
+//! Locks of folders across processes: one writer or several readers.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -10,29 +10,30 @@ use rustix::io::Errno;
 
 use crate::FsError;
 
-/// A lock file of a folder. Locks of different files do not exclude each other.
+/// Name of a folder's lock file. Locks of different files do not exclude each other.
 const FILE: &str = ".lock";
-/// The longest note on its holder that is believed, in bytes.
+/// Longest description of the holder that is read from a lock file, in bytes.
 const MAX_NOTE: u64 = 200;
 
-/// The right to change a folder alone, or to read it while nobody changes it, held until dropped; the operating system
-/// releases it when the process dies.
+/// A lock of a folder: exclusive to change it, or shared to read it while nobody changes it. It is held until dropped;
+/// the operating system releases it when the process ends.
 ///
 /// Some file systems have no locks (Lustre without `-o flock`, NFS without its lock service, some in FUSE). There every
-/// lock is given at once and excludes nobody: whoever uses such a folder sees to it that one server alone works in it.
+/// lock is granted and excludes nobody. The user must ensure that only one server works in such a folder.
 #[derive(Debug)]
 pub struct FolderLock(#[allow(dead_code, reason = "closing the file releases the lock")] Option<File>);
 
 impl FolderLock {
-    /// Takes the exclusive lock of `folder` for `purpose` ("a dataset generation"), making the folder when it is missing.
+    /// Takes the exclusive lock of `folder` for `purpose` ("a dataset generation"). The folder is created if it is
+    /// missing.
     ///
     /// # Errors
-    /// [`FsError::Locked`] at once when another holder or a reader exists.
+    /// [`FsError::Locked`], without waiting, when the folder is locked already, also by readers.
     pub fn try_acquire(folder: &Path, purpose: &str) -> Result<Self, FsError> {
         Self::try_acquire_part(folder, FILE, purpose)
     }
 
-    /// As [`try_acquire`](Self::try_acquire), of a part of the folder that the hidden file `name` stands for.
+    /// As [`try_acquire`](Self::try_acquire), for a part of the folder that is represented by the hidden file `name`.
     ///
     /// # Errors
     /// As [`try_acquire`](Self::try_acquire).
@@ -42,17 +43,17 @@ impl FolderLock {
         let mut file = open_to_note(&path).map_err(FsError::io("open", &path))?;
         let result = file.try_lock();
         if result.is_ok() {
-            // Whom the next one waits for. The lock holds without it.
+            // For the error message of others. The lock is valid without it.
             let _ = note(&mut file, purpose);
         }
         Self::of(file, result, folder, &path)
     }
 
-    /// Takes a shared lock of `folder`, which excludes the exclusive one. In a folder where nothing can be written (its
-    /// permissions, a full disk) and nothing was locked, there is nothing to take.
+    /// Takes a shared lock of `folder`, which excludes the exclusive one. In a folder that has no lock file and where
+    /// none can be created (permissions, full disk), there is nothing to lock.
     ///
     /// # Errors
-    /// [`FsError::Locked`] at once when somebody has the exclusive lock.
+    /// [`FsError::Locked`], without waiting, when the folder is locked exclusively.
     pub fn try_share(folder: &Path) -> Result<Self, FsError> {
         let path = folder.join(FILE);
         let file = match open_to_read(&path) {
@@ -69,7 +70,7 @@ impl FolderLock {
         Self::of(file, result, folder, &path)
     }
 
-    /// The lock of `folder` that locking its `file` at `path` gave.
+    /// The lock of `folder`, from the `result` of locking its `file` at `path`.
     fn of(mut file: File, result: Result<(), TryLockError>, folder: &Path, path: &Path) -> Result<Self, FsError> {
         match result {
             Ok(()) => Ok(Self(Some(file))),
@@ -82,8 +83,8 @@ impl FolderLock {
     }
 }
 
-/// Opens or creates a lock file, to be written where possible. Another user's lock file can often only be read, which is
-/// enough to lock it.
+/// Opens or creates a lock file, for writing if possible. Another user's lock file can often only be read, which is
+/// sufficient to lock it.
 fn open_to_note(path: &Path) -> io::Result<File> {
     match OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path) {
         Err(error) if is_unwritable(&error) => open_to_read(path).map_err(|_| error),
@@ -113,9 +114,9 @@ fn note(file: &mut File, purpose: &str) -> io::Result<()> {
     write!(file, "{purpose} (process {})", std::process::id())
 }
 
-/// Who has the lock that was refused, in words.
+/// A description of who holds the lock that was refused.
 fn holder(file: &mut File) -> String {
-    // Whoever has it exclusively refuses readers too.
+    // If a shared lock is possible, the holders are readers.
     if file.try_lock_shared().is_ok() {
         return "a prediction or a training that reads it".into();
     }
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_holder_is_refused_until_the_first_is_gone_and_told_who_it_is() {
+    fn a_second_holder_is_refused_and_the_error_names_the_first() {
         let folder = tempfile::tempdir().unwrap();
         let first = FolderLock::try_acquire(folder.path(), "a test").unwrap();
         let expected = format!("a test (process {})", std::process::id());
@@ -162,7 +163,7 @@ mod tests {
         FolderLock::try_acquire(folder.path(), "a test").unwrap();
     }
     #[test]
-    fn a_file_system_without_locks_gives_every_lock() {
+    fn a_file_system_without_locks_grants_every_lock() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(FILE);
         let lock = |errno: Errno| {
@@ -176,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_file_that_can_only_be_read_is_locked_all_the_same() {
+    fn a_lock_file_that_can_only_be_read_can_be_locked() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(FILE);
         fs::write(&path, "").unwrap();
@@ -191,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_reader_may_do_without_is_told_from_failures() {
+    fn unwritable_folders_are_distinguished_from_failures() {
         for errno in [Errno::ACCESS, Errno::PERM, Errno::ROFS] {
             assert!(is_unwritable(&errno.into()), "{errno}");
         }

@@ -1,4 +1,4 @@
-//! Putting a finished file into its place.
+//! Moving a finished file into place.
 
 use std::{
     fs::{self, File},
@@ -7,15 +7,15 @@ use std::{
 
 use crate::{FsError, atomic::sync_folder};
 
-/// Moves a finished file to `to`, in place of an old one, so that `to` holds the old content or all of the new, also after
-/// a power failure. Both must be in the same file system.
+/// Moves a finished file to `to`, replacing an old one, so that `to` has the old content or all of the new one, also
+/// after a power failure. Both must be on the same file system.
 ///
 /// # Errors
-/// When the file cannot be flushed or moved; the old file is then untouched. An error in flushing the folder comes after
-/// the move.
+/// When the file cannot be flushed or moved; the old file is then unchanged. If flushing the folder fails, the file has
+/// been moved already.
 pub fn publish_file(from: &Path, to: &Path) -> Result<(), FsError> {
     File::open(from).and_then(|file| file.sync_all()).map_err(FsError::io("flush", from))?;
-    #[expect(clippy::disallowed_methods, reason = "this is what others are to call")]
+    #[expect(clippy::disallowed_methods, reason = "this is the function that others call instead")]
     fs::rename(from, to).map_err(FsError::io("replace", to))?;
     sync_folder(to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))
 }
@@ -25,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_new_file_takes_the_place_of_the_old() {
+    fn the_new_file_replaces_the_old_one() {
         let folder = tempfile::tempdir().unwrap();
         let (from, to) = (folder.path().join(".new"), folder.path().join("movie.h5"));
         fs::write(&to, "old").unwrap();

@@ -1,4 +1,4 @@
-//! A folder that names from outside cannot leave.
+//! A folder below which names from requests are resolved and cannot leave.
 
 use std::{
     io::ErrorKind,
@@ -7,27 +7,27 @@ use std::{
 
 use crate::FsError;
 
-/// A folder below which names are resolved. Links that point to the outside are refused, unless they lead into a folder
-/// that was [allowed](Self::allowing).
+/// A folder below which names are resolved. Symbolic links that point to the outside are refused, unless they lead into
+/// an [allowed](Self::allowing) folder.
 #[derive(Clone, Debug)]
 pub struct Root {
     path: PathBuf,
-    /// Real paths of folders elsewhere into which links may lead.
+    /// Canonical paths of folders elsewhere into which links may lead.
     allowed: Vec<PathBuf>,
 }
 
 impl Root {
-    /// The root at `path`, which is made when it is missing.
+    /// The root at `path`, which is created if it is missing.
     ///
     /// # Errors
-    /// When the folder cannot be made or read.
+    /// When the folder cannot be created or read.
     pub fn open(path: &Path) -> Result<Self, FsError> {
         std::fs::create_dir_all(path).map_err(FsError::io("create", path))?;
         let path = path.canonicalize().map_err(FsError::io("open", path))?;
         Ok(Self { path, allowed: Vec::new() })
     }
 
-    /// The same root, whose links may also lead into these folders, which must exist.
+    /// The same root, with links that may also lead into these folders, which must exist.
     ///
     /// # Errors
     /// When one of the folders does not exist or cannot be read.
@@ -43,19 +43,18 @@ impl Root {
         &self.path
     }
 
-    /// Whether `path`, with all links followed, lies in one of the folders elsewhere that were
-    /// [allowed](Self::allowing).
+    /// Whether `path`, with all links resolved, is in one of the [allowed](Self::allowing) folders.
     pub(crate) fn allows(&self, path: &Path) -> bool {
         path.canonicalize().is_ok_and(|real| self.allowed.iter().any(|folder| real.starts_with(folder)))
     }
 
     /// The absolute path of `name` below the root. The file itself need not exist.
     ///
-    /// Who may write below the root can change a link between this and the use of the path; the root is for names from
-    /// outside, not for separating users of one machine.
+    /// A user who can write below the root can change a link between this call and the use of the path. So this
+    /// protects against names in requests, but not against other users of the machine.
     ///
     /// # Errors
-    /// [`FsError::Escapes`] when the name is absolute, has `..` parts, or passes a link to the outside.
+    /// [`FsError::Escapes`] when the name is absolute, has `..` parts, or contains a link to the outside.
     pub fn resolve(&self, name: impl AsRef<Path>) -> Result<PathBuf, FsError> {
         let name = name.as_ref();
         let escapes = || FsError::Escapes { name: name.display().to_string() };
@@ -123,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_looked_at_is_not_called_an_escape() {
+    fn an_unreadable_folder_is_not_reported_as_an_escape() {
         let folder = tempfile::tempdir().unwrap();
         let root = Root::open(folder.path()).unwrap();
         std::fs::write(folder.path().join("file"), "").unwrap();

@@ -1,10 +1,10 @@
-//! How much room is left.
+//! Free disk space.
 
 use std::path::Path;
 
 use crate::FsError;
 
-/// Bytes an ordinary user can still write on the file system that holds `path`.
+/// Bytes that an ordinary user can still write to the file system of `path`.
 ///
 /// # Errors
 /// When `path` does not exist.
@@ -14,7 +14,7 @@ pub fn free_bytes(path: &Path) -> Result<u64, FsError> {
     Ok(status.f_bavail.saturating_mul(status.f_frsize))
 }
 
-/// Refuses early what would fail late: a task that will write about `needed` bytes below `path`.
+/// Checks before a task begins that the `needed` bytes, which it will write below `path`, are free.
 ///
 /// # Errors
 /// [`FsError::NoSpace`] when less is free.

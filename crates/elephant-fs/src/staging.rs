@@ -1,4 +1,4 @@
-//! A set of folders made aside and published together.
+//! Several folders that are prepared out of sight and published together.
 
 use std::{
     fs, io,
@@ -7,11 +7,12 @@ use std::{
 
 use crate::{FolderLock, FsError, atomic::sync_folder};
 
-/// How the names of staging folders begin.
+/// Prefix of the names of staging folders.
 pub(crate) const STAGING_PREFIX: &str = ".staging-";
 
-/// A folder inside `target` where new content is made, out of sight. Dropped without [`publish`](Self::publish), it
-/// vanishes; after a kill, the next [`StagingDir`] of the same target removes it.
+/// A hidden folder inside `target` in which new content is prepared. If it is dropped without
+/// [`publish`](Self::publish), it is deleted; if the process is killed, the next [`StagingDir`] of the same target
+/// deletes it.
 #[derive(Debug)]
 pub struct StagingDir {
     target: PathBuf,
@@ -20,10 +21,10 @@ pub struct StagingDir {
 }
 
 impl StagingDir {
-    /// Begins a publication into `target` for `purpose`, and removes what killed ones left there.
+    /// Begins a publication into `target` for `purpose`, and removes staging folders of killed processes there.
     ///
     /// # Errors
-    /// [`FsError::Locked`] when another publication into the same target is under way.
+    /// [`FsError::Locked`] when another publication into the same target is running.
     pub fn begin(target: &Path, purpose: &str) -> Result<Self, FsError> {
         let lock = FolderLock::try_acquire(target, purpose)?;
         for entry in fs::read_dir(target).map_err(FsError::io("list", target))? {
@@ -39,19 +40,19 @@ impl StagingDir {
         Ok(Self { target: target.to_owned(), folder, _lock: lock })
     }
 
-    /// Where to put the new content.
+    /// The folder for the new content.
     pub fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Moves the named entries into the target, in place of the old ones of the same names, which are deleted.
+    /// Moves the named entries into the target. Old entries of the same names are deleted.
     ///
-    /// The last name is the marker: it leaves the target first and enters it last. Whoever finds the marker finds a
-    /// complete set, old or new; a kill in between leaves a set without its marker.
+    /// The last name is the marker: the old one is removed first, and the new one is moved in last. A reader that finds
+    /// the marker finds a complete set, old or new. If the process is killed in between, the marker is missing.
     ///
     /// # Errors
     /// When an entry is missing from the staging folder or cannot be moved.
-    #[expect(clippy::disallowed_methods, reason = "the set of them is flushed before and after")]
+    #[expect(clippy::disallowed_methods, reason = "all entries are flushed before and after")]
     pub fn publish(self, names: &[&str]) -> Result<(), FsError> {
         let Some((marker, others)) = names.split_last() else { return Ok(()) };
         let old = self.folder.path().join(".old");
@@ -78,7 +79,7 @@ impl StagingDir {
     }
 }
 
-/// Flushes everything written so far: one call for thousands of chunk files, instead of one for each.
+/// Flushes everything written so far: one call for thousands of chunk files instead of one call for each.
 fn flush_file_system(folder: &Path) -> Result<(), FsError> {
     let opened = fs::File::open(folder).map_err(FsError::io("open", folder))?;
     rustix::fs::syncfs(&opened).map_err(|error| FsError::io("flush", folder)(error.into()))
@@ -113,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_one_removes_what_a_killed_one_left() {
+    fn the_next_publication_removes_the_folder_of_a_killed_one() {
         let folder = tempfile::tempdir().unwrap();
         put(folder.path(), ".staging-killed", "half");
         let staging = StagingDir::begin(folder.path(), "a test").unwrap();

@@ -1,4 +1,4 @@
-//! What killed writers left.
+//! Removal of temporary files of killed processes.
 
 use std::{
     fs::{self, FileType},
@@ -8,19 +8,19 @@ use std::{
 
 use crate::{FsError, Root, StagingDir, metadata, staging::STAGING_PREFIX};
 
-/// How the names of temporary files begin.
+/// Prefix of the names of temporary files.
 pub(crate) const TEMPORARY_PREFIX: &str = ".tmp-";
-/// How the names of files begin that arrive in pieces: they outlive a request, but not a server.
+/// Prefix of the names of uploads that arrive in pieces: they outlive a request, but not a server.
 pub const UPLOAD_PREFIX: &str = ".upload-";
-/// For so long a temporary file may be somebody's who is writing it.
+/// A temporary file that was changed within this time may still be in use.
 const ABANDONED_AFTER: Duration = Duration::from_mins(1);
 
-/// Removes what killed writers left in `root` and below: temporary files and unfinished uploads that did not change within
-/// the last minute, and the staging folders of publications that do not run any more. Links are not followed, and chunked
-/// arrays, whose folders have millions of files, are not looked into.
+/// Removes from `root` and the folders below it what killed processes left: temporary files and unfinished uploads that
+/// did not change within the last minute, and the staging folders of publications that are not running any more. Links
+/// are not followed. Chunked arrays, whose folders may have millions of files, are not searched.
 ///
 /// # Errors
-/// The first folder that cannot be listed, or file that cannot be removed; the others are dealt with all the same.
+/// The first folder that cannot be listed, or file that cannot be removed, after all others have been processed.
 pub fn remove_abandoned(root: &Path) -> Result<(), FsError> {
     for_each_entry(root, |folder, entry, kind| {
         let name = entry.file_name();
@@ -35,7 +35,7 @@ pub fn remove_abandoned(root: &Path) -> Result<(), FsError> {
     })
 }
 
-/// As [`remove_abandoned`], in the folders elsewhere that links in `root` and below lead to, as far as the root allows it.
+/// As [`remove_abandoned`], for the folders elsewhere that links in `root` and below lead to, if the root allows them.
 /// Links in those folders are not followed.
 ///
 /// # Errors
@@ -49,7 +49,7 @@ pub fn remove_abandoned_behind_links(root: &Root) -> Result<(), FsError> {
 }
 
 /// Visits every entry of `root` and of the folders below that may hold datasets, with the folder it is in. Returns the
-/// first error, of a visit or of a folder that cannot be listed, after the last visit.
+/// first error (of a visit, or of a folder that cannot be listed) after the last visit.
 fn for_each_entry(
     root: &Path,
     mut visit: impl FnMut(&Path, &fs::DirEntry, FileType) -> Result<(), FsError>,
@@ -76,7 +76,7 @@ fn for_each_entry(
     result
 }
 
-/// Not what is hidden, nor a chunked array.
+/// Whether to search a folder: not hidden ones, and not chunked arrays.
 fn may_hold_datasets(path: &Path) -> bool {
     let is_hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
     !is_hidden && path.extension().is_none_or(|extension| extension != "zarr")
@@ -86,7 +86,8 @@ fn is_folder(path: &Path) -> bool {
     matches!(metadata(path), Ok(Some(found)) if found.is_dir())
 }
 
-/// Beginning a publication removes what earlier ones left; those that still run elsewhere are left alone.
+/// The beginning of a publication removes staging folders of earlier ones, but not of those that are still running
+/// elsewhere.
 fn remove_staging(target: &Path) -> Result<(), FsError> {
     match StagingDir::begin(target, "a publication") {
         Ok(_) | Err(FsError::Locked { .. }) => Ok(()),
@@ -95,7 +96,7 @@ fn remove_staging(target: &Path) -> Result<(), FsError> {
 }
 
 fn remove_old(entry: &fs::DirEntry) -> Result<(), FsError> {
-    // A file without a time may be anybody's.
+    // A file without a modification time may be in use.
     let changed = entry.metadata().and_then(|metadata| metadata.modified());
     if changed.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > ABANDONED_AFTER)) {
         return fs::remove_file(entry.path()).map_err(FsError::io("remove", entry.path()));
@@ -110,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_was_abandoned_is_removed() {
+    fn only_abandoned_files_are_removed() {
         let folder = tempfile::tempdir().unwrap();
         for deep in ["deep/lab", "imgs.zarr", ".hidden", "deep/.staging-x/imgs.zarr", "busy/.staging-y"] {
             fs::create_dir_all(folder.path().join(deep)).unwrap();
@@ -141,11 +142,14 @@ mod tests {
         assert!(!folder.path().join("deep/.staging-x").exists());
         let left = fs::read_dir(folder.path().join("deep/lab")).unwrap();
         let names: Vec<_> = left.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        assert!(names.iter().any(|name| name.starts_with(STAGING_PREFIX)), "one that runs stays: {names:?}");
+        assert!(
+            names.iter().any(|name| name.starts_with(STAGING_PREFIX)),
+            "the folder of a running publication stays: {names:?}"
+        );
     }
 
     #[test]
-    fn a_folder_that_cannot_be_swept_does_not_keep_others_from_it() {
+    fn an_unreadable_folder_does_not_stop_the_sweep() {
         let folder = tempfile::tempdir().unwrap();
         let missing = folder.path().join("missing");
         assert!(matches!(remove_abandoned(&missing), Err(FsError::Io { operation: "list", .. })));

@@ -1,14 +1,14 @@
-//! What is at a path, and telling versions of a file apart.
+//! Metadata of a path, and versions of a file.
 
 use std::{fs::Metadata, io::ErrorKind, os::unix::fs::MetadataExt, path::Path, time::SystemTime};
 
 use crate::FsError;
 
-/// What is at `path`, links followed; `None` when nothing is there. A file that cannot be looked at is not a missing one:
-/// its folder may belong to somebody else, or the process has too many files open.
+/// Metadata of `path` after following links; `None` when nothing is there. A file that cannot be examined is not a
+/// missing file: its folder may belong to another user, or the process has too many open files.
 ///
 /// # Errors
-/// When the operating system does not tell.
+/// When the metadata cannot be read.
 pub fn metadata(path: &Path) -> Result<Option<Metadata>, FsError> {
     match path.metadata() {
         Ok(metadata) => Ok(Some(metadata)),
@@ -17,7 +17,7 @@ pub fn metadata(path: &Path) -> Result<Option<Metadata>, FsError> {
     }
 }
 
-/// Tells one version of a file from the next. Files here are replaced by renaming, which changes the inode.
+/// Identifies a version of a file. Files in a workspace are replaced by renaming, which changes the inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileVersion {
     inode: u64,
@@ -26,7 +26,7 @@ pub struct FileVersion {
 }
 
 impl FileVersion {
-    /// The version that is at `path` now.
+    /// The version at `path` now.
     ///
     /// # Errors
     /// When there is no such file.

@@ -1,25 +1,25 @@
-//! How many bytes can still be taken, in a container too.
+//! Available memory, also in a container.
 //!
-//! Linux ends a process that takes more, rather than failing an allocation. The kernel's own estimate for the whole machine
-//! is `MemAvailable`; a control group (Docker, Kubernetes, Slurm, systemd) may allow less. Its usage counts cached files,
-//! which the kernel drops before it ends anybody, so these are taken off.
+//! Linux kills a process that uses more, instead of failing an allocation. The kernel's own estimate for the whole
+//! machine is `MemAvailable`; a control group (Docker, Kubernetes, Slurm, systemd) may allow less. The usage of a group
+//! includes cached files, which the kernel drops before it kills a process, so these are subtracted.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-/// What the system says at one moment; `None` where it says nothing.
+/// Memory figures at one moment; `None` if the system does not report them.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Observed {
-    /// Bytes that can be taken without swapping, within the limits of all control groups.
+    /// Bytes that can be allocated without swapping, within the limits of all control groups.
     pub available: Option<u64>,
-    /// Bytes of this process that no file backs.
+    /// Resident bytes of this process that are not backed by files.
     pub own: Option<u64>,
 }
 
 impl Observed {
-    /// What it says now.
+    /// The present figures.
     pub fn now() -> Self {
         let status = fs::read_to_string("/proc/self/status").ok();
         let own = status.and_then(|text| kib_line(&text, "RssAnon:"));
@@ -27,7 +27,7 @@ impl Observed {
     }
 }
 
-/// See [`Observed::available`], with the system's files below `root`.
+/// [`Observed::available`], read from the system's files below `root`.
 fn available_below(root: &Path) -> Option<u64> {
     let machine = fs::read_to_string(root.join("proc/meminfo")).ok();
     let machine = machine.and_then(|text| kib_line(&text, "MemAvailable:"));
@@ -42,7 +42,7 @@ fn kib_line(text: &str, key: &str) -> Option<u64> {
     Some(value.trim().trim_end_matches("kB").trim_end().parse::<u64>().ok()? * 1024)
 }
 
-/// The names of a control group's files.
+/// Names of a control group's files.
 struct GroupFiles {
     limit: &'static str,
     usage: &'static str,
@@ -59,7 +59,7 @@ const VERSION_1: GroupFiles = GroupFiles {
 const VERSION_2: GroupFiles =
     GroupFiles { limit: "memory.max", usage: "memory.current", inactive: "inactive_file", active: "active_file" };
 
-/// What the group in a line of `/proc/self/cgroup` (`NUMBER:CONTROLLERS:PATH`) and the groups around it still allow.
+/// Bytes that the group in a line of `/proc/self/cgroup` (`NUMBER:CONTROLLERS:PATH`) and its parent groups still allow.
 fn group_bytes(root: &Path, line: &str) -> Option<u64> {
     let mut fields = line.splitn(3, ':').skip(1);
     let (controllers, path) = (fields.next()?, fields.next()?);
@@ -69,7 +69,7 @@ fn group_bytes(root: &Path, line: &str) -> Option<u64> {
         _ => return None,
     };
     let mount = root.join(mount);
-    // A container may see the path of its group from outside, while its own group is what is mounted.
+    // In a container the path may be that of the host, while the container's own group is mounted.
     let inner: PathBuf = Path::new(path).components().skip(1).collect();
     let folders = inner.ancestors().map(|below| mount.join(below));
     folders.filter_map(|folder| free_in(&folder, &files)).min()
@@ -77,7 +77,7 @@ fn group_bytes(root: &Path, line: &str) -> Option<u64> {
 
 fn free_in(folder: &Path, files: &GroupFiles) -> Option<u64> {
     let number = |name: &str| fs::read_to_string(folder.join(name)).ok()?.trim().parse::<u64>().ok();
-    // "max", where there is no limit.
+    // "max" means no limit.
     let (limit, usage) = (number(files.limit)?, number(files.usage)?);
     let statistics = fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
     let statistic = |key: &str| {
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_without_limits_has_what_the_kernel_says() {
+    fn without_limits_the_kernels_estimate_is_used() {
         let root = system(&[
             machine(8),
             ("proc/self/cgroup", "0::/user.slice\n".into()),
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tightest_group_counts_without_its_cached_files() {
+    fn the_tightest_group_is_used_without_its_cached_files() {
         let root = system(&[
             machine(8),
             ("proc/self/cgroup", "0::/slurm/job\n".into()),
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_of_the_old_kind_sees_its_own_group_at_the_mount() {
+    fn a_cgroup_v1_container_finds_its_group_at_the_mount() {
         let root = system(&[
             machine(8),
             ("proc/self/cgroup", "5:cpu,cpuacct:/docker/abc\n4:memory:/docker/abc\n".into()),
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_says_both() {
+    fn this_machine_reports_both_figures() {
         let observed = Observed::now();
         assert!(observed.available.is_some_and(|bytes| bytes > 0));
         assert!(observed.own.is_some_and(|bytes| bytes > 0));

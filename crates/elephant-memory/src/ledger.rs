@@ -1,4 +1,4 @@
-//! Who has what set aside.
+//! Bookkeeping of reservations.
 
 use std::{
     collections::BTreeMap,
@@ -7,7 +7,7 @@ use std::{
 
 use crate::{Need, available::Observed};
 
-/// How long the allocator may keep what was freed before it hands it back to the system.
+/// Time for which the allocator may keep freed memory before it returns it to the system.
 const SETTLE: Duration = Duration::from_secs(12);
 
 /// The reservations.
@@ -15,32 +15,34 @@ const SETTLE: Duration = Duration::from_secs(12);
 pub(crate) struct Ledger {
     needs: BTreeMap<u64, Need>,
     last_id: u64,
-    /// Bytes of this process when nothing was reserved.
+    /// Bytes used by this process while nothing was reserved.
     own_at_rest: u64,
-    /// What was freed lately, and when the last of it was: the next task can have it, while the system counts it as taken.
+    /// Bytes freed recently, and the time of the last release: the next task can use them, although the system still
+    /// counts them as used.
     freed: Option<(Instant, u64)>,
 }
 
-/// What came of a need.
+/// Result of a request for memory.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Fit {
-    /// It is reserved under this number.
+    /// The memory is reserved under this id.
     Added(u64),
-    /// It fits when others have ended.
+    /// It will fit when other tasks have ended.
     Later,
-    /// It does not fit even alone, or only when somebody stops what would not end by itself.
+    /// It does not fit even alone, or only if a task is stopped that does not end by itself.
     Never { free: u64 },
 }
 
 impl Ledger {
-    /// Reserves `need` if it fits into what there is at the moment `now`. Where the system does not say, everything fits.
+    /// Reserves `need` if it fits at the time `now`. If the system does not report its memory, everything fits.
     pub(crate) fn add(&mut self, need: Need, observed: Observed, now: Instant) -> Fit {
         if let Some(available) = observed.available {
             let kept = self.kept(now);
             let own = observed.own.unwrap_or(0);
             let is_at_rest = self.needs.is_empty() && kept == 0;
             self.own_at_rest = if is_at_rest { own } else { self.own_at_rest.min(own) };
-            // What was reserved, or freed just now, and is in use is no longer available, yet part of what is shared out.
+            // Memory that is reserved (or was freed just now) and already in use is missing from `available`, but
+            // belongs to the total that is distributed.
             let reserved = self.needs.values().fold(kept, |sum, need| sum.saturating_add(need.most()));
             let in_use = own.saturating_sub(self.own_at_rest).min(reserved);
             let free = available.saturating_add(in_use);
@@ -63,13 +65,13 @@ impl Ledger {
         }
     }
 
-    /// Bytes that were freed and may still be kept for reuse.
+    /// Freed bytes that the allocator may still keep for reuse.
     fn kept(&self, now: Instant) -> u64 {
         self.freed.filter(|(at, _)| now.saturating_duration_since(*at) < SETTLE).map_or(0, |(_, bytes)| bytes)
     }
 }
 
-/// What some tasks take at the most, as only one of them has its turn at a time.
+/// Largest total of some tasks, of which only one has its turn at a time.
 fn total<'a>(needs: impl IntoIterator<Item = &'a Need>) -> u64 {
     let add = |(held, in_turn): (u64, u64), need: &Need| (held.saturating_add(need.held), in_turn.max(need.in_turn));
     let (held, in_turn) = needs.into_iter().fold((0, 0), add);
@@ -80,7 +82,7 @@ fn total<'a>(needs: impl IntoIterator<Item = &'a Need>) -> u64 {
 mod tests {
     use super::*;
 
-    /// A system at one moment.
+    /// A system at a simulated time.
     struct System {
         ledger: Ledger,
         now: Instant,
@@ -115,48 +117,48 @@ mod tests {
     }
 
     #[test]
-    fn what_reservations_use_already_is_not_counted_twice() {
+    fn memory_in_use_by_reservations_is_not_counted_twice() {
         let mut system = System::new();
         assert_eq!(system.add(task(60, 0), 100, 5), Fit::Added(1));
-        // Nothing is in use yet: 100 are available, but 60 of them are spoken for.
+        // Nothing is in use yet: 100 are available, but 60 of them are reserved.
         assert_eq!(system.add(task(41, 0), 100, 5), Fit::Later);
         // All of it is in use: 40 of 100 are left.
         assert_eq!(system.add(task(40, 0), 40, 65), Fit::Added(2));
-        // Somebody else took the rest.
+        // Another program uses the rest.
         assert_eq!(system.add(task(71, 0), 10, 65), Fit::Never { free: 70 });
     }
 
     #[test]
-    fn memory_that_this_process_had_before_is_not_shared_out() {
+    fn memory_used_before_any_reservation_is_not_distributed() {
         assert_eq!(System::new().add(task(60, 0), 50, 1000), Fit::Never { free: 50 });
     }
 
     #[test]
-    fn what_one_task_left_to_the_allocator_is_the_next_ones() {
+    fn memory_kept_by_the_allocator_is_available_to_the_next_task() {
         let mut system = System::new();
         assert_eq!(system.add(task(60, 0), 100, 5), Fit::Added(1));
         system.remove(1);
         // Its pages are kept: 40 are available.
         assert_eq!(system.add(task(90, 0), 40, 65), Fit::Added(2));
         system.remove(2);
-        // Long afterwards, what the process has is its own.
+        // After a long time, the memory in use belongs to the process itself.
         system.now += 2 * SETTLE;
         assert_eq!(system.add(task(90, 0), 40, 65), Fit::Never { free: 40 });
     }
 
     #[test]
-    fn what_is_handed_back_while_a_task_goes_on_is_free_again() {
+    fn memory_returned_during_a_task_is_free_again() {
         let mut system = System::new();
         assert_eq!(system.add(task(50, 0), 100, 5), Fit::Added(1));
         system.remove(1);
-        // It begins while 50 are kept, which are handed back later.
+        // It begins while 50 are kept, which are returned later.
         assert_eq!(system.add(task(30, 0), 50, 55), Fit::Added(2));
         system.now += 2 * SETTLE;
         assert_eq!(system.add(task(70, 0), 70, 35), Fit::Added(3));
     }
 
     #[test]
-    fn nothing_waits_for_what_does_not_end() {
+    fn no_task_waits_for_an_endless_one() {
         let mut system = System::new();
         assert_eq!(system.add(Need::until_stopped(40, 10), 100, 5), Fit::Added(1));
         assert_eq!(system.add(task(61, 0), 100, 5), Fit::Never { free: 50 });
@@ -165,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_fits_where_the_system_does_not_say() {
+    fn everything_fits_if_the_system_reports_nothing() {
         let mut ledger = Ledger::default();
         assert_eq!(ledger.add(task(u64::MAX, u64::MAX), Observed::default(), Instant::now()), Fit::Added(1));
     }

@@ -1,8 +1,8 @@
-//! The one owner of memory: what may begin, what waits for others, what is refused.
+//! Reservation of memory: decides which tasks may begin, which wait for others, and which are refused.
 //!
-//! Every task that needs much says how much before it begins ([`Memory::reserve`]) and keeps the [`Reservation`] as long
-//! as its arrays live. It knows nothing of what the bytes are for. A task must not wait for a second reservation while it
-//! has one, nor while it holds a lock that others need to end.
+//! Every large task reserves its memory before it begins ([`Memory::reserve`]) and keeps the [`Reservation`] as long as
+//! its arrays exist. The crate does not allocate anything and does not know what the bytes are for. A task must not
+//! wait for a second reservation while it holds one, or while it holds a lock that others need to end.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
@@ -21,10 +21,10 @@ use crate::{
     ledger::{Fit, Ledger},
 };
 
-/// How often a waiting task looks whether it was cancelled or other programs gave memory back.
+/// Interval at which a waiting task checks for cancellation and for memory released by other programs.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Bytes that a task needs.
+/// Memory needed by a task, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Need {
     held: u64,
@@ -33,13 +33,13 @@ pub struct Need {
 }
 
 impl Need {
-    /// What a task needs that ends by itself, so that others can wait for it: `held` bytes all the time and, besides,
-    /// `in_turn` bytes while it is its turn on the device. Tasks take turns, so that these do not add up.
+    /// Memory of a task that ends by itself, so that others can wait for it: `held` bytes all the time, and `in_turn`
+    /// further bytes during its turn on the device. Tasks take turns, so the latter do not add up.
     pub fn while_running(held: u64, in_turn: u64) -> Self {
         Self { held, in_turn, is_endless: false }
     }
 
-    /// What a task needs that may go on until somebody stops it.
+    /// Memory of a task that may run until it is stopped.
     pub fn until_stopped(held: u64, in_turn: u64) -> Self {
         Self { held, in_turn, is_endless: true }
     }
@@ -49,15 +49,15 @@ impl Need {
     }
 }
 
-/// A need that cannot be met.
+/// A request for memory that cannot be met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MemoryError {
-    /// It is more than there is.
+    /// More memory is needed than there is.
     #[error("{:.1} GB are needed and {:.1} GB are free", *needed as f64 / 1e9, *free as f64 / 1e9)]
     TooLarge {
         /// Bytes needed.
         needed: u64,
-        /// Bytes that it could have when everything that ends by itself has ended.
+        /// Bytes that are free once every task that ends by itself has ended.
         free: u64,
     },
     /// The task was cancelled while it waited.
@@ -74,7 +74,7 @@ impl Coded for MemoryError {
     }
 }
 
-/// The memory that this process may use. Clones share one account.
+/// The memory that this process may use. Clones share state.
 #[derive(Clone, Debug)]
 pub struct Memory(Arc<Shared>);
 
@@ -87,7 +87,7 @@ struct Shared {
 
 impl Shared {
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        // It is changed in single steps, so that a panic leaves it whole.
+        // Each change is a single step, so a panic cannot leave it inconsistent.
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -103,10 +103,11 @@ impl Memory {
         Self(Arc::new(Shared { observe, ledger: Mutex::default(), freed: Condvar::new() }))
     }
 
-    /// Sets `need` aside; waits while it fits only without others that end by themselves.
+    /// Reserves `need`; waits while it fits only after other tasks have ended that end by themselves.
     ///
     /// # Errors
-    /// [`MemoryError::TooLarge`] when it would not fit without them either, `Cancelled` when `cancel` was while it waited.
+    /// [`MemoryError::TooLarge`] when it would not fit without them either; `Cancelled` when `cancel` is set while it
+    /// waits.
     pub fn reserve(&self, need: Need, cancel: &CancelToken) -> Result<Reservation, MemoryError> {
         let mut ledger = self.0.ledger();
         loop {
@@ -123,9 +124,9 @@ impl Memory {
     }
 }
 
-/// Memory that was set aside, until this is dropped.
+/// Reserved memory; released when dropped.
 #[derive(Debug)]
-#[must_use = "the memory is free again when this is dropped"]
+#[must_use = "the memory is released when this is dropped"]
 pub struct Reservation {
     memory: Memory,
     id: u64,
@@ -154,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_only_alone_waits_for_the_others() {
+    fn a_task_that_fits_only_alone_waits_for_the_others() {
         let memory = small();
         let first = memory.reserve(held(75), &CancelToken::default()).unwrap();
         let (order, happened) = mpsc::channel();
@@ -166,7 +167,7 @@ mod tests {
                 drop(second);
             }
         });
-        // What fits beside the first one does not wait.
+        // A task that fits beside the first one does not wait.
         drop(memory.reserve(held(25), &CancelToken::default()).unwrap());
         order.send("first ends").unwrap();
         drop(first);
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_there_is_is_refused_with_both_numbers() {
+    fn a_task_that_never_fits_is_refused_with_both_numbers() {
         let error = small().reserve(held(101), &CancelToken::default()).unwrap_err();
         assert_eq!(error, MemoryError::TooLarge { needed: 101, free: 100 });
     }
