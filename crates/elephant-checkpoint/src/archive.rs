@@ -10,12 +10,12 @@ use crate::{
     views::{self, ByteOrder, View},
 };
 
-/// The longest table of contents that is read; an entry takes about 100 bytes.
+/// Largest table of contents that is read, in bytes; an entry takes about 100.
 const MAX_DIRECTORY_BYTES: u64 = 8 << 20;
-/// The longest `data.pkl` that is read; a tensor takes about 200 bytes.
+/// Largest `data.pkl` that is read, in bytes; a tensor takes about 200.
 const MAX_PICKLE_BYTES: u64 = 4 << 20;
 
-/// Where the model comes from, as JSON; beside what PyTorch knows.
+/// Name of the entry with the model's origin, as JSON. PyTorch ignores it.
 pub(crate) const PROVENANCE: &str = "elephant-provenance.json";
 const MAX_PROVENANCE_BYTES: u64 = 4096;
 
@@ -34,14 +34,14 @@ pub(crate) fn read(reader: impl Read + Seek, file_length: u64) -> Result<Checkpo
 
 struct Archive<R> {
     zip: ZipArchive<Budgeted<R>>,
-    /// What stands before every entry's name.
+    /// Prefix of every entry's name.
     prefix: String,
 }
 
 impl<R: Read + Seek> Archive<R> {
     fn open(reader: R, file_length: u64) -> Result<Self, CheckpointError> {
-        // The budget bounds what the table of contents may make the reader allocate, whatever counts it claims; then it
-        // bounds how often overlapping entries may make it read the same bytes.
+        // The budget first bounds the memory for the table of contents, whatever counts the file declares. Then it
+        // bounds how often the same bytes can be read through overlapping entries.
         let budgeted = Budgeted { inner: reader, left: MAX_DIRECTORY_BYTES };
         let mut reader = ZipArchive::new(budgeted).map_err(damaged)?.into_inner();
         reader.left = MAX_DIRECTORY_BYTES + 2 * file_length;
@@ -66,7 +66,7 @@ impl<R: Read + Seek> Archive<R> {
         Ok(content)
     }
 
-    /// Where the model comes from, if this program wrote the file; what is not understood is left out.
+    /// Origin of the model, if this program wrote the file; `None` if it cannot be parsed.
     fn provenance(&mut self) -> Result<Option<Provenance>, CheckpointError> {
         let text = match self.entry(PROVENANCE, MAX_PROVENANCE_BYTES) {
             Err(error @ CheckpointError::Io(_)) => return Err(error),
@@ -78,7 +78,7 @@ impl<R: Read + Seek> Archive<R> {
 
     fn byte_order(&mut self) -> Result<ByteOrder, CheckpointError> {
         if self.zip.index_for_name(&format!("{}byteorder", self.prefix)).is_none() {
-            return Ok(ByteOrder::Little); // before PyTorch 2.1, which wrote none
+            return Ok(ByteOrder::Little); // files written before PyTorch 2.1 have no such entry
         }
         match self.entry("byteorder", 16)?.as_slice() {
             b"little" => Ok(ByteOrder::Little),
@@ -90,7 +90,7 @@ impl<R: Read + Seek> Archive<R> {
 
 fn damaged(error: ZipError) -> CheckpointError {
     match error {
-        // The disk or the network failed; a place that no file has is the archive's mistake.
+        // The disk or the network failed. An invalid seek position is an error of the archive.
         ZipError::Io(error) if error.raw_os_error().is_some() && error.kind() != io::ErrorKind::InvalidInput => {
             CheckpointError::Io(error)
         }
@@ -103,7 +103,7 @@ fn compressed() -> CheckpointError {
     CheckpointError::unsupported("compressed or encrypted entries, which PyTorch does not write")
 }
 
-/// A reader that refuses to read more than a number of bytes in all.
+/// A reader that fails after a total number of bytes.
 struct Budgeted<R> {
     inner: R,
     left: u64,
@@ -115,7 +115,7 @@ impl<R: Read> Read for Budgeted<R> {
         self.left = self
             .left
             .checked_sub(read as u64)
-            .ok_or_else(|| io::Error::new(io::ErrorKind::FileTooLarge, "it claims more than the file holds"))?;
+            .ok_or_else(|| io::Error::new(io::ErrorKind::FileTooLarge, "it declares more than the file contains"))?;
         Ok(read)
     }
 }

@@ -1,4 +1,4 @@
-//! Why a checkpoint could not be read or written.
+//! Errors in reading or writing checkpoints.
 
 use std::io;
 
@@ -14,7 +14,7 @@ pub enum CheckpointError {
     /// The file could be opened but not read.
     #[error("cannot read the checkpoint: {0}")]
     Io(#[from] io::Error),
-    /// The file starts like none of PyTorch's formats.
+    /// The file does not start like any of PyTorch's formats.
     #[error(
         "not a PyTorch checkpoint: the file is neither a zip archive nor a pickle; save one with torch.save(model.state_dict(), path)"
     )]
@@ -25,24 +25,24 @@ pub enum CheckpointError {
         /// What is wrong.
         reason: String,
     },
-    /// The file refers to code. It was not run.
+    /// The file refers to code, which was not run.
     #[error(
         "the checkpoint refers to {global}, which is not needed for named tensors and was not run; save only the weights, with torch.save(model.state_dict(), path)"
     )]
     ForeignCode {
-        /// `module.name` as the file gives it.
+        /// `module.name` from the file.
         global: String,
     },
-    /// The file is sound but holds something this reader does not know.
+    /// The file is intact but contains something that is not supported.
     #[error(
-        "the checkpoint holds {found}; save a state dict or a list of them, with torch.save(model.state_dict(), path)"
+        "the checkpoint contains {found}; save a state dict or a list of them, with torch.save(model.state_dict(), path)"
     )]
     Unsupported {
         /// What was found.
         found: String,
     },
-    /// The file claims more than is read.
-    #[error("the checkpoint's {what} takes {bytes} bytes; at most {limit} are read")]
+    /// A part of the file is larger than the limit.
+    #[error("the checkpoint's {what} has {bytes} bytes; at most {limit} are read")]
     TooLarge {
         /// Which part.
         what: &'static str,
@@ -51,7 +51,7 @@ pub enum CheckpointError {
         /// The largest size that is read.
         limit: u64,
     },
-    /// The file consists of more parts than are read.
+    /// The file has more parts than the limit.
     #[error(
         "the checkpoint has more than {limit} {what}; save only the weights, with torch.save(model.state_dict(), path)"
     )]
@@ -64,7 +64,7 @@ pub enum CheckpointError {
     /// A tensor's bytes do not match its shape.
     #[error("a tensor of shape {shape:?} needs {needed} bytes, not {given}")]
     WrongLength {
-        /// The shape asked for.
+        /// The requested shape.
         shape: Vec<usize>,
         /// Bytes that the shape needs.
         needed: usize,

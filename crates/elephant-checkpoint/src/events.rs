@@ -1,7 +1,7 @@
-//! TensorBoard event files: scalars over the steps of a training, and the step at which earlier trainings ended.
+//! TensorBoard event files: writes scalars over the steps of a training, and finds the last step of earlier trainings.
 //!
-//! Files are those of PyTorch's `SummaryWriter`: a first record with the format's version, then one record for each scalar.
-//! Only appended to, one record at a time, so that a killed writer leaves whole records.
+//! The format is that of PyTorch's `SummaryWriter`: a first record with the format's version, then one record per
+//! scalar. Files are only appended to, one record at a time, so that a killed writer leaves complete records.
 
 mod protobuf;
 mod record;
@@ -19,22 +19,22 @@ use elephant_fs::FsError;
 
 use self::record::Records;
 
-/// A part of the name of every event file.
+/// Part of the name of every event file.
 const NAME: &str = "tfevents";
-/// Tells the files of this process apart.
+/// Number of the next event file of this process.
 static FILES: AtomicU64 = AtomicU64::new(0);
 
-/// An event file that grows.
+/// An event file to which scalars are appended.
 #[derive(Debug)]
 pub struct EventWriter {
     path: PathBuf,
     file: File,
-    /// Bytes of whole records.
+    /// Length of the complete records in bytes.
     length: u64,
 }
 
 impl EventWriter {
-    /// Begins a new event file in `folder`, which is made when it is missing.
+    /// Begins a new event file in `folder`, which is created if it is missing.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -42,7 +42,7 @@ impl EventWriter {
         fs::create_dir_all(folder).map_err(FsError::io("create", folder))?;
         let now = seconds_since_1970();
         let number = FILES.fetch_add(1, Ordering::Relaxed);
-        // As PyTorch names them, so that TensorBoard reads them in order.
+        // PyTorch's naming, by which TensorBoard reads files in order.
         let name = format!("events.out.{NAME}.{:010}.{}.{}.{number}", now as u64, host_name(), process::id());
         let path = folder.join(name);
         let file =
@@ -52,10 +52,10 @@ impl EventWriter {
         Ok(writer)
     }
 
-    /// Notes the value that `tag` has at `step`; values are kept in single precision. It is in the file when this returns.
+    /// Appends the value of `tag` at `step`, in single precision. It has been written to the file when this returns.
     ///
     /// # Errors
-    /// When the disk is full; the file stays readable, and later scalars may be written.
+    /// When the disk is full; the file stays readable, and later scalars can be written.
     pub fn scalar(&mut self, tag: &str, step: i64, value: f64) -> Result<(), FsError> {
         self.append(&protobuf::scalar(seconds_since_1970(), tag, step, value as f32))
     }
@@ -63,7 +63,7 @@ impl EventWriter {
     fn append(&mut self, event: &[u8]) -> Result<(), FsError> {
         let record = record::frame(event);
         if let Err(error) = self.file.write_all(&record) {
-            // What was written of the record would hide all later ones. If this fails too, they are lost to readers.
+            // A partial record would hide all later ones. If it cannot be removed either, readers lose them.
             let _ = self.file.set_len(self.length);
             return Err(FsError::io("write", &self.path)(error));
         }
@@ -72,8 +72,8 @@ impl EventWriter {
     }
 }
 
-/// The largest step in the event files in `folder`, whichever program wrote them; `None` when there is none. A file counts
-/// up to its first damaged record, and nothing is allocated by what a file claims.
+/// The largest step in the event files in `folder`, whichever program wrote them; `None` when there is none. A file is
+/// read up to its first damaged record. No memory is allocated from lengths in a file.
 ///
 /// # Errors
 /// When the folder or a file cannot be read.
@@ -86,7 +86,7 @@ pub fn last_step(folder: &Path) -> Result<Option<i64>, FsError> {
     let mut last = None;
     for entry in entries {
         let entry = entry.map_err(FsError::io("list", folder))?;
-        // Not links, which may lead anywhere, and not pipes, which would never end.
+        // Skips links, which may point anywhere, and pipes, which may never end.
         let is_file = entry.file_type().map_err(FsError::io("look at", entry.path()))?.is_file();
         if is_file && entry.file_name().to_string_lossy().contains(NAME) {
             let path = entry.path();
@@ -109,7 +109,7 @@ fn seconds_since_1970() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |duration| duration.as_secs_f64())
 }
 
-/// This machine's name, as far as it can be part of a file's name.
+/// This machine's name, reduced to characters that are valid in a file name.
 fn host_name() -> String {
     const MAX_CHARS: usize = 64;
     let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();

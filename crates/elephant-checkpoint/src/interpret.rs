@@ -1,4 +1,4 @@
-//! What a parsed pickle says about tensors: names, and where in which storage their elements are.
+//! Extracts from a parsed pickle the tensors' names and the positions of their elements in storages.
 
 use std::collections::HashSet;
 
@@ -8,17 +8,18 @@ use crate::{
     views::View,
 };
 
-/// Tensors by name, not yet read, in order. Texts are those of the pickle: it may name one of them a million times.
+/// Tensors by name, not yet read, in order. The texts are borrowed from the pickle, which may refer to one of them a
+/// million times.
 pub(crate) type Views<'a> = Vec<(&'a str, View<'a>)>;
 
-/// Most tensors in a checkpoint, in all members together; a U-Net has some hundred.
+/// Largest number of tensors in a checkpoint, in all members together; a U-Net has a few hundred.
 const MAX_TENSORS: usize = 100_000;
-/// Longest key of a storage, in bytes; it is the name of a file in the archive, usually a number.
+/// Longest key of a storage, in bytes. The key is the name of an entry in the archive, usually a number.
 const MAX_KEY_BYTES: usize = 255;
-/// More axes than any tensor of a network has.
+/// Largest number of axes of a tensor.
 const MAX_AXES: usize = 16;
 
-/// The globals that named tensors need. Nothing is looked up by these names and nothing is called.
+/// Whether a global is needed to describe named tensors. The names are only compared; nothing is imported or called.
 pub(crate) fn is_known_global(module: &str, name: &str) -> bool {
     match module {
         "collections" => name == "OrderedDict",
@@ -44,8 +45,8 @@ fn storage_dtype(class: &str) -> Option<Dtype> {
     })
 }
 
-/// The members of a checkpoint: one state dict, or a list of them. A pickle may name the same value again and again, so
-/// what is made of it is counted before it is made.
+/// The members of a checkpoint: one state dict, or a list of them. A pickle may refer to the same value many times, so
+/// the results are counted before they are created.
 pub(crate) fn members<'a>(pickle: &Pickle<'a>) -> Result<Vec<Views<'a>>, CheckpointError> {
     let root = pickle.root();
     let ids = match pickle.node(root) {
@@ -101,12 +102,12 @@ fn named_tensor<'a>(pickle: &Pickle<'a>, key: NodeId, value: NodeId) -> Result<(
         CheckpointError::unsupported(format!("{found} as {:?} where a tensor is expected", shortened(name)))
     })?;
     let view = view(pickle, arguments).ok_or_else(|| {
-        CheckpointError::damaged(format!("the description of the tensor {:?} makes no sense", shortened(name)))
+        CheckpointError::damaged(format!("the description of the tensor {:?} is invalid", shortened(name)))
     })?;
     Ok((name, view))
 }
 
-/// The arguments of the call that rebuilds a tensor; a parameter wraps one.
+/// Arguments of the call that rebuilds a tensor; the call for a parameter wraps that call.
 fn tensor_arguments<'p>(pickle: &'p Pickle<'_>, id: NodeId) -> Option<&'p [NodeId]> {
     let (function, arguments) = call(pickle, id)?;
     if is_global(pickle, function, "torch._utils", "_rebuild_tensor_v2") {
@@ -119,7 +120,7 @@ fn tensor_arguments<'p>(pickle: &'p Pickle<'_>, id: NodeId) -> Option<&'p [NodeI
     is_global(pickle, function, "torch._utils", "_rebuild_tensor_v2").then_some(arguments)
 }
 
-/// (storage, offset, shape, strides, …) as `torch._utils._rebuild_tensor_v2` takes them.
+/// Arguments (storage, offset, shape, strides, …) of `torch._utils._rebuild_tensor_v2`.
 fn view<'a>(pickle: &Pickle<'a>, arguments: &[NodeId]) -> Option<View<'a>> {
     let &[storage, offset, shape, strides, ..] = arguments else { return None };
     let Node::Persistent(key) = pickle.node(storage) else { return None };
@@ -165,7 +166,7 @@ fn unsigned(pickle: &Pickle<'_>, id: NodeId) -> Option<usize> {
     }
 }
 
-/// A number for each axis.
+/// One number per axis.
 fn axes(pickle: &Pickle<'_>, id: NodeId) -> Option<Vec<usize>> {
     let items = tuple(pickle, id).filter(|items| items.len() <= MAX_AXES)?;
     items.iter().map(|&item| unsigned(pickle, item)).collect()

@@ -1,7 +1,7 @@
-//! PyTorch's format before 1.6: five pickles in a row, then the storages (`torch/serialization.py`, `_legacy_load`).
+//! PyTorch's format before 1.6: five consecutive pickles, then the storages (`torch/serialization.py`, `_legacy_load`).
 //!
-//! The pickles are a magic number, the protocol version, facts on the writing system, the object, and the keys of the
-//! storages; each storage is its number of elements (8 bytes) and the elements.
+//! The pickles are a magic number, the protocol version, properties of the writing system, the object, and the keys of
+//! the storages. Each storage is its number of elements (8 bytes) followed by the elements.
 
 use std::{collections::HashMap, io::Read};
 
@@ -15,7 +15,7 @@ use crate::{
 /// 0x1950a86a20f9469cfc6c, little endian.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 const PROTOCOL: i64 = 1001;
-/// The pickles together; the storages come after.
+/// Largest total size of the pickles, in bytes; the storages follow.
 const MAX_PICKLES_BYTES: usize = 4 << 20;
 
 pub(crate) fn read(mut reader: impl Read, file_length: u64) -> Result<Checkpoint, CheckpointError> {
@@ -23,7 +23,7 @@ pub(crate) fn read(mut reader: impl Read, file_length: u64) -> Result<Checkpoint
     reader.read_to_end(&mut file)?;
     let mut pickles = Pickles { bytes: &file[..file.len().min(MAX_PICKLES_BYTES)], at: 0 };
 
-    // One pickle is in memory at a time.
+    // Only one pickle is in memory at a time.
     if !is_magic(&pickles.next()?) {
         return Err(CheckpointError::NotACheckpoint);
     }
@@ -80,7 +80,7 @@ fn storage_keys<'a>(pickle: &Pickle<'a>) -> Result<Vec<&'a str>, CheckpointError
     items.iter().map(key).collect()
 }
 
-/// Cuts the rest of the file into storages. The element size of each is known only from the tensors that use it.
+/// Splits the rest of the file into storages. The element size of each is known only from the tensors that use it.
 fn storages<'a>(
     mut rest: &'a [u8],
     keys: &[&'a str],

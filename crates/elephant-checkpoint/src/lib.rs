@@ -1,12 +1,13 @@
-//! What a training leaves: PyTorch checkpoint files (`.pth`), read without executing them, and TensorBoard event files.
+//! PyTorch checkpoint files (`.pth`), read without executing them, and TensorBoard event files.
 //!
-//! A `.pth` file is a pickle, and unpickling runs whatever the file says (CVE-2025-32434 and its like). This crate reads
-//! the small part of the format that holds named tensors: it lists what the pickle *would* build and then looks for
-//! tensors in that list. Nothing is ever called. What it writes, `torch.load(weights_only=True)` reads.
+//! A `.pth` file is a pickle, and unpickling can run any code (for example CVE-2025-32434). This crate reads only the
+//! small part of the format that describes named tensors: it lists the values that the pickle *would* build and then
+//! looks for tensors in that list. No function is ever called. `torch.load(weights_only=True)` can read the files that
+//! it writes.
 //!
-//! It knows nothing of networks: which names and shapes are right is for the reader of the [`StateDict`] to say.
+//! The crate does not know any network: the user of a [`StateDict`] checks names and shapes.
 //!
-//! Memory stays within a small multiple of the file's length, whatever the file claims.
+//! Memory is bounded by a small multiple of the file's length, whatever sizes the file declares.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
@@ -35,7 +36,7 @@ pub use events::{EventWriter, last_step};
 pub use optimizer::{Fingerprint, OptimizerState};
 pub use tensor::{Dtype, StateDict, Tensor};
 
-/// The longest file that is read, 2 GiB: some eighty 3-D U-Nets.
+/// Largest file that is read, 2 GiB: about eighty 3-D U-Nets.
 const MAX_FILE_BYTES: u64 = 2 << 30;
 
 /// A checkpoint: one state dict for a single network, several for an ensemble.
@@ -43,21 +44,21 @@ const MAX_FILE_BYTES: u64 = 2 << 30;
 pub struct Checkpoint {
     /// The members, in the file's order; never empty in a checkpoint that was read.
     pub members: Vec<StateDict>,
-    /// Where the parameters come from; `None` in files of other programs.
+    /// Origin of the parameters; `None` in files of other programs.
     pub provenance: Option<Provenance>,
 }
 
-/// Where a model comes from. It lies in the file, so that it goes wherever the file goes; PyTorch does not look at it.
+/// Origin of a model. It is stored in the file, so that it stays with the file; PyTorch ignores it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Provenance {
-    /// What the parameters were first, in a few words: random, a file, a URL, or a built-in network.
+    /// Initial parameters in a few words: random, a file, a URL, or a built-in network.
     pub origin: String,
-    /// Steps of training by this program in all, those of a built-in network included.
+    /// Total number of training steps by this program, including those of a built-in network.
     pub steps: u64,
 }
 
 impl Checkpoint {
-    /// A checkpoint of these members, of which nothing more is known.
+    /// A checkpoint of these members, of unknown origin.
     pub fn new(members: Vec<StateDict>) -> Self {
         Self { members, provenance: None }
     }
@@ -65,8 +66,8 @@ impl Checkpoint {
     /// Reads a `.pth` file: a state dict or a list of them, in PyTorch's zip format (1.6 and later) or in the older one.
     ///
     /// # Errors
-    /// [`CheckpointError`] when the file cannot be read, is no checkpoint, is damaged, asks for code to be run, or holds
-    /// something else than named tensors.
+    /// [`CheckpointError`] when the file cannot be read, is not a checkpoint, is damaged, requires code to be run, or
+    /// contains anything but named tensors.
     pub fn read(path: &Path) -> Result<Self, CheckpointError> {
         let file = File::open(path).map_err(FsError::io("open", path))?;
         Self::read_from(file)
@@ -92,24 +93,24 @@ impl Checkpoint {
         }
     }
 
-    /// How many numbers the tensors of all members hold.
+    /// Number of elements of the tensors of all members.
     pub fn value_count(&self) -> u64 {
         let count = |tensor: &Tensor| tensor.shape().iter().map(|&edge| edge as u64).product::<u64>();
         self.members.iter().flat_map(StateDict::iter).map(|(_, tensor)| count(tensor)).sum()
     }
 
-    /// The same parameters in half precision (IEEE 754 binary16), in half the room.
+    /// The same parameters in half precision (IEEE 754 binary16).
     #[must_use]
     pub fn to_half(&self) -> Self {
         let half = |dict: &StateDict| dict.iter().map(|(name, tensor)| (name.to_owned(), tensor.to_half())).collect();
         Self { members: self.members.iter().map(half).collect(), provenance: self.provenance.clone() }
     }
 
-    /// Writes the checkpoint in PyTorch's zip format, replacing `path` whole. One member is written as a state dict,
-    /// several as a list. Equal checkpoints give equal bytes.
+    /// Writes the checkpoint in PyTorch's zip format, replacing `path` atomically. One member is written as a state
+    /// dict, several as a list. Equal checkpoints give equal bytes.
     ///
     /// # Errors
-    /// When the file cannot be written; an old file is then untouched.
+    /// When the file cannot be written; an old file is then unchanged.
     pub fn write(&self, path: &Path) -> Result<(), CheckpointError> {
         Ok(elephant_fs::write_atomic(path, |file| write::write(self, file))?)
     }

@@ -1,4 +1,4 @@
-//! What an optimiser remembers of a model, kept in a file beside the model's.
+//! State of the Adam optimiser, stored in a file beside the model's.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::{Checkpoint, CheckpointError, Dtype, StateDict, Tensor};
 pub struct Fingerprint(pub [u8; 32]);
 
 impl Checkpoint {
-    /// Equal for equal parameters, whatever the file that they came from looks like.
+    /// Equal for equal parameters, whatever file they were read from.
     pub fn fingerprint(&self) -> Fingerprint {
         let mut hash = Sha256::new();
         for (name, tensor) in self.members.iter().flat_map(StateDict::iter) {
@@ -25,27 +25,27 @@ impl Checkpoint {
     }
 }
 
-/// The memory of Adam. It goes with the parameters that the optimiser left, and with no others.
+/// State of Adam. It is valid only for the parameters after the optimiser's last step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OptimizerState {
-    /// Steps made.
+    /// Number of steps made.
     pub step: u64,
-    /// For each member of the ensemble, the running mean of every parameter's gradient, by the parameter's name.
+    /// For each member of the ensemble, the running mean of each parameter's gradient, by the parameter's name.
     pub first_moments: Vec<StateDict>,
-    /// The running mean of the squares.
+    /// The same for the squared gradients.
     pub second_moments: Vec<StateDict>,
 }
 
-/// Names in the first member of the file: the number of steps, and the model's fingerprint.
+/// Names of the tensors in the first member of the file: the number of steps, and the model's fingerprint.
 const STEP: &str = "step";
 const MODEL: &str = "model";
 
 impl OptimizerState {
-    /// Writes the state of an optimiser that left the parameters with this fingerprint, replacing `path` whole. The file
-    /// is a checkpoint: the head, then two members for each of the model's.
+    /// Writes the state that belongs to the parameters with this fingerprint, replacing `path` atomically. The file is
+    /// a checkpoint: a head, then two members for each member of the model.
     ///
     /// # Errors
-    /// When the file cannot be written; an old file is then untouched.
+    /// When the file cannot be written; an old file is then unchanged.
     pub fn write(&self, model: Fingerprint, path: &Path) -> Result<(), CheckpointError> {
         let head = [
             (STEP.to_owned(), Tensor::new(Dtype::I64, vec![1], self.step.to_le_bytes().to_vec())?),
@@ -56,11 +56,10 @@ impl OptimizerState {
         Checkpoint::new(members).write(path)
     }
 
-    /// The state in a file, when it goes with these parameters: the same names and shapes, left by that optimiser.
-    /// Otherwise `None`.
+    /// The state in a file, if it belongs to these parameters (fingerprint, names and shapes); otherwise `None`.
     ///
     /// # Errors
-    /// When the file cannot be read or is no checkpoint.
+    /// When the file cannot be read or is not a checkpoint.
     pub fn read(model: &Checkpoint, path: &Path) -> Result<Option<Self>, CheckpointError> {
         let file = Checkpoint::read(path)?;
         let Some((head, moments)) = file.members.split_first() else { return Ok(None) };
@@ -99,7 +98,7 @@ mod tests {
         let other = Checkpoint::new(vec![dict(1.0), dict(3.5)]);
         assert_eq!(OptimizerState::read(&other, &path).unwrap(), None);
         model.write(&path).unwrap();
-        assert_eq!(OptimizerState::read(&model, &path).unwrap(), None, "a model is no state");
+        assert_eq!(OptimizerState::read(&model, &path).unwrap(), None, "a model is not a state");
         std::fs::write(&path, b"PK\x03\x04").unwrap();
         OptimizerState::read(&model, &path).unwrap_err();
     }

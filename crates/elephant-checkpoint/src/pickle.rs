@@ -1,22 +1,22 @@
-//! Python's pickle format as a list of what it would build.
+//! Parser of Python's pickle format: lists the values that a pickle would build.
 //!
-//! Every value becomes a [`Node`] in one list and refers to others by their place in it, so that neither cycles nor deep
-//! nesting cost recursion. A call is recorded as a node and never made. Only the opcodes that `torch.save` emits with the
-//! protocols 2 to 5 are known (CPython, `Lib/pickletools.py`); everything else is an error.
+//! Every value becomes a [`Node`] in one list and refers to other nodes by index, so that neither cycles nor deep
+//! nesting need recursion. A call is recorded as a node and never executed. Only the opcodes that `torch.save` emits
+//! with the protocols 2 to 5 are accepted (CPython, `Lib/pickletools.py`); everything else is an error.
 
 use std::collections::HashMap;
 
 use crate::CheckpointError;
 
-/// Most opcodes that are followed; a tensor takes about fifty. Each adds at most one node and a short list, of some 80 bytes
-/// together, to what the pickle builds.
+/// Largest number of opcodes that are executed; a tensor takes about fifty. Each one adds at most one node and a short
+/// list, together about 80 bytes.
 const MAX_OPCODES: u64 = 1 << 20;
 
-/// The place of a node in [`Pickle::nodes`].
+/// Index of a node in [`Pickle::nodes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct NodeId(u32);
 
-/// A value that the pickle builds.
+/// A value that the pickle would build.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Node<'a> {
     None,
@@ -32,9 +32,9 @@ pub(crate) enum Node<'a> {
     Dict(Vec<(NodeId, NodeId)>),
     /// A class or function, by name.
     Global(&'a str, &'a str),
-    /// An object kept outside the pickle (here: a storage), by its key.
+    /// An object outside the pickle (here: a storage), by its key.
     Persistent(NodeId),
-    /// The result of a call that was not made, with the items that were put into it.
+    /// The result of a call that was not executed, with the items that were added to it.
     Call {
         function: NodeId,
         arguments: NodeId,
@@ -47,16 +47,16 @@ pub(crate) enum Node<'a> {
 pub(crate) struct Pickle<'a> {
     nodes: Vec<Node<'a>>,
     root: NodeId,
-    /// Bytes read, up to and with the STOP opcode.
+    /// Number of bytes read, including the STOP opcode.
     pub(crate) length: usize,
 }
 
 impl<'a> Pickle<'a> {
-    /// Parses the pickle at the start of `bytes`. `allowed` says which globals may be named.
+    /// Parses the pickle at the start of `bytes`. `allowed` decides which globals may be named.
     ///
     /// # Errors
     /// [`CheckpointError::ForeignCode`] for any other global, `Damaged` for a truncated or inconsistent pickle,
-    /// `Unsupported` for other opcodes, `TooMany` for more of them than any checkpoint has.
+    /// `Unsupported` for other opcodes, `TooMany` for too many opcodes.
     pub(crate) fn parse(bytes: &'a [u8], allowed: fn(&str, &str) -> bool) -> Result<Self, CheckpointError> {
         let mut machine = Machine {
             input: Input { bytes, at: 0 },
@@ -70,12 +70,12 @@ impl<'a> Pickle<'a> {
         Ok(Self { nodes: machine.nodes, root, length: machine.input.at })
     }
 
-    /// The value itself.
+    /// The id of the top-level value.
     pub(crate) fn root(&self) -> NodeId {
         self.root
     }
 
-    /// What stands at `id`.
+    /// The node with this id.
     pub(crate) fn node(&self, id: NodeId) -> &Node<'a> {
         &self.nodes[id.0 as usize]
     }
@@ -89,7 +89,7 @@ struct Input<'a> {
 impl<'a> Input<'a> {
     fn take(&mut self, length: usize) -> Result<&'a [u8], CheckpointError> {
         let taken = self.at.checked_add(length).and_then(|end| self.bytes.get(self.at..end));
-        let taken = taken.ok_or_else(|| CheckpointError::damaged("the pickle ends in the middle"))?;
+        let taken = taken.ok_or_else(|| CheckpointError::damaged("the pickle is incomplete"))?;
         self.at += length;
         Ok(taken)
     }
@@ -118,11 +118,11 @@ impl<'a> Input<'a> {
         utf8(self.sized(width)?)
     }
 
-    /// Text up to the next line feed, which is dropped.
+    /// Text up to the next line feed, which is not included.
     fn line(&mut self) -> Result<&'a str, CheckpointError> {
         let rest = &self.bytes[self.at..];
         let length = rest.iter().position(|&byte| byte == b'\n');
-        let length = length.ok_or_else(|| CheckpointError::damaged("the pickle ends in the middle"))?;
+        let length = length.ok_or_else(|| CheckpointError::damaged("the pickle is incomplete"))?;
         let line = self.take(length)?;
         self.at += 1;
         utf8(line)
@@ -179,7 +179,7 @@ impl<'a> Machine<'a> {
                 b'}' => self.push(Node::Dict(Vec::new())),
                 b's' => self.set_item()?,
                 b'u' => self.set_items()?,
-                b'R' | 0x81 => self.call()?, // REDUCE and NEWOBJ differ only in how Python would call
+                b'R' | 0x81 => self.call()?, // REDUCE and NEWOBJ differ only in the way Python would call
                 b'b' => drop(self.pop()?),   // BUILD: attributes such as `_metadata` are not tensors
                 b'Q' => self.persistent()?,
                 b'q' => self.input.u8().and_then(|key| self.remember(key.into()))?,
@@ -199,18 +199,18 @@ impl<'a> Machine<'a> {
         self.nodes.push(node);
     }
 
-    /// Takes the top of the stack, which may not lie below the last mark.
+    /// Takes the top of the stack, which must be above the last mark.
     fn pop(&mut self) -> Result<NodeId, CheckpointError> {
         let floor = self.marks.last().copied().unwrap_or(0);
         if self.stack.len() <= floor {
-            return Err(CheckpointError::damaged("the pickle takes more values than it has"));
+            return Err(CheckpointError::damaged("the pickle pops more values than it has pushed"));
         }
-        self.stack.pop().ok_or_else(|| CheckpointError::damaged("the pickle takes more values than it has"))
+        self.stack.pop().ok_or_else(|| CheckpointError::damaged("the pickle pops more values than it has pushed"))
     }
 
     fn pop_to_mark(&mut self) -> Result<Vec<NodeId>, CheckpointError> {
         let mark =
-            self.marks.pop().ok_or_else(|| CheckpointError::damaged("the pickle closes what it did not open"))?;
+            self.marks.pop().ok_or_else(|| CheckpointError::damaged("the pickle has no mark for this opcode"))?;
         Ok(self.stack.split_off(mark))
     }
 
@@ -380,7 +380,7 @@ impl<'a> Machine<'a> {
     }
 }
 
-/// A name from the file as it may appear in a message.
+/// A name from the file, shortened for a message.
 pub(crate) fn shortened(name: &str) -> String {
     let mut shown: String = name.chars().filter(|c| !c.is_control()).take(80).collect();
     if shown.len() < name.len() {
@@ -412,7 +412,7 @@ mod tests {
 
     #[test]
     fn calls_into_the_system_are_refused_by_name() {
-        // What pickling an object whose __reduce__ returns (os.system, ("id",)) gives, protocols 2 and 4.
+        // The pickle of an object whose __reduce__ returns (os.system, ("id",)), protocols 2 and 4.
         let old = b"\x80\x02cposix\nsystem\nX\x02\x00\x00\x00id\x85R.";
         let new = b"\x80\x04\x95\x1d\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x8c\x06system\x93\x8c\x02id\x85R.";
         for bytes in [&old[..], &new[..]] {
@@ -438,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn a_million_nested_tuples_cost_no_recursion() {
+    fn a_million_nested_tuples_need_no_recursion() {
         let mut bytes = vec![b')'];
         bytes.extend(std::iter::repeat_n(0x85, 1_000_000));
         bytes.push(b'.');
@@ -446,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_may_hold_itself() {
+    fn a_list_may_contain_itself() {
         let pickle = parse(b"]q\x00h\x00a.").unwrap();
         assert_eq!(pickle.node(pickle.root()), &Node::List(vec![pickle.root()]));
     }

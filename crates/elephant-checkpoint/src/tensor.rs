@@ -1,4 +1,4 @@
-//! Named tensors as plain bytes.
+//! Named tensors stored as bytes.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use half::{bf16, f16};
 
 use crate::CheckpointError;
 
-/// The data types that checkpoints hold.
+/// The data types of checkpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dtype {
     /// 32-bit floating point.
@@ -17,15 +17,15 @@ pub enum Dtype {
     F16,
     /// 16-bit floating point with the exponent of `F32`.
     Bf16,
-    /// Signed, 64 bit.
+    /// Signed integer, 64 bits.
     I64,
-    /// Signed, 32 bit.
+    /// Signed integer, 32 bits.
     I32,
-    /// Signed, 16 bit.
+    /// Signed integer, 16 bits.
     I16,
-    /// Signed, 8 bit.
+    /// Signed integer, 8 bits.
     I8,
-    /// Unsigned, 8 bit.
+    /// Unsigned integer, 8 bits.
     U8,
     /// 0 or 1 in a byte.
     Bool,
@@ -43,7 +43,7 @@ impl Dtype {
     }
 }
 
-/// An array: C order, little endian.
+/// An array of any shape, in C order, little endian.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tensor {
     dtype: Dtype,
@@ -55,7 +55,7 @@ impl Tensor {
     /// An array of `shape` from its bytes, C order, little endian.
     ///
     /// # Errors
-    /// [`CheckpointError::WrongLength`] when `bytes` is not as long as the shape says.
+    /// [`CheckpointError::WrongLength`] when the length of `bytes` does not match the shape.
     pub fn new(dtype: Dtype, shape: Vec<usize>, bytes: Vec<u8>) -> Result<Self, CheckpointError> {
         let needed = byte_length(dtype, &shape).unwrap_or(usize::MAX);
         if bytes.len() != needed {
@@ -67,7 +67,7 @@ impl Tensor {
     /// An [`F32`](Dtype::F32) array of `shape` from its values, C order.
     ///
     /// # Errors
-    /// [`CheckpointError::WrongLength`] when there are not as many values as the shape says.
+    /// [`CheckpointError::WrongLength`] when the number of values does not match the shape.
     pub fn from_f32(shape: Vec<usize>, values: &[f32]) -> Result<Self, CheckpointError> {
         Self::new(Dtype::F32, shape, values.iter().flat_map(|value| value.to_le_bytes()).collect())
     }
@@ -87,7 +87,7 @@ impl Tensor {
         &self.bytes
     }
 
-    /// The elements as `f32`, rounded where the type is wider.
+    /// The elements as `f32`, rounded if the type is wider.
     pub fn to_f32(&self) -> Vec<f32> {
         let bytes = &self.bytes;
         match self.dtype {
@@ -115,7 +115,7 @@ fn elements<const N: usize>(bytes: &[u8], convert: impl Fn([u8; N]) -> f32) -> V
     bytes.as_chunks::<N>().0.iter().map(|element| convert(*element)).collect()
 }
 
-/// Bytes of an array of `shape`, or `None` where no computer has as many.
+/// Bytes of an array of `shape`; `None` on overflow.
 pub(crate) fn byte_length(dtype: Dtype, shape: &[usize]) -> Option<usize> {
     shape.iter().try_fold(dtype.size(), |bytes, &size| bytes.checked_mul(size))
 }
@@ -128,7 +128,7 @@ pub struct StateDict {
 }
 
 impl StateDict {
-    /// Adds a tensor, or replaces the one of the same name where it stands.
+    /// Adds a tensor, or replaces the one of the same name at its position.
     pub fn insert(&mut self, name: impl Into<String>, tensor: Tensor) {
         let name = name.into();
         if let Some(&at) = self.index.get(&name) {
@@ -139,7 +139,7 @@ impl StateDict {
         }
     }
 
-    /// The tensor called `name`.
+    /// The tensor named `name`.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
         self.index.get(name).map(|&at| &self.entries[at].1)
     }
@@ -149,12 +149,12 @@ impl StateDict {
         self.entries.iter().map(|(name, tensor)| (name.as_str(), tensor))
     }
 
-    /// How many tensors there are.
+    /// Number of tensors.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no tensors.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

@@ -1,4 +1,4 @@
-//! Tensors as windows onto storages: offset, shape and strides, in elements.
+//! Tensors as views of storages: offset, shape and strides, in elements.
 
 use std::{borrow::Cow, collections::HashMap, iter};
 
@@ -6,15 +6,16 @@ use crate::{
     Checkpoint, CheckpointError, Dtype, StateDict, Tensor, interpret::Views, pickle::shortened, tensor::byte_length,
 };
 
-/// Views may repeat elements of their storage (tied weights, `expand`), up to this many times the file's length in all.
+/// Largest total size of all views, as a multiple of the file's length: views may repeat elements of their storage
+/// (tied weights, `expand`).
 const MAX_GROWTH: u64 = 4;
 
-/// Where a tensor's elements are.
+/// Position of a tensor's elements in a storage.
 #[derive(Clone, Debug)]
 pub(crate) struct View<'a> {
     pub(crate) storage_key: &'a str,
     pub(crate) dtype: Dtype,
-    /// The storage's length as the pickle gives it.
+    /// Number of elements of the storage according to the pickle.
     pub(crate) storage_elements: usize,
     pub(crate) offset: usize,
     pub(crate) shape: Vec<usize>,
@@ -22,7 +23,7 @@ pub(crate) struct View<'a> {
 }
 
 impl View<'_> {
-    /// The elements in C order, or `None` where the view reaches beyond its storage.
+    /// The elements in C order, or `None` if the view extends beyond its storage.
     fn elements(&self, storage: Cow<'_, [u8]>) -> Option<Vec<u8>> {
         let length = byte_length(self.dtype, &self.shape)?;
         if self.offset == 0 && length == storage.len() && self.is_contiguous() {
@@ -51,7 +52,7 @@ impl View<'_> {
         Some(gathered)
     }
 
-    /// The place of the last element that the view touches, where no size is 0.
+    /// Index of the last element of the view, if no size is 0.
     fn last_element(&self) -> Option<usize> {
         iter::zip(&self.shape, &self.strides)
             .try_fold(self.offset, |last, (&size, &stride)| last.checked_add((size - 1).checked_mul(stride)?))
@@ -78,15 +79,15 @@ impl View<'_> {
     }
 }
 
-/// How storages are stored.
+/// Byte order of storages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ByteOrder {
     Little,
     Big,
 }
 
-/// Reads every view's elements. `load` gives the bytes of the storage that a view names; each is loaded once, and
-/// dropped after the last view on it. Names count as bytes of their tensors.
+/// Reads every view's elements. `load` returns the bytes of a view's storage. Each storage is loaded once and dropped
+/// after its last view. Names count as bytes of their tensors.
 pub(crate) fn materialise<'a>(
     members: Vec<Views<'a>>,
     order: ByteOrder,
@@ -105,9 +106,9 @@ pub(crate) fn materialise<'a>(
         budget = budget.checked_sub(length).ok_or_else(|| wrong("is larger than the file can hold"))?;
         let storage = storages.get(&view)?;
         if Some(storage.len()) != view.storage_elements.checked_mul(view.dtype.size()) {
-            return Err(wrong("lies in a storage of another size than the file says"));
+            return Err(wrong("is in a storage of another size than the file says"));
         }
-        let mut bytes = view.elements(storage).ok_or_else(|| wrong("reaches beyond its storage"))?;
+        let mut bytes = view.elements(storage).ok_or_else(|| wrong("extends beyond its storage"))?;
         if order == ByteOrder::Big {
             bytes.chunks_exact_mut(view.dtype.size()).for_each(<[u8]>::reverse);
         }
@@ -119,9 +120,9 @@ pub(crate) fn materialise<'a>(
     Ok(Checkpoint::new(members.into_iter().map(&mut state_dict).collect::<Result<_, _>>()?))
 }
 
-/// The storages that views still need.
+/// Loaded storages that are still needed by views.
 struct Storages<'a, F> {
-    /// How many views are to come on each.
+    /// Number of remaining views of each storage.
     uses: HashMap<&'a str, usize>,
     loaded: HashMap<&'a str, Vec<u8>>,
     load: F,
@@ -136,7 +137,7 @@ impl<'a, F: FnMut(&View<'_>) -> Result<Vec<u8>, CheckpointError>> Storages<'a, F
         Self { uses, loaded: HashMap::new(), load }
     }
 
-    /// The view's storage, given away with the last view on it.
+    /// The view's storage; removed from here with its last view.
     fn get(&mut self, view: &View<'a>) -> Result<Cow<'_, [u8]>, CheckpointError> {
         let key = view.storage_key;
         if !self.loaded.contains_key(key) {
@@ -171,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn windows_transposes_and_repeats() {
+    fn slices_transposes_and_repeats() {
         let storage: Vec<u8> = (0..24).collect();
         let gather =
             |offset, shape: &[usize], strides: &[usize]| view(offset, shape, strides).elements(Cow::Borrowed(&storage));
@@ -180,7 +181,7 @@ mod tests {
         assert_eq!(gather(23, &[3], &[0]).unwrap(), [23, 23, 23]);
         assert_eq!(gather(9, &[], &[]).unwrap(), [9]);
         assert_eq!(gather(900, &[0, 3], &[3, 1]).unwrap(), Vec::<u8>::new());
-        assert_eq!(gather(0, &[usize::MAX, 2, 0], &[0, 0, 1]), None, "no computer has as many, of no bytes each");
+        assert_eq!(gather(0, &[usize::MAX, 2, 0], &[0, 0, 1]), None, "the number of elements overflows");
         assert_eq!(gather(0, &[0, usize::MAX, 2], &[0, 2, 1]), Some(Vec::new()));
         assert_eq!(gather(23, &[2], &[1]), None);
         assert_eq!(gather(1, &[usize::MAX], &[usize::MAX]), None);
@@ -194,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn big_endian_elements_are_turned() {
+    fn big_endian_elements_are_swapped() {
         let wide = View { dtype: Dtype::I16, storage_elements: 2, ..view(0, &[2], &[1]) };
         let read = materialise(vec![vec![("a", wide)]], ByteOrder::Big, 100, |_| Ok(vec![0, 1, 2, 3])).unwrap();
         assert_eq!(read.members[0].get("a").unwrap().to_f32(), [1.0, 515.0]);

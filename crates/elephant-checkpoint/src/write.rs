@@ -6,7 +6,7 @@ use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 
 use crate::{Checkpoint, Dtype, StateDict, Tensor, archive::PROVENANCE};
 
-/// Storages start at multiples of this, as PyTorch writes them, so that they can be mapped into memory.
+/// Alignment of storages in the file, in bytes, as in PyTorch's files, so that they can be mapped into memory.
 const ALIGNMENT: u16 = 64;
 
 pub(crate) fn write(checkpoint: &Checkpoint, file: impl Write + Seek) -> io::Result<()> {
@@ -51,7 +51,7 @@ fn description(checkpoint: &Checkpoint) -> Vec<u8> {
 
 struct PickleWriter {
     bytes: Vec<u8>,
-    /// Storages so far; each tensor has one of its own, called by its number.
+    /// Number of storages so far. Each tensor has its own storage, named by a number.
     storages: usize,
 }
 
@@ -96,7 +96,7 @@ impl PickleWriter {
         self.bytes.push(b't');
     }
 
-    /// `BININT` where it fits, `LONG1` otherwise; lengths in memory stay below 2^63.
+    /// `BININT` if it fits, otherwise `LONG1`; lengths in memory are below 2^63.
     fn integer(&mut self, value: usize) {
         if let Ok(value) = i32::try_from(value) {
             self.bytes.push(b'J');

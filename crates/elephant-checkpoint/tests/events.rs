@@ -1,4 +1,4 @@
-//! Event files: PyTorch's read here, ours read by TensorBoard.
+//! Event files: reads PyTorch's, and lets TensorBoard read ours.
 
 #![allow(clippy::disallowed_methods)]
 
@@ -26,7 +26,7 @@ fn a_folder_without_events_has_no_step() {
 }
 
 #[test]
-fn a_torn_tail_hides_nothing_else() {
+fn a_partial_last_record_hides_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let mut writer = EventWriter::create(folder.path()).unwrap();
     for step in 0..10 {
@@ -41,7 +41,7 @@ fn a_torn_tail_hides_nothing_else() {
         let last = last_step(folder.path()).unwrap().unwrap();
         assert!((7..9).contains(&last), "{cut}: {last}");
     }
-    // The next training writes into a file of its own.
+    // The next training writes to its own file.
     EventWriter::create(folder.path()).unwrap().scalar("train_loss", 9, 0.25).unwrap();
     assert_eq!(last_step(folder.path()).unwrap(), Some(9));
 }

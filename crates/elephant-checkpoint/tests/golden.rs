@@ -1,4 +1,4 @@
-//! Files that PyTorch wrote (`tests/golden/checkpoint`), and what becomes of them when they are written again.
+//! Files that PyTorch wrote (`tests/golden/checkpoint`), read and written again.
 
 use std::{fs, io::Cursor};
 
@@ -22,7 +22,7 @@ fn values(tensor: &Tensor) -> Vec<f64> {
 }
 
 #[test]
-fn every_file_of_pytorchs_gives_its_tensors() {
+fn every_file_of_pytorch_is_read() {
     let expected = read_json(&golden("checkpoint/expected.json"));
     for (name, expected) in expected.as_object().unwrap() {
         let checkpoint = read(name).unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -53,7 +53,7 @@ fn types_are_kept() {
 }
 
 #[test]
-fn what_is_written_is_read_back_and_always_the_same_bytes() {
+fn written_files_are_read_back_and_have_always_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["types", "views", "ensemble"] {
         let checkpoint = read(name).unwrap();
@@ -82,7 +82,7 @@ fn storages_are_aligned_as_pytorch_aligns_them() {
 }
 
 #[test]
-fn nothing_but_named_tensors_is_accepted() {
+fn only_named_tensors_are_accepted() {
     let cases = [
         ("bad_command", "posix.system"),
         ("bad_legacy_command", "posix.system"),
@@ -102,7 +102,7 @@ fn nothing_but_named_tensors_is_accepted() {
 }
 
 #[test]
-fn other_files_are_told_apart() {
+fn other_files_are_not_checkpoints() {
     for content in [&b""[..], b"PK", b"\x89HDF\r\n\x1a\n", b"weights", b"\x00\x00\x00\x00"] {
         let error = Checkpoint::read_from(Cursor::new(content)).unwrap_err();
         assert!(matches!(error, CheckpointError::NotACheckpoint), "{content:?}: {error}");

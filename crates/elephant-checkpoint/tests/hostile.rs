@@ -1,4 +1,4 @@
-//! Files made to do harm: they cost an error, little memory and little time.
+//! Malicious files cause an error, with little memory and time.
 
 use std::{
     fs,
@@ -63,13 +63,13 @@ fn storages_of_the_wrong_size_or_missing() {
 }
 
 #[test]
-fn an_archive_without_a_description_is_no_checkpoint() {
+fn an_archive_without_a_pickle_is_not_a_checkpoint() {
     let other = changed("types", |name, content| (!name.ends_with("data.pkl")).then_some(content));
     assert!(matches!(read(&other).unwrap_err(), CheckpointError::NotACheckpoint));
 }
 
 #[test]
-fn a_tensor_larger_than_the_file_is_refused_before_it_is_made() {
+fn a_tensor_larger_than_the_file_is_refused_before_it_is_allocated() {
     // torch.zeros(1).expand(2^31 - 1, 2^31 - 1), by hand.
     let huge = changed("types", |name, content| {
         let pickle = b"\x80\x02ccollections\nOrderedDict\n)R(X\x01\x00\x00\x00actorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x06tQK\x00J\xff\xff\xff\x7fJ\xff\xff\xff\x7f\x86K\x00K\x00\x86\x89ccollections\nOrderedDict\n)RtRu.";
@@ -79,7 +79,7 @@ fn a_tensor_larger_than_the_file_is_refused_before_it_is_made() {
 }
 
 #[test]
-fn an_oversized_description_is_refused() {
+fn an_oversized_pickle_is_refused() {
     let long = changed("types", |name, content| {
         Some(if name.ends_with("data.pkl") { vec![b')'; (4 << 20) + 1] } else { content })
     });
@@ -87,8 +87,8 @@ fn an_oversized_description_is_refused() {
 }
 
 #[test]
-fn a_table_of_contents_that_lies_is_no_reason_to_allocate() {
-    // 65,535 entries, said to start at 0 and to take 4 GiB.
+fn a_false_table_of_contents_causes_no_allocation() {
+    // Declares 65,535 entries that start at 0 and have 4 GiB.
     let mut file = b"PK\x03\x04".to_vec();
     file.extend([0; 1000]);
     file.extend(b"PK\x05\x06\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff\0\0\0\0\0\0");
@@ -96,7 +96,7 @@ fn a_table_of_contents_that_lies_is_no_reason_to_allocate() {
 }
 
 #[test]
-fn a_file_cut_short_anywhere_is_an_error() {
+fn a_file_truncated_anywhere_is_an_error() {
     for name in ["types", "legacy_types", "ensemble"] {
         let whole = bytes(name);
         for end in 0..whole.len() {
@@ -105,7 +105,7 @@ fn a_file_cut_short_anywhere_is_an_error() {
     }
 }
 
-/// A file on a disk that fails behind some of its bytes.
+/// A file on a disk that fails after some of its bytes.
 struct Failing {
     content: Cursor<Vec<u8>>,
     good: u64,
@@ -131,7 +131,7 @@ impl Seek for Failing {
 }
 
 #[test]
-fn a_disk_that_fails_is_no_damage_of_the_file() {
+fn a_disk_failure_is_not_reported_as_a_damaged_file() {
     for name in ["types", "legacy_types", "ensemble"] {
         let whole = bytes(name);
         for good in (0..whole.len()).step_by(7) {
@@ -143,7 +143,7 @@ fn a_disk_that_fails_is_no_damage_of_the_file() {
 }
 
 #[test]
-fn one_dict_twice_is_not_an_ensemble() {
+fn the_same_dict_twice_is_not_an_ensemble() {
     let twice = changed("types", |name, content| {
         if !name.ends_with("data.pkl") {
             return Some(content);
@@ -168,7 +168,7 @@ fn mutated(name: &'static str) -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// A valid zip archive whose description is mutated, so that no checksum stops it.
+/// A valid zip archive with a mutated pickle and correct checksums.
 fn mutated_description(name: &'static str) -> impl Strategy<Value = Vec<u8>> {
     let changes = proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..6);
     changes.prop_map(move |changes| {

@@ -1,12 +1,12 @@
-//! Small files that would unfold to many times their size cost an error and little memory. The only test of its process,
-//! whose peak it looks at.
+//! Small files that would expand to many times their size cause an error and need little memory. This is the only test
+//! of its process, because it measures the peak memory of the process.
 
 use std::{fs, io::Cursor, io::Write};
 
 use elephant_checkpoint::{Checkpoint, CheckpointError};
 use zip::{ZipWriter, write::SimpleFileOptions};
 
-/// What reading a file of at most 4 MiB may cost, in bytes.
+/// Memory that reading a file of at most 4 MiB may need, in bytes.
 const LIMIT: u64 = 100 << 20;
 
 /// An `OrderedDict()` call, and the parts of a tensor of no elements.
@@ -33,20 +33,20 @@ fn archive(pickle: &[u8]) -> Vec<u8> {
     zip.finish().unwrap().into_inner()
 }
 
-/// `head`, then `unit` as often as `len` bytes have room for, then `tail`.
+/// `head`, then as many `unit`s as fit into `len` bytes, then `tail`.
 fn filled(head: &[u8], unit: &[u8], tail: &[u8], len: usize) -> Vec<u8> {
     let times = (len - head.len() - tail.len()) / unit.len();
     [head, &unit.repeat(times), tail].concat()
 }
 
-/// The most memory that the process has had, in bytes.
+/// Peak memory of the process, in bytes.
 fn peak_memory() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap() << 10
 }
 
-/// A list that names a dict of `items` again and again, `size` bytes in all.
+/// A list that refers to a dict of `items` many times, of `size` bytes.
 fn list_of_one_dict(items: usize, size: usize) -> Vec<u8> {
     let empty = tensor(&text(b"0"), b"K\x00\x85");
     let dict = [DICT, b"(", &text(b"a"), b"q\x01", &empty, b"q\x02", &b"h\x01h\x02".repeat(items), b"uq\x03"].concat();
@@ -54,7 +54,7 @@ fn list_of_one_dict(items: usize, size: usize) -> Vec<u8> {
 }
 
 #[test]
-fn what_a_small_file_names_again_and_again_is_made_once() {
+fn a_value_that_is_referred_to_many_times_is_created_once() {
     const FULL: usize = 4 << 20;
     let empty = tensor(&text(b"0"), b"K\x00\x85");
     let long = vec![b'n'; 1 << 20];
@@ -63,7 +63,7 @@ fn what_a_small_file_names_again_and_again_is_made_once() {
         ("20 KB of one dict", list_of_one_dict(5000, 20_000 + 5000)),
         ("4 MiB of one dict", list_of_one_dict(300_000, FULL)),
         ("one tensor under one name", repeated(&[&text(b"a")[..], b"q\x01", &empty, b"q\x02"].concat(), b"h\x01h\x02")),
-        // Fewer tensors than are refused for their number, each with the same long text.
+        // Fewer tensors than the limit, each with the same long text.
         (
             "a long name",
             [b"\x80\x02", DICT, b"(", &text(&long), b"q\x01", &empty, b"q\x02", &b"h\x01h\x02".repeat(90_000), b"u."]

@@ -1,4 +1,4 @@
-//! The few fields of TensorBoard's Event message that scalars need (`tensorboard/compat/proto/event.proto`,
+//! The fields of TensorBoard's Event message that scalars need (`tensorboard/compat/proto/event.proto`,
 //! `summary.proto`), in protocol buffers' wire format.
 
 // Fields of Event.
@@ -6,12 +6,12 @@ const WALL_TIME: u64 = 1;
 const STEP: u64 = 2;
 const FILE_VERSION: u64 = 3;
 const SUMMARY: u64 = 5;
-// Of Summary and of its values.
+// Fields of Summary and of its values.
 const VALUE: u64 = 1;
 const TAG: u64 = 1;
 const SIMPLE_VALUE: u64 = 2;
 
-// How a field's value is written.
+// Wire types: how a field's value is encoded.
 const VARINT: u64 = 0;
 const EIGHT_BYTES: u64 = 1;
 const LENGTH_AND_BYTES: u64 = 2;
@@ -33,7 +33,7 @@ pub(super) fn scalar(wall_time: f64, tag: &str, step: i64, value: f32) -> Vec<u8
     let mut summary = Vec::new();
     put_bytes(&mut summary, VALUE, &entry);
     let mut event = begin(wall_time);
-    // Zero is what a missing number means.
+    // A missing number means zero.
     if step != 0 {
         put_varint(&mut event, STEP << 3 | VARINT);
         put_varint(&mut event, step.cast_unsigned());
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_summary_that_is_cut_off_still_counts() {
+    fn a_truncated_summary_still_has_its_step() {
         let event = scalar(1.5, "histogram", 77, 0.5);
         assert_eq!(step_with_summary(&event[..event.len() - 4]), Some(77));
     }

@@ -5,10 +5,10 @@ use std::io::{self, BufRead, Read};
 
 const LENGTH_BYTES: usize = 8;
 const CHECKSUM_BYTES: usize = 4;
-/// How much of a record is looked at. Scalars are much shorter; what comes first in longer ones is their step.
+/// Number of bytes of a record that are read. Scalars are much shorter; longer records begin with their step.
 const MAX_BEGINNING: usize = 1 << 16;
 
-/// A record that holds `data`.
+/// The record for `data`.
 pub(super) fn frame(data: &[u8]) -> Vec<u8> {
     let length = (data.len() as u64).to_le_bytes();
     let mut record = Vec::with_capacity(data.len() + LENGTH_BYTES + 2 * CHECKSUM_BYTES);
@@ -30,7 +30,7 @@ impl<R: BufRead> Records<R> {
         Self { reader, beginning: Vec::new() }
     }
 
-    /// The next record's first bytes, all of them unless it is very long.
+    /// The next record's first bytes; all bytes unless it is very long.
     pub fn next_beginning(&mut self) -> io::Result<Option<&[u8]>> {
         let mut header = [0; LENGTH_BYTES + CHECKSUM_BYTES];
         if !self.fill(&mut header)? {
@@ -50,12 +50,12 @@ impl<R: BufRead> Records<R> {
         if read as u64 != wanted || skipped != rest || !self.fill(&mut checksum)? {
             return Ok(None);
         }
-        // Of long records the checksum is not made.
+        // The checksum of long records is not verified.
         let is_sound = rest > 0 || masked_crc(&self.beginning).to_le_bytes() == checksum;
         Ok(is_sound.then_some(&self.beginning))
     }
 
-    /// Reads all of `bytes`; false at the file's end.
+    /// Fills `bytes`; false at the end of the file.
     fn fill(&mut self, bytes: &mut [u8]) -> io::Result<bool> {
         match self.reader.read_exact(bytes) {
             Ok(()) => Ok(true),
@@ -65,7 +65,8 @@ impl<R: BufRead> Records<R> {
     }
 }
 
-/// Rotated and shifted, so that the checksum of data with checksums is not special.
+/// The mask of TFRecord: a rotation and an addition, so that checksums of data that contain checksums are not
+/// degenerate.
 fn masked_crc(data: &[u8]) -> u32 {
     crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8)
 }
@@ -119,14 +120,14 @@ mod tests {
     }
 
     #[test]
-    fn long_records_are_passed_over() {
+    fn long_records_are_skipped() {
         let long = vec![7; 3 * MAX_BEGINNING];
         let file = [frame(b"a"), frame(&long), frame(b"b")].concat();
         assert_eq!(beginnings(&file), [b"a".to_vec(), long[..MAX_BEGINNING].to_vec(), b"b".to_vec()]);
     }
 
     #[test]
-    fn a_length_beyond_the_file_ends_it() {
+    fn a_length_beyond_the_end_of_the_file_ends_the_records() {
         for length in [u64::MAX, 1 << 40, 100] {
             let mut file = frame(b"a");
             file.extend(length.to_le_bytes());
