@@ -1,21 +1,21 @@
-//! Where the broker is and who asks. Passwords never reach a message.
+//! Address of the broker and credentials. Passwords never appear in messages.
 
 use std::fmt;
 
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
 
-/// Seconds after which a silent broker counts as gone, unless the address says otherwise.
+/// Default heartbeat in seconds: a broker that is silent for longer counts as disconnected.
 const HEARTBEAT: u16 = 10;
 
-/// The text is not an AMQP address, or asks for something that this program cannot do.
+/// The text is not an AMQP address, or requires something that is not supported.
 #[derive(Debug, thiserror::Error)]
 pub enum AddressError {
-    /// It is no such address.
+    /// It is not an AMQP address.
     #[error(
         "cannot read the address of RabbitMQ; give it as amqp://USER:PASSWORD@HOST:PORT/VHOST, with %2f for a vhost /"
     )]
     Malformed,
-    /// It wants TLS.
+    /// It requires TLS.
     #[error("amqps:// is not supported; use amqp:// through a tunnel")]
     Tls,
 }
@@ -41,7 +41,7 @@ impl BrokerAddress {
         Ok(Self(uri))
     }
 
-    /// The same from its parts, as the original server's environment has them; `vhost` is `/` or a name.
+    /// The same from its parts, which the original server takes from environment variables; `vhost` is `/` or a name.
     pub fn new(host: &str, port: u16, vhost: &str, user: &str, password: &str) -> Self {
         Self(AMQPUri {
             scheme: AMQPScheme::AMQP,

@@ -1,10 +1,10 @@
-//! What the original publishes of the events of jobs (contract section 2.2).
+//! Events of jobs as the original's messages (contract section 2.2).
 
 use elephant_jobs::{Event, EventKind, JobKind};
 
 use crate::outbox::{Message, Queue};
 
-/// The message for `event`, if the original has one.
+/// The message for `event`, if there is one in the original.
 pub(crate) fn message(event: &Event) -> Option<Message> {
     let message = |queue, body: String| Some(Message { queue, body });
     match (&event.event, event.kind) {
@@ -12,7 +12,7 @@ pub(crate) fn message(event: &Event) -> Option<Message> {
         (EventKind::Completed, JobKind::Predict) => message(Queue::Prediction, "Prediction updated".into()),
         (EventKind::Progress(progress), JobKind::Generate) => {
             let total = progress.total?;
-            // The client reads both as Java's int.
+            // The client reads both numbers as Java integers.
             message(Queue::Dataset, format!(r#"{{"t_max":{total},"t_current":{}}}"#, progress.step))
         }
         _ => None,

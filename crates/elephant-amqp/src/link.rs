@@ -1,4 +1,4 @@
-//! One connection to the broker: declaring the client's queues as the client does, and publishing.
+//! A connection to the broker: declares the client's queues as the client does, and publishes messages.
 
 use std::{
     collections::BTreeMap,
@@ -18,29 +18,30 @@ use crate::{
     outbox::{Message, Queue},
 };
 
-/// The topic exchange that gets a copy of every message, with the queue's name as routing key. Not durable, like the
-/// queues; whoever wants every message binds a queue to it.
+/// The topic exchange that gets a copy of every message, with the queue's name as routing key. It is not durable, like
+/// the queues. Programs that want every message bind a queue to it.
 pub const EXCHANGE: &str = "elephant";
 
-/// How long the broker may take to accept a connection, or a batch.
+/// Longest time that the broker may take to accept a connection or a batch.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a queue that the broker refuses is left alone.
+/// Time for which a queue that the broker refuses is not tried again.
 const REFUSED_FOR: Duration = Duration::from_secs(30);
 
 /// A connection on which messages can be published.
 pub(crate) struct Link {
     connection: Connection,
     channel: Channel,
-    /// Queues that someone has declared in another form, which is left as it is.
+    /// Queues that exist with other properties, which are left unchanged.
     foreign: Vec<Queue>,
-    /// Queues that this connection may not use, since then: another one holds them alone, or the user has no right to them.
+    /// Queues that this connection may not use, and since when: another connection uses them exclusively, or the user
+    /// has no permission.
     refused: BTreeMap<Queue, Instant>,
     has_exchange: bool,
 }
 
 impl Link {
-    /// Connects, and proves with one message to nobody that the broker takes messages.
+    /// Connects, and tests with one message without a receiver that the broker accepts messages.
     pub(crate) async fn open(address: &BrokerAddress) -> Result<Self, String> {
         within_time(Self::try_open(address)).await
     }
@@ -64,13 +65,14 @@ impl Link {
         self.connection.status().connected() && self.channel.status().connected()
     }
 
-    /// Publishes `messages` and waits until the broker has them. A queue with too many unread messages gets no more.
+    /// Publishes `messages` and waits for the broker's confirmation. Nothing is sent to a queue with too many unread
+    /// messages.
     pub(crate) async fn publish(&mut self, messages: &[Message]) -> Result<(), String> {
         within_time(self.try_publish(messages)).await
     }
 
     async fn try_publish(&mut self, messages: &[Message]) -> lapin::Result<()> {
-        // All queues come first: a refusal closes the channel, and messages on their way with it.
+        // All queues are declared first, because a refusal closes the channel, and messages in transit are lost.
         let mut room = BTreeMap::new();
         for Message { queue, .. } in messages {
             if !room.contains_key(queue) {
@@ -110,7 +112,7 @@ impl Link {
                 }
             }
         }
-        // A refusal comes with the receipt of the first message; that the channel is closed, with later ones.
+        // The first confirmation reports the refusal; later ones report that the channel is closed.
         wait_for(confirms).await.and(published)
     }
 
@@ -121,17 +123,17 @@ impl Link {
         queue: Queue,
         body: &[u8],
     ) -> lapin::Result<PublisherConfirm> {
-        // The original sends no properties; this one acts on the broker, and the client does not look at any.
+        // The original sends no properties. The expiration affects only the broker, and the client ignores properties.
         let properties = BasicProperties::default().with_expiration(queue.expiration_ms().into());
         let options = BasicPublishOptions::default();
         self.channel.basic_publish(exchange.into(), key.into(), options, body, properties).await
     }
 
-    /// How many messages may be put into a queue; none when the broker refuses it.
+    /// Number of messages that may be added to a queue; 0 if the broker refuses the queue.
     ///
     /// Declares it exactly as the client does: not durable, not exclusive, not deleted automatically, without arguments
-    /// (another form would make the client's declaration fail). Someone may have deleted it; and the reply tells how many
-    /// messages wait in it.
+    /// (with other properties the client's own declaration would fail). This is repeated because the queue may have
+    /// been deleted, and because the reply contains the number of waiting messages.
     async fn room(&mut self, queue: Queue) -> lapin::Result<u32> {
         while self.refused.get(&queue).is_none_or(|since| since.elapsed() > REFUSED_FOR) {
             let passive = self.foreign.contains(&queue);
@@ -139,7 +141,7 @@ impl Link {
             let error = match self.channel.queue_declare(queue.name().into(), options, FieldTable::default()).await {
                 Ok(declared) => {
                     if self.refused.remove(&queue).is_some() {
-                        tracing::info!(queue = queue.name(), "the queue can be used");
+                        tracing::info!(queue = queue.name(), "the queue can be used again");
                     }
                     return Ok(queue.capacity().saturating_sub(declared.message_count()));
                 }
@@ -148,18 +150,18 @@ impl Link {
             };
             self.channel = open_channel(&self.connection).await?;
             if !passive && is_soft(&error, &AMQPSoftError::PRECONDITIONFAILED) {
-                tracing::warn!(queue = queue.name(), "the queue exists in another form; it is used as it is");
+                tracing::warn!(queue = queue.name(), "the queue exists with other properties; it is used as it is");
                 self.foreign.push(queue);
             } else if passive && is_soft(&error, &AMQPSoftError::NOTFOUND) {
                 self.foreign.retain(|other| *other != queue);
             } else if self.refused.insert(queue, Instant::now()).is_none() {
-                tracing::warn!(queue = queue.name(), %error, "the queue cannot be used; the others are not concerned");
+                tracing::warn!(queue = queue.name(), %error, "the queue cannot be used; other queues are not affected");
             }
         }
         Ok(0)
     }
 
-    /// An exchange is only offered: where the user may not declare one, the queues still work.
+    /// Declares the exchange. It is optional: if the user may not declare it, the queues still work.
     async fn declare_exchange(&mut self) -> lapin::Result<()> {
         let options = ExchangeDeclareOptions::default();
         let declared =
@@ -171,16 +173,16 @@ impl Link {
         }
     }
 
-    /// Goes on without the exchange, until the next connection.
+    /// Continues without the exchange until the next connection.
     async fn leave_exchange(&mut self, error: &lapin::Error) -> lapin::Result<()> {
-        tracing::warn!(%error, "the exchange {EXCHANGE} cannot be offered; the queues are not concerned");
+        tracing::warn!(%error, "the exchange {EXCHANGE} cannot be used; the queues are not affected");
         self.has_exchange = false;
         self.channel = open_channel(&self.connection).await?;
         Ok(())
     }
 
     pub(crate) async fn close(self) {
-        // Whether or not the broker hears it.
+        // Errors do not matter: the connection is given up.
         let _ = timeout(TIMEOUT, self.connection.close(200, "the server stops".into())).await;
     }
 }
@@ -198,7 +200,7 @@ async fn wait_for(confirms: Vec<PublisherConfirm>) -> lapin::Result<()> {
     Ok(())
 }
 
-/// Whether the broker refuses one thing and not the connection.
+/// Whether the broker refuses an operation but keeps the connection.
 fn is_refusal(error: &lapin::Error) -> bool {
     matches!(error.kind(), ErrorKind::ProtocolError(error) if matches!(error.kind(), AMQPErrorKind::Soft(_)))
 }

@@ -1,4 +1,4 @@
-//! The log as the client's server log shows it.
+//! The log, as messages for the client's server log.
 
 use std::fmt::{self, Write};
 
@@ -12,7 +12,7 @@ use tracing_subscriber::{Layer, filter::Targets, layer::Context, registry::Looku
 
 use crate::outbox::{Message, Outbox, Queue};
 
-/// Longer messages are cut.
+/// Longest message in bytes; longer ones are truncated.
 const MAX_BYTES: usize = 16 << 10;
 
 /// Sends records of this program's own crates, from `info` up, to the queue `log`.
@@ -24,7 +24,7 @@ impl LogLayer {
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
-        // What tells of the broker itself cannot go there.
+        // Records about the broker itself cannot be sent to it.
         let own = Targets::new().with_target("elephant", Level::INFO).with_target("elephant_amqp", LevelFilter::OFF);
         Self(outbox).with_filter(own)
     }
@@ -47,14 +47,14 @@ impl<S: Subscriber> Layer<S> for LogLayer {
         };
         let mut text = Text::default();
         event.record(&mut text);
-        // Two texts always have a JSON form.
+        // Two texts can always be written as JSON.
         if let Ok(body) = serde_json::to_string(&Record { level, message: text.finish() }) {
             self.0.push(Message { queue: Queue::Log, body });
         }
     }
 }
 
-/// A record's message, with its fields behind it.
+/// A record's message, followed by its fields.
 #[derive(Default)]
 struct Text {
     message: String,
@@ -80,7 +80,7 @@ impl Visit for Text {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        // Writing to a text cannot fail.
+        // Writing to a string cannot fail.
         let _ = match field.name() {
             "message" => write!(self.message, "{value:?}"),
             name => write!(self.fields, " {name}={value:?}"),

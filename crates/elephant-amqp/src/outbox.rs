@@ -1,4 +1,4 @@
-//! Messages on their way to the broker.
+//! Buffer of messages for the broker.
 
 use std::{
     collections::VecDeque,
@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-/// Messages kept while the broker is away or slow: some minutes of a busy server.
+/// Number of messages kept while the broker is unavailable or slow: those of some minutes of a busy server.
 const CAPACITY: usize = 10_000;
 
 /// The original's queues.
@@ -35,7 +35,7 @@ impl Queue {
         }
     }
 
-    /// Messages that may wait on the broker for a client; no more are sent while there are as many.
+    /// Largest number of unread messages in the queue; while there are as many, no more are sent.
     pub(crate) fn capacity(self) -> u32 {
         match self {
             Self::Prediction => 100,
@@ -44,8 +44,8 @@ impl Queue {
         }
     }
 
-    /// After how many milliseconds the broker drops a message that nobody has read. What tells of progress is worthless
-    /// soon.
+    /// Time in milliseconds after which the broker drops an unread message. Messages about progress soon become
+    /// useless.
     pub(crate) fn expiration_ms(self) -> &'static str {
         match self {
             Self::Update | Self::Prediction | Self::Dataset => "60000",
@@ -61,7 +61,7 @@ pub(crate) struct Message {
     pub(crate) body: String,
 }
 
-/// A bounded buffer; when it is full, the oldest message is lost. Clones are the same one.
+/// A bounded buffer; when it is full, the oldest message is dropped. Clones share state.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outbox(Arc<Shared>);
 
@@ -82,7 +82,7 @@ impl Outbox {
         self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Never waits, and never logs: it is called while something is logged.
+    /// Does not wait and does not log, because it is called while a record is logged.
     pub(crate) fn push(&self, message: Message) {
         let mut waiting = self.waiting();
         if waiting.messages.len() == CAPACITY {
@@ -93,7 +93,7 @@ impl Outbox {
         self.0.changed.notify_one();
     }
 
-    /// Up to `count` messages, as soon as there is one; none when the outbox is closed and empty.
+    /// Waits for a message and returns up to `count` of them; none when the outbox is closed and empty.
     pub(crate) async fn take(&self, count: usize) -> Vec<Message> {
         loop {
             let changed = self.0.changed.notified();
@@ -108,7 +108,7 @@ impl Outbox {
         }
     }
 
-    /// Messages that could not be sent come first again, as far as there is room.
+    /// Puts messages that could not be sent back to the front, as many as fit.
     pub(crate) fn put_back(&self, messages: Vec<Message>) {
         let mut waiting = self.waiting();
         for message in messages.into_iter().rev() {
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_oldest_messages_are_lost() {
+    async fn the_oldest_messages_are_dropped() {
         let outbox = Outbox::default();
         (0..CAPACITY + 5).for_each(|number| outbox.push(message(number)));
         let first = outbox.take(2).await;

@@ -1,4 +1,4 @@
-//! From the bus and the log to the broker, over outages.
+//! Publishes the events of jobs and the log, across outages of the broker.
 
 use std::time::Duration;
 
@@ -13,17 +13,17 @@ use tracing_subscriber::{Layer, registry::LookupSpan};
 
 use crate::{BrokerAddress, BrokerStatus, LogLayer, events, link::Link, outbox::Outbox};
 
-/// Messages sent before their receipt is waited for.
+/// Number of messages that are sent before their confirmation is awaited.
 const BATCH: usize = 64;
-/// How often an idle connection is looked at.
+/// Interval at which an idle connection is checked.
 const IDLE: Duration = Duration::from_millis(500);
 /// Pauses between attempts to connect.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// How long the end of the program may wait for the last messages.
+/// Longest time that the end of the program waits for the last messages.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// Publishes what the client wants to know.
+/// Publishes progress and log to the broker.
 #[derive(Debug)]
 pub struct Publisher {
     address: BrokerAddress,
@@ -31,25 +31,24 @@ pub struct Publisher {
     status: BrokerStatus,
 }
 
-/// A publisher at work.
+/// A running publisher.
 #[derive(Debug)]
 pub struct RunningPublisher {
     outbox: Outbox,
-    /// Dropped, it ends the listener.
+    /// Ends the listener when dropped.
     closing: oneshot::Sender<()>,
     listener: JoinHandle<()>,
     sender: JoinHandle<()>,
 }
 
 impl Publisher {
-    /// A publisher for the broker at `address`. Nothing is sent before [`start`](Self::start); what is logged meanwhile
-    /// is kept.
+    /// A publisher for the broker at `address`. Nothing is sent before [`start`](Self::start); log records until then
+    /// are kept.
     pub fn new(address: BrokerAddress) -> Self {
         Self { address, outbox: Outbox::default(), status: BrokerStatus::new() }
     }
 
-    /// Brings the log to the broker. What it passes on to nobody else it keeps from being recorded twice: add it to a
-    /// subscriber once.
+    /// A layer that sends the log to the broker. Add it to a subscriber only once; otherwise records are sent twice.
     pub fn log_layer<S>(&self) -> impl Layer<S> + Send + Sync + use<S>
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
@@ -57,12 +56,12 @@ impl Publisher {
         LogLayer::filtered(self.outbox.clone())
     }
 
-    /// How the broker is.
+    /// State of the broker.
     pub fn status(&self) -> BrokerStatus {
         self.status.clone()
     }
 
-    /// Begins to publish; inside a tokio runtime.
+    /// Begins to publish. Must be called within a tokio runtime.
     pub fn start(self, jobs: &Jobs) -> RunningPublisher {
         let outbox = self.outbox.clone();
         let mut events = jobs.subscribe();
@@ -71,7 +70,7 @@ impl Publisher {
             let outbox = outbox.clone();
             async move {
                 loop {
-                    // In this order: the end comes after all events that are there.
+                    // In this order, so that all waiting events are taken before the end.
                     let received = tokio::select! {
                         biased;
                         received = events.recv() => received,
@@ -88,7 +87,7 @@ impl Publisher {
         RunningPublisher { outbox, closing, listener, sender: tokio::spawn(self.send()) }
     }
 
-    /// Sends until the outbox is closed.
+    /// Sends messages until the outbox is closed.
     async fn send(self) {
         let mut pause = FIRST_PAUSE;
         loop {
@@ -110,8 +109,9 @@ impl Publisher {
         }
     }
 
-    /// Sends over `link` until that fails or the outbox is closed and empty. A broker that connects and then takes nothing
-    /// is left alone for as long a pause as one that does not connect.
+    /// Sends over `link` until that fails or the outbox is closed and empty. `pause` is reset only after a successful
+    /// batch, so that a broker that accepts connections but no messages is retried as rarely as one that accepts no
+    /// connections.
     async fn drain(&self, mut link: Link, pause: &mut Duration) -> Result<(), String> {
         loop {
             match timeout(IDLE, self.outbox.take(BATCH)).await {
@@ -134,18 +134,18 @@ impl Publisher {
 }
 
 impl RunningPublisher {
-    /// Sends what is left, as far as the broker takes it soon, and ends.
+    /// Sends the remaining messages, for a short time only, and ends.
     pub async fn close(self) {
         let Self { outbox, closing, listener, sender } = self;
         drop(closing);
-        // What is not sent by then is lost.
+        // Messages that have not been sent by then are lost.
         let _ = timeout(LAST_WORDS, async {
             let _ = listener.await;
             outbox.close();
             let _ = sender.await;
         })
         .await;
-        // Events may come without end, faster than they are listened to.
+        // Events may arrive endlessly, faster than they are processed.
         outbox.close();
     }
 }
@@ -156,9 +156,9 @@ mod tests {
 
     use super::*;
 
-    /// On one thread, on which nothing listens before the publisher is closed.
+    /// On a single thread, so that no event is received before the publisher is closed.
     #[tokio::test]
-    async fn the_last_events_are_taken_before_the_end() {
+    async fn the_last_events_are_published_before_the_end() {
         let folder = tempfile::tempdir().unwrap();
         let jobs = Jobs::recover(SqliteStore::open(&folder.path().join("state.db")).unwrap()).unwrap();
         let publisher = Publisher::new(BrokerAddress::parse("amqp://127.0.0.1:1").unwrap());

@@ -1,18 +1,18 @@
-//! How the broker is, for health checks, and told to the log once per change.
+//! State of the broker, for health checks; changes are logged once.
 
 use std::{
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// Whether messages get through.
+/// Whether messages reach the broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BrokerState {
     /// Not yet known.
     Connecting,
-    /// They do.
+    /// Messages are accepted.
     Connected,
-    /// They do not, for this reason.
+    /// Messages are not accepted, for this reason.
     Down(String),
 }
 
@@ -26,7 +26,7 @@ impl fmt::Display for BrokerState {
     }
 }
 
-/// The state of the broker as it changes. Clones are the same one.
+/// The current state of the broker. Clones share state.
 #[derive(Clone, Debug)]
 pub struct BrokerStatus(Arc<Mutex<BrokerState>>);
 
@@ -39,7 +39,7 @@ impl BrokerStatus {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The state now.
+    /// The current state.
     pub fn now(&self) -> BrokerState {
         self.state().clone()
     }
@@ -56,7 +56,7 @@ impl BrokerStatus {
     pub(crate) fn down(&self, reason: &str) {
         let before = std::mem::replace(&mut *self.state(), BrokerState::Down(reason.to_owned()));
         if !matches!(before, BrokerState::Down(_)) {
-            tracing::warn!(reason, "RabbitMQ cannot be used; clients see no progress there until it can");
+            tracing::warn!(reason, "RabbitMQ is unavailable; clients see no progress there until it is back");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Over a real RabbitMQ, read as the Java client reads it (contract section 2.1).
+//! Tests with a real RabbitMQ, whose queues are read as by the Java client (contract section 2.1).
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use lapin::{
     types::FieldTable,
 };
 
-/// How long anything here may take on a busy machine.
+/// Longest time that a step may take on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 struct Server {
@@ -52,7 +52,7 @@ async fn connect(url: &str) -> (Connection, Channel) {
     (connection, channel)
 }
 
-/// Declares and consumes as the client does: nothing durable, no arguments, automatic acknowledgement.
+/// Declares and consumes as the client does: not durable, no arguments, automatic acknowledgement.
 async fn consume(channel: &Channel, queue: &str) -> Consumer {
     channel.queue_declare(queue.into(), QueueDeclareOptions::default(), FieldTable::default()).await.unwrap();
     let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
@@ -83,7 +83,7 @@ async fn the_client_reads_what_the_original_sends() {
     }
     server.model_updated();
     assert_eq!(next(&mut update).await, "Model updated");
-    // A client that comes later declares the same queues in the same form.
+    // A client that connects later declares the same queues with the same properties.
     let (_connection, later) = connect(&url).await;
     for queue in ["update", "dataset", "log", "prediction"] {
         consume(&later, queue).await;
@@ -92,7 +92,7 @@ async fn the_client_reads_what_the_original_sends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_nobody_reads_does_not_pile_up() {
+async fn unread_messages_do_not_accumulate() {
     let Some(url) = Broker::new_vhost() else { return };
     let (_connection, channel) = connect(&url).await;
     let mut update = consume(&channel, "update").await;
@@ -101,13 +101,13 @@ async fn what_nobody_reads_does_not_pile_up() {
         server.jobs.begin(JobKind::Predict, "fly").unwrap().finish(Outcome::Completed);
     }
     server.model_updated();
-    assert_eq!(next(&mut update).await, "Model updated", "all before it were dealt with");
+    assert_eq!(next(&mut update).await, "Model updated", "all messages before it were processed");
     assert_eq!(waiting(&channel, "prediction").await, 100);
     server.publisher.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_client_that_binds_a_queue_reads_everything() {
+async fn every_client_that_binds_a_queue_gets_every_message() {
     let Some(url) = Broker::new_vhost() else { return };
     let server = Server::start(&url);
     server.until(|state| *state == BrokerState::Connected).await;
@@ -132,14 +132,14 @@ async fn every_client_that_binds_a_queue_reads_everything() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn queues_in_another_form_are_used_as_they_are() {
+async fn queues_with_other_properties_are_used_as_they_are() {
     let Some(url) = Broker::new_vhost() else { return };
     let (_connection, channel) = connect(&url).await;
     let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     channel.queue_declare("update".into(), durable, FieldTable::default()).await.unwrap();
     let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
     let mut update = channel.basic_consume("update".into(), "".into(), options, FieldTable::default()).await.unwrap();
-    // Overfull already, as the original leaves it.
+    // Already above the limit, as the original may leave it.
     channel.queue_declare("prediction".into(), QueueDeclareOptions::default(), FieldTable::default()).await.unwrap();
     for _ in 0..500 {
         let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
@@ -157,7 +157,7 @@ async fn queues_in_another_form_are_used_as_they_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_queue_that_another_holds_alone_costs_the_others_nothing() {
+async fn an_exclusive_queue_does_not_affect_the_others() {
     let Some(url) = Broker::new_vhost() else { return };
     let (_connection, channel) = connect(&url).await;
     // The broker refuses such a queue to other connections, with RESOURCE_LOCKED.
@@ -176,7 +176,7 @@ async fn a_queue_that_another_holds_alone_costs_the_others_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_dies_or_hangs_costs_nothing() {
+async fn a_broker_that_crashes_or_hangs_delays_nothing() {
     let Some(broker) = Broker::start() else { return };
     let server = Server::start(&broker.url());
     server.until(|state| *state == BrokerState::Connected).await;
@@ -184,28 +184,36 @@ async fn a_broker_that_dies_or_hangs_costs_nothing() {
     server.until(|state| matches!(state, BrokerState::Down(_))).await;
     let begun = Instant::now();
     (0..20).for_each(|_| server.model_updated());
-    assert!(begun.elapsed() < Duration::from_secs(5), "jobs do not wait for it: {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(5), "jobs do not wait for a dead broker: {:?}", begun.elapsed());
     broker.restart();
     let (_connection, channel) = connect(&broker.url()).await;
     let mut update = consume(&channel, "update").await;
     for _ in 0..20 {
-        assert_eq!(next(&mut update).await, "Model updated", "what happened meanwhile arrives");
+        assert_eq!(next(&mut update).await, "Model updated", "messages from the outage arrive");
     }
     broker.pause();
     let begun = Instant::now();
     (0..5).for_each(|_| server.model_updated());
-    assert!(begun.elapsed() < Duration::from_secs(5), "nor for one that hangs: {:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "jobs do not wait for a broker that hangs: {:?}",
+        begun.elapsed()
+    );
     server.until(|state| matches!(state, BrokerState::Down(_))).await;
     broker.resume();
     server.until(|state| *state == BrokerState::Connected).await;
     let begun = Instant::now();
     broker.kill();
     server.publisher.close().await;
-    assert!(begun.elapsed() < Duration::from_secs(5), "nor does the end of the program: {:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "the end of the program does not wait either: {:?}",
+        begun.elapsed()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_password_is_told_without_it() {
+async fn a_wrong_password_is_reported_without_showing_it() {
     let Some(url) = Broker::new_vhost() else { return };
     let server = Server::start(&url.replace("user:user", "user:s3cret"));
     server.until(|state| matches!(state, BrokerState::Down(_))).await;

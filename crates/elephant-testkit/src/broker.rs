@@ -1,5 +1,5 @@
-//! RabbitMQ for tests: a virtual host of their own on the one that `make services` starts, or a broker of their own that
-//! may be killed and started again.
+//! RabbitMQ for tests: a new virtual host on the broker that `make services` starts, or a separate broker that can be
+//! killed and restarted.
 
 use std::{
     net::TcpListener,
@@ -10,20 +10,21 @@ use std::{
 
 use tempfile::TempDir;
 
-/// The address that `make test` sets; tests are skipped without it.
+/// Environment variable that `make test` sets; tests are skipped without it.
 const ADDRESS: &str = "ELEPHANT_TEST_AMQP_URL";
 
-/// A broker of a test's own; stopped when dropped.
+/// A broker for one test; stopped when dropped.
 pub struct Broker {
     folder: TempDir,
     port: u16,
 }
 
 impl Broker {
-    /// The address of a new virtual host on the broker for all tests; `None`, said on standard error, without one.
+    /// The address of a new virtual host on the shared broker; `None`, and the test is [skipped](crate::skip), without
+    /// one.
     ///
     /// # Panics
-    /// When it cannot be made.
+    /// When the virtual host cannot be created.
     pub fn new_vhost() -> Option<String> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let address = shared_address()?;
@@ -33,13 +34,13 @@ impl Broker {
         Some(format!("{broker}/{name}"))
     }
 
-    /// Starts one; `None`, said on standard error, where `make test` has not set the tests up.
+    /// Starts a broker; `None`, and the test is [skipped](crate::skip), if the tests were not started by `make test`.
     ///
     /// # Panics
-    /// When it does not start.
+    /// When the broker does not start.
     pub fn start() -> Option<Self> {
         shared_address()?;
-        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let folder = tempfile::tempdir().expect("a temporary folder can be created");
         let broker = Self { folder, port: four_free_ports() };
         broker.restart();
         Some(broker)
@@ -58,17 +59,17 @@ impl Broker {
 
     fn signal(&self, signal: &str) {
         let number = std::fs::read_to_string(self.folder.path().join("rabbitmq.pid")).expect("it was started");
-        // The whole group: the broker has helpers.
+        // The whole process group, because the broker has child processes.
         let sent = Command::new("kill").args([signal, "--", &format!("-{}", number.trim())]).status();
         assert!(sent.expect("kill is everywhere").success());
     }
 
-    /// `kill -9`; everything in it is lost.
+    /// `kill -9`; all data is lost.
     pub fn kill(&self) {
         self.signal("-KILL");
     }
 
-    /// Lets it hang: connections stay open, and no reply arrives.
+    /// Lets it hang: connections stay open, but there is no reply.
     pub fn pause(&self) {
         self.signal("-STOP");
     }
@@ -81,7 +82,7 @@ impl Broker {
     /// Starts it again after [`kill`](Self::kill), on the same port.
     ///
     /// # Panics
-    /// When it does not start.
+    /// When the broker does not start.
     pub fn restart(&self) {
         check(&self.script().arg("start").output().expect("bash is everywhere"));
     }
@@ -90,7 +91,7 @@ impl Broker {
 impl Drop for Broker {
     fn drop(&mut self) {
         self.signal("-CONT");
-        // Whatever is left of it goes with the machine.
+        // Errors do not matter here.
         let _ = self.script().arg("stop").output();
     }
 }
@@ -98,7 +99,7 @@ impl Drop for Broker {
 fn shared_address() -> Option<String> {
     let address = std::env::var(ADDRESS).ok();
     if address.is_none() {
-        eprintln!("skipped: {ADDRESS} is not set; `make test` starts RabbitMQ and sets it");
+        crate::skip("ELEPHANT_TEST_AMQP_URL is not set; `make test` starts RabbitMQ and sets it");
     }
     address
 }
@@ -114,7 +115,7 @@ fn check(output: &Output) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// The first of four ports in a row that nobody listens on now.
+/// The first of four consecutive ports that are free now.
 fn four_free_ports() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {

@@ -1,25 +1,29 @@
-//! Fixtures for tests: where the oracle's files are, how to read their arrays, and servers in child processes. For tests and
-//! benchmarks only.
+//! Fixtures for tests and benchmarks: paths and readers of reference data, servers and services in child processes,
+//! Python peers, and [`eventually`] to wait with a deadline. It is a development dependency only.
 
 #![allow(clippy::disallowed_methods)]
 
 mod broker;
 mod npy;
 mod patience;
+mod peer;
 mod redis;
 mod server;
+mod skip;
 
 use std::path::{Path, PathBuf};
 
 pub use broker::Broker;
 pub use npy::read_npy;
 pub use patience::{eventually, eventually_some};
+pub use peer::{Peer, peer_python};
 pub use redis::RedisServer;
 pub use server::{Reply, TestServer};
+pub use skip::skip;
 
 /// The project's root folder.
 pub fn project_root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("crates/ is two below the root").to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("crates/ is two levels below the root").to_owned()
 }
 
 /// A file of the project's own golden data, `tests/golden/PATH`.
@@ -27,14 +31,14 @@ pub fn golden(path: &str) -> PathBuf {
     project_root().join("tests/golden").join(path)
 }
 
-/// A file beside the checkout, `../shared/PATH` (the originals' numbers and real movies), or `None`, said on standard
-/// error, where this machine does not have it: such tests then pass without having tested anything.
+/// A file beside the checkout, `../shared/PATH` (reference data computed by the originals, real movies). `None`, and the
+/// test is [skipped](skip), if this machine does not have it.
 pub fn shared(path: &str) -> Option<PathBuf> {
     let file = project_root().join("../shared").join(path);
     if file.symlink_metadata().is_ok() {
         return Some(file);
     }
-    eprintln!("skipped: ../shared/{path} is not on this machine");
+    skip(&format!("../shared/{path} is missing"));
     None
 }
 

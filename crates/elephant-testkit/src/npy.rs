@@ -1,4 +1,4 @@
-//! NumPy's `.npy` files, as far as the oracle uses them (format 1.0 to 3.0, C order, little endian).
+//! NumPy's `.npy` files, in the variants that the reference data uses (format 1.0 to 3.0, C order, little endian).
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use ndarray::{ArrayD, IxDyn};
 /// Reads a `.npy` file of floating-point numbers, integers or booleans as float32.
 ///
 /// # Panics
-/// When the file cannot be read, is not C order, or holds another data type.
+/// When the file cannot be read, is not in C order, or has another data type.
 pub fn read_npy(path: &Path) -> ArrayD<f32> {
     let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     assert_eq!(&bytes[..6], b"\x93NUMPY", "{} is not a .npy file", path.display());
@@ -29,7 +29,7 @@ pub fn read_npy(path: &Path) -> ArrayD<f32> {
         "<f2" => data.chunks_exact(2).map(|b| half::f16::from_le_bytes(b.try_into().unwrap()).to_f32()).collect(),
         other => panic!("{}: data type {other}", path.display()),
     };
-    ArrayD::from_shape_vec(IxDyn(&shape), values).expect("as many values as the shape says")
+    ArrayD::from_shape_vec(IxDyn(&shape), values).expect("the number of values matches the shape")
 }
 
 fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {

@@ -1,27 +1,27 @@
-//! Waiting for what another thread or process does soon.
+//! Waiting with a deadline for another thread or process.
 
 use std::{
     thread,
     time::{Duration, Instant},
 };
 
-/// How long anything may take on a busy machine.
+/// Longest time that a step may take on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// A pause between two looks, so that whoever is waited for has the processor.
+/// Pause between two checks, which leaves the processor to the thread that is waited for.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// Waits until something holds.
+/// Waits until `holds` returns true. `what` describes the condition.
 ///
 /// # Panics
-/// When it does not within a minute.
+/// After a minute.
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     eventually_some(what, || holds().then_some(()));
 }
 
-/// Waits until `look` finds something, and returns that.
+/// Waits until `look` returns a value, and returns it. `what` describes the value.
 ///
 /// # Panics
-/// When it finds nothing within a minute.
+/// After a minute.
 pub fn eventually_some<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {

@@ -1,4 +1,4 @@
-//! A Redis of a test's own, which may be killed, paused and started again.
+//! A Redis server for one test, which can be killed, paused and restarted.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -11,8 +11,8 @@ use tempfile::TempDir;
 
 use crate::eventually;
 
-/// The address that `make test` sets: without it, and without a `redis-server` on this machine, tests on Redis are
-/// skipped.
+/// Environment variable that `make test` sets. Without it, tests over Redis are skipped if `redis-server` is not
+/// installed.
 const ADDRESS: &str = "ELEPHANT_TEST_REDIS_URL";
 
 /// A running `redis-server` that listens on a Unix socket only; killed when dropped.
@@ -22,18 +22,18 @@ pub struct RedisServer {
 }
 
 impl RedisServer {
-    /// Starts one with nothing in it; `None`, said on standard error, where this machine has no Redis.
+    /// Starts an empty server; `None`, and the test is [skipped](crate::skip), if Redis is not installed.
     ///
     /// # Panics
-    /// When `make test` says that there is a Redis, and there is none.
+    /// When Redis is not installed although `make test` has set the address.
     pub fn start() -> Option<Self> {
         let is_installed = Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_ok();
         if !is_installed {
             assert!(std::env::var_os(ADDRESS).is_none(), "{ADDRESS} is set, but redis-server is not installed");
-            eprintln!("skipped: redis-server is not on this machine; `make test` installs it");
+            crate::skip("redis-server is not installed; `make test` installs it");
             return None;
         }
-        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let folder = tempfile::tempdir().expect("a temporary folder can be created");
         let child = spawn(&folder);
         let server = Self { folder, child };
         server.wait_until_it_answers();
@@ -49,7 +49,7 @@ impl RedisServer {
         self.folder.path().join("redis.sock")
     }
 
-    /// `kill -9`: what was not [saved](Self::save) is lost.
+    /// `kill -9`: data that was not [saved](Self::save) is lost.
     ///
     /// # Panics
     /// When it cannot be killed.
@@ -58,18 +58,18 @@ impl RedisServer {
         self.child.wait().expect("it is our child");
     }
 
-    /// Starts it again, after [`kill`](Self::kill), with what was saved last.
+    /// Starts it again after [`kill`](Self::kill), with the data that was saved last.
     pub fn restart(&mut self) {
         self.child = spawn(&self.folder);
         self.wait_until_it_answers();
     }
 
-    /// Writes all data to a file, which a restart reads.
+    /// Saves all data to a file, which a restart reads.
     pub fn save(&self) {
         assert_eq!(self.command(&["SAVE"]), "OK");
     }
 
-    /// Lets it hang: connections come about, and no reply arrives.
+    /// Lets it hang: connections are accepted, but there is no reply.
     pub fn pause(&self) {
         self.signal("-STOP");
     }
@@ -84,10 +84,10 @@ impl RedisServer {
         assert!(sent.expect("kill is everywhere").success());
     }
 
-    /// A command's reply, when that is a word, a number or a text; empty for nothing.
+    /// Runs a command and returns its reply: a status, a number or a text; empty for nil.
     ///
     /// # Panics
-    /// When it is none of these.
+    /// When the reply is anything else.
     pub fn command(&self, words: &[&str]) -> String {
         self.ask(words).unwrap_or_else(|error| panic!("{words:?}: {error}"))
     }
@@ -129,7 +129,7 @@ fn spawn(folder: &TempDir) -> Child {
 
 impl Drop for RedisServer {
     fn drop(&mut self) {
-        // Gone already after `kill`.
+        // Fails after `kill`, when the process has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -57,12 +57,12 @@ impl TestServer {
     /// Starts `binary serve` on a free port of the loopback interface, and waits until it listens.
     ///
     /// # Panics
-    /// When it does not start; its log is on standard error.
+    /// When the server does not start; its log is on standard error.
     pub fn start(binary: &str, workspace: &Path, arguments: &[&str]) -> Self {
         Self::start_by(Command::new(binary), workspace, arguments)
     }
 
-    /// As [`start`](Self::start), by a command that ends in the binary's name: `unshare … elephant-server`.
+    /// As [`start`](Self::start), with a command that ends in the binary's name: `unshare … elephant-server`.
     ///
     /// # Panics
     /// As [`start`](Self::start).
@@ -81,7 +81,7 @@ impl TestServer {
         output.read_line(&mut line).expect("the output is text");
         let url = line.split_whitespace().find(|word| word.starts_with("http://"));
         let url = url.unwrap_or_else(|| panic!("the server did not start: {line:?}")).to_owned();
-        // A refusal may close its connection, which another request must not find in the pool.
+        // The server may close a connection after a refusal, so connections are not reused.
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(Duration::from_mins(5)))
@@ -109,7 +109,7 @@ impl TestServer {
         &self.workspace
     }
 
-    /// The process's number.
+    /// The process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -126,7 +126,7 @@ impl TestServer {
     /// Waits until `/state/process` says 0 (idle), 1 (training) or 2 (predicting or updating labels).
     ///
     /// # Panics
-    /// When it does not within a minute.
+    /// After a minute.
     pub fn wait_for_state(&self, state: u8) {
         eventually(&format!("the state is {state}"), || self.get("/state/process").json()["state"] == state);
     }
@@ -157,7 +157,7 @@ impl TestServer {
         self.post(path, "application/json", body.to_string().as_bytes())
     }
 
-    /// `POST path` with parts in the given order; a part's name may carry a file name after a `:`.
+    /// `POST path` with parts in the given order; a part's name may be followed by `:` and a file name.
     ///
     /// # Panics
     /// When no reply comes.
@@ -213,10 +213,10 @@ impl TestServer {
         self.child.wait().expect("the server is our child");
     }
 
-    /// Sends SIGTERM and waits for the end; whether the process ended well.
+    /// Sends SIGTERM, waits for the end, and returns whether the process succeeded.
     ///
     /// # Panics
-    /// When it cannot be reached.
+    /// When the signal cannot be sent.
     pub fn terminate(mut self) -> bool {
         let signal = Command::new("kill").arg(self.pid().to_string()).status().expect("kill is everywhere");
         assert!(signal.success());
@@ -226,7 +226,7 @@ impl TestServer {
 
 impl Drop for TestServer {
     fn drop(&mut self) {
-        // Gone already after `kill` and `terminate`.
+        // Fails after `kill` and `terminate`, when the process has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
