@@ -1,4 +1,5 @@
-//! The command line. Every option has an environment name, so that a container can be set up without arguments.
+//! The command line. Every option also has an environment variable, so that a container can be configured without
+//! arguments.
 
 use std::{fmt, net::SocketAddr, path::PathBuf};
 
@@ -6,12 +7,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use elephant_amqp::{AddressError, BrokerAddress};
 use elephant_types::{NetworkKind, Numerics};
 
-/// A text that is shown to nobody.
+/// A text that must not be displayed.
 #[derive(Clone)]
 pub struct Secret(String);
 
 impl Secret {
-    /// The text, if there is one.
+    /// The text; `None` if it is empty.
     pub fn get(&self) -> Option<&str> {
         Some(self.0.as_str()).filter(|text| !text.is_empty())
     }
@@ -31,8 +32,8 @@ impl fmt::Debug for Secret {
 
 /// The server behind interactive 3-D cell tracking with Mastodon and ELEPHANT.
 ///
-/// Start it with `elephant-server serve`, then point the client at it: in Mastodon's ELEPHANT preferences set the server
-/// URL to `http://localhost:8080`. See `http://localhost:8080/docs` for all requests.
+/// Start it with `elephant-server serve`, then set the server URL in Mastodon's ELEPHANT preferences to
+/// `http://localhost:8080`. All requests are described at `http://localhost:8080/docs`.
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true)]
 pub struct Cli {
@@ -44,18 +45,18 @@ pub struct Cli {
 pub enum Command {
     /// Serve clients until stopped with Ctrl-C or SIGTERM
     Serve(Box<ServeArgs>),
-    /// Write a synthetic embryo movie with its ground truth, to try the server without data
+    /// Write a synthetic embryo movie with its ground truth, to try the server without data of your own
     ///
-    /// The folder then holds NAME.h5 and NAME.xml (open the latter in BigDataViewer or Mastodon), the true masks and
+    /// The folder then contains NAME.h5 and NAME.xml (open the latter in BigDataViewer or Mastodon), the true masks and
     /// tracks in TRA (Cell Tracking Challenge format) and the true spots in spots.json. The same seed gives the same
     /// movie.
     Demo(DemoArgs),
-    /// Train the networks that come with the program, from synthetic images alone
+    /// Train one of the built-in networks from synthetic images only
     ///
-    /// An interrupted training goes on where it was two minutes before, or less, when the same command is given again. The file that is written
-    /// holds half-precision numbers.
+    /// To continue an interrupted training, run the same command again; at most the last two minutes are lost. The
+    /// model file contains half-precision numbers.
     Pretrain(PretrainArgs),
-    /// Score a model on synthetic images that no network of this program was trained on
+    /// Evaluate a model on synthetic images that no built-in network was trained on
     ///
     /// Prints F1 of the cells' centres, by anisotropy, radius, density and noise.
     Score(ScoreArgs),
@@ -63,23 +64,23 @@ pub enum Command {
 
 #[derive(Debug, Args)]
 pub struct PretrainArgs {
-    /// The model file to write
+    /// Model file to write
     #[arg(value_name = "MODEL.pth")]
     pub output: PathBuf,
 
-    /// Which network
+    /// Kind of network
     #[arg(long, value_enum, default_value_t)]
     pub dims: DimsArg,
 
-    /// Steps of the optimiser in all; the learning rate falls to 0 over them
+    /// Total number of optimiser steps; the learning rate falls to 0 over them
     #[arg(long, default_value_t = 4000, value_parser = clap::value_parser!(u64).range(1..))]
     pub steps: u64,
 
-    /// Another seed gives another network
+    /// Seed of all random numbers; another seed gives another network
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
 
-    /// Folder for the state of the training, from which an interrupted one goes on
+    /// Folder for the state of the training, which is needed to continue it after an interruption
     #[arg(long, default_value = "pretraining", value_name = "DIR")]
     pub state: PathBuf,
 
@@ -89,11 +90,11 @@ pub struct PretrainArgs {
 
 #[derive(Debug, Args)]
 pub struct ScoreArgs {
-    /// The model file
+    /// Model file to evaluate
     #[arg(value_name = "MODEL.pth")]
     pub model: PathBuf,
 
-    /// Which network it holds
+    /// Kind of network in the file
     #[arg(long, value_enum, default_value_t)]
     pub dims: DimsArg,
 
@@ -127,55 +128,55 @@ impl From<DimsArg> for NetworkKind {
 
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// Folder for datasets, models and logs; made when missing
+    /// Folder for datasets, models and logs; created if it is missing
     #[arg(long, env = "ELEPHANT_WORKSPACE", default_value = "workspace", value_name = "DIR")]
     pub workspace: PathBuf,
 
-    /// Folder elsewhere into which links in the workspace's `datasets` may lead, like another disk; may be given several
-    /// times, or as a list with `:` between the folders
+    /// Folder outside the workspace, for example on another disk, into which symbolic links in the workspace's
+    /// `datasets` may point; can be repeated, or a list separated by `:`
     ///
-    /// Movies and whole datasets may then be links into it; the server reads and writes there. Without it, links that
-    /// lead out of the workspace are refused.
+    /// Movies and whole datasets may then be links into this folder; the server reads and writes there. Without this
+    /// option, links that lead out of the workspace are refused.
     #[arg(long = "data-root", env = "ELEPHANT_DATA_ROOTS", value_delimiter = ':', value_name = "DIR")]
     pub data_roots: Vec<PathBuf>,
 
-    /// Address to listen on; use 0.0.0.0:8080 to be reached from other machines (then set a token, or use an SSH tunnel)
+    /// Address to listen on; use 0.0.0.0:8080 to serve other machines (then set a token, or use an SSH tunnel instead)
     #[arg(long, env = "ELEPHANT_BIND", default_value = "127.0.0.1:8080", value_name = "ADDRESS:PORT")]
     pub bind: SocketAddr,
 
-    /// Prepare a synthetic dataset when the workspace has none, and print how to use it
+    /// Create a synthetic dataset if the workspace has none, and print how to use it
     #[arg(long, env = "ELEPHANT_DEMO")]
     pub demo: bool,
 
-    /// Whose numbers to compute: the corrected method, or the original server's bit for bit
+    /// Which numbers to compute: those of the corrected method, or the original server's bit for bit
     #[arg(long, env = "ELEPHANT_NUMERICS", value_enum, default_value_t)]
     pub numerics: NumericsArg,
 
     #[command(flatten)]
     pub compute: ComputeArgs,
 
-    /// Token that every request must carry as `Authorization: Bearer TOKEN` (the Java client cannot send one)
+    /// Token that every request must contain as `Authorization: Bearer TOKEN` (the Java client cannot send one)
     ///
-    /// Others on this machine see what stands on a command line: better put it into `ELEPHANT_TOKEN`.
+    /// Other users of this machine can see command lines, so prefer the variable `ELEPHANT_TOKEN`.
     #[arg(long, env = "ELEPHANT_TOKEN", hide_env_values = true)]
     pub token: Option<Secret>,
 
-    /// Origin of web pages that may call the server, like `https://lab.example.org`; may be given several times
+    /// Origin of web pages that may call the server, for example `https://lab.example.org`; can be repeated
     ///
-    /// Pages of other origins can do nothing, whatever they send. The server's own pages need no permission.
+    /// Requests from pages of other origins are refused. The server's own pages need no permission.
     #[arg(long = "cors-origin", env = "ELEPHANT_CORS_ORIGINS", value_delimiter = ',', value_name = "ORIGIN")]
     pub cors_origins: Vec<String>,
 
-    /// Name by which clients call the server, like `labserver.example.org`; may be given several times
+    /// Host name by which clients call the server, for example `labserver.example.org`; can be repeated
     ///
-    /// Without a token, requests to other names are refused, as a foreign web page may have made up such a name to reach
-    /// the server. Known already are localhost and loopback addresses, also for clients behind an SSH tunnel; and with
-    /// --bind to other than loopback all IP addresses and this machine's host name. Name the rest here: a DNS name, or
-    /// the name or address of a reverse proxy that passes it on.
+    /// Without a token, requests to unknown host names are refused, because a foreign web page could use a name of its
+    /// own to reach the server. Always known are localhost and loopback addresses, also through an SSH tunnel. With
+    /// --bind to an address other than loopback, all IP addresses and this machine's host name are known too. Add other
+    /// names here: a DNS name, or the name or address that a reverse proxy passes on.
     #[arg(long = "allowed-host", env = "ELEPHANT_ALLOWED_HOSTS", value_delimiter = ',', value_name = "HOST")]
     pub allowed_hosts: Vec<String>,
 
-    /// Hosts that models may be fetched from
+    /// Hosts from which models may be downloaded
     #[arg(
         long,
         env = "ELEPHANT_MODEL_HOSTS",
@@ -185,23 +186,23 @@ pub struct ServeArgs {
     )]
     pub model_hosts: Vec<String>,
 
-    /// File or https URL of a 3-D network to begin with, instead of the built-in one and of the original's ("Versatile")
+    /// File or https URL of the initial 3-D network, instead of the built-in one and of the original's ("Versatile")
     #[arg(long, env = "ELEPHANT_VERSATILE_3D", value_name = "PATH_OR_URL")]
     pub versatile_3d: Option<String>,
 
-    /// File or https URL of a 2-D network to begin with
+    /// File or https URL of the initial 2-D network
     #[arg(long, env = "ELEPHANT_VERSATILE_2D", value_name = "PATH_OR_URL")]
     pub versatile_2d: Option<String>,
 
     /// Keep state, parameters and job records in this Redis instead of a file in the workspace
     ///
-    /// For other programs to see: it has the original server's keys (`state`, `lr`,
-    /// `n_crops`, `timepoint`). `redis://[USER:PASSWORD@]HOST[:PORT][/DB]`. While it is away, running jobs go on, requests
-    /// for new ones get status 503, and `/health/readyz` says so.
+    /// Give it as `redis://[USER:PASSWORD@]HOST[:PORT][/DB]`. Other programs can read the original server's keys there
+    /// (`state`, `lr`, `n_crops`, `timepoint`). While Redis is unavailable, running jobs continue, requests for new
+    /// jobs get status 503, and `/health/readyz` reports it.
     #[arg(long, env = "ELEPHANT_REDIS_URL", hide_env_values = true, value_name = "URL")]
     pub redis_url: Option<Secret>,
 
-    /// Host of that Redis, as the original server takes it, where no --redis-url is given
+    /// Host of that Redis, as for the original server; ignored if --redis-url is given
     #[arg(long, env = "ELEPHANT_REDIS_HOST", value_name = "HOST")]
     pub redis_host: Option<String>,
 
@@ -212,15 +213,16 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub broker: BrokerArgs,
 
-    /// How to write the log
+    /// Format of the log
     #[arg(long, env = "ELEPHANT_LOG_FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
 }
 
-/// What the network is computed with.
+/// Options for computing the network.
 #[derive(Debug, Args)]
 pub struct ComputeArgs {
-    /// Device for the network: auto takes the first GPU there is; cuda:all also shares training steps among all GPUs
+    /// Device for the network: auto uses the first GPU if there is one; cuda:all also distributes training steps over
+    /// all GPUs
     #[arg(long, env = "ELEPHANT_DEVICE", value_enum, default_value_t)]
     pub device: DeviceArg,
 
@@ -228,23 +230,25 @@ pub struct ComputeArgs {
     #[arg(long, env = "ELEPHANT_PRECISION", value_enum, default_value_t)]
     pub precision: PrecisionArg,
 
-    /// CPU threads for computing [default: all cores]
+    /// Number of CPU threads for computing [default: all cores]
     #[arg(long, env = "ELEPHANT_THREADS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: Option<u16>,
 }
 
-/// The broker that the ELEPHANT client reads progress and log from; without it the client works, its lamp stays red.
+/// The broker from which the ELEPHANT client reads progress and log. The client works without it, but its status light
+/// stays red.
 #[derive(Debug, Args)]
 pub struct BrokerArgs {
-    /// RabbitMQ for the client's progress dialogs and server log: `amqp://USER:PASSWORD@HOST:PORT/VHOST`
+    /// RabbitMQ for the client's progress dialog and server log: `amqp://USER:PASSWORD@HOST:PORT/VHOST`
     ///
-    /// A vhost `/` is written %2f. The client expects the user `user` with the password `user` unless its settings say
-    /// otherwise. A broker that is away, slow or restarted costs no request and no job anything; `/health/readyz` tells
-    /// how it is. Without a broker, everyone can follow `/events` and `/ws/events`.
+    /// Write the virtual host `/` as %2f. The client's default user and password are `user` and `user`. A broker that
+    /// is unavailable, slow or restarted does not affect requests and jobs; `/health/readyz` reports its state. The
+    /// same progress is available at `/events` and `/ws/events` without a broker.
     #[arg(long, env = "ELEPHANT_AMQP_URL", hide_env_values = true, value_name = "URL")]
     pub amqp_url: Option<Secret>,
 
-    /// Host of that broker, as the original server takes it, where no --amqp-url is given; the next four belong to it
+    /// Host of that broker, as for the original server; this and the next four options are ignored if --amqp-url is
+    /// given
     #[arg(long, env = "RABBITMQ_HOST", value_name = "HOST")]
     pub rabbitmq_host: Option<String>,
 
@@ -256,11 +260,11 @@ pub struct BrokerArgs {
     #[arg(long, env = "RABBITMQ_VIRTUAL_HOST", value_name = "NAME", default_value = "/")]
     pub rabbitmq_vhost: String,
 
-    /// User of the broker
+    /// User name on the broker
     #[arg(long, env = "RABBITMQ_USER", value_name = "NAME", default_value = "user")]
     pub rabbitmq_user: String,
 
-    /// That user's password
+    /// Password of that user
     #[arg(
         long,
         env = "RABBITMQ_PASSWORD",
@@ -273,7 +277,7 @@ pub struct BrokerArgs {
 }
 
 impl BrokerArgs {
-    /// The broker, if one is named.
+    /// The broker, if one is given.
     ///
     /// # Errors
     /// When `--amqp-url` is not an AMQP address.
@@ -290,7 +294,7 @@ impl BrokerArgs {
 }
 
 impl ServeArgs {
-    /// The Redis to keep the state in, if not in the workspace.
+    /// The Redis for the state, unless the state is kept in the workspace.
     pub fn redis_url(&self) -> Option<String> {
         let host = self.redis_host.as_ref().filter(|host| !host.is_empty());
         let by_host = || host.map(|host| format!("redis://{host}:{}/0", self.redis_port));
@@ -300,7 +304,7 @@ impl ServeArgs {
 
 #[derive(Debug, Args)]
 pub struct DemoArgs {
-    /// Folder to write to; made when missing
+    /// Folder to write to; created if it is missing
     #[arg(value_name = "DIR")]
     pub folder: PathBuf,
 
@@ -308,17 +312,17 @@ pub struct DemoArgs {
     #[arg(long, default_value = "elephant-demo")]
     pub name: String,
 
-    /// Another seed gives another embryo
+    /// Seed of all random numbers; another seed gives another embryo
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 pub enum NumericsArg {
-    /// The original's method with its mistakes corrected (docs/numerics.md)
+    /// The original's method with its errors corrected (docs/numerics.md)
     #[default]
     Corrected,
-    /// The original's numbers, with its mistakes
+    /// The original's numbers, with its errors
     Original,
 }
 
@@ -340,26 +344,26 @@ pub enum DeviceArg {
     Cpu,
     /// The first GPU, or an error when there is none
     Cuda,
-    /// As cuda; the crops of each training step are shared among all GPUs
+    /// As cuda; the crops of each training step are distributed over all GPUs
     #[value(name = "cuda:all")]
     AllCuda,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 pub enum PrecisionArg {
-    /// 32 bits
+    /// Single precision, 32 bits
     #[default]
     F32,
-    /// 16 bits with the range of 32
+    /// 16 bits with the range of f32
     Bf16,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 pub enum LogFormat {
-    /// For people
+    /// Text for people
     #[default]
     Text,
-    /// One JSON object a line, for log collectors
+    /// One JSON object per line, for log collectors
     Json,
 }
 
@@ -377,24 +381,24 @@ mod tests {
     fn serve(arguments: &[&str]) -> ServeArgs {
         match Cli::parse_from(["elephant-server", "serve"].iter().chain(arguments)).command {
             Command::Serve(args) => *args,
-            _ => unreachable!("asked for serve"),
+            _ => unreachable!("the command is serve"),
         }
     }
 
     #[test]
-    fn data_roots_are_given_one_by_one_or_as_a_list() {
+    fn data_roots_are_repeated_or_a_list() {
         let roots = serve(&["--data-root", "/a", "--data-root", "/b:/c"]).data_roots;
         assert_eq!(roots, ["/a", "/b", "/c"].map(PathBuf::from));
         assert!(serve(&[]).data_roots.is_empty());
     }
 
     #[test]
-    fn services_are_named_by_address_or_as_the_original_does() {
+    fn services_are_given_by_address_or_by_the_originals_options() {
         let redis = |arguments: &[&str]| serve(arguments).redis_url();
         assert_eq!(redis(&["--redis-host", "state"]).as_deref(), Some("redis://state:6379/0"));
         assert_eq!(redis(&["--redis-host", "state", "--redis-port", "1"]).as_deref(), Some("redis://state:1/0"));
         let both = ["--redis-host", "state", "--redis-url", "redis://other"];
-        assert_eq!(redis(&both).as_deref(), Some("redis://other"), "the address counts");
+        assert_eq!(redis(&both).as_deref(), Some("redis://other"), "the address has priority");
         assert_eq!(redis(&["--redis-host", "", "--redis-url", ""]), None);
         let broker = |arguments: &[&str]| {
             serve(arguments).broker.address().map(|address| address.map(|address| address.to_string()))

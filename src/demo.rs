@@ -1,4 +1,4 @@
-//! Synthetic data to try the server with: `elephant-server demo`, and `serve --demo`.
+//! Synthetic data for trying the server: `elephant-server demo` and `serve --demo`.
 
 use std::{net::SocketAddr, path::Path};
 
@@ -9,7 +9,7 @@ use elephant_types::{DatasetName, FileName};
 
 use crate::{config::DemoArgs, terminal::with_bar};
 
-/// The demo's dataset and movie.
+/// Name of the demo's dataset and movie.
 const NAME: &str = "elephant-demo";
 
 /// Writes a movie for `elephant-server demo`.
@@ -23,7 +23,7 @@ pub fn write(args: &DemoArgs) -> Result<()> {
     Ok(())
 }
 
-/// A dataset that was made for somebody who has none.
+/// The demo dataset of `serve --demo`.
 #[derive(Debug)]
 pub struct Demo {
     movie: String,
@@ -31,7 +31,7 @@ pub struct Demo {
     scales: [f64; 3],
 }
 
-/// Makes the demo dataset when the workspace has no dataset at all.
+/// Creates the demo dataset if the workspace has no dataset.
 pub fn prepare(workspace: &Workspace) -> Result<Option<Demo>> {
     let dataset: DatasetName = NAME.parse()?;
     let folder = workspace.dataset(&dataset)?;
@@ -48,15 +48,15 @@ pub fn prepare(workspace: &Workspace) -> Result<Option<Demo>> {
     if has_datasets(workspace)? {
         return Ok(None);
     }
-    println!("the workspace is empty: making the demo dataset {NAME}");
+    println!("the workspace is empty: creating the demo dataset {NAME}");
     write_embryo(&folder, &NAME.parse()?, options.seed)?;
     let options = GenerateOptions::new(&folder.join(format!("{NAME}.h5")), &folder);
-    with_bar("making its stores", |context| Ok(generate_dataset(&options, context)?))?;
+    with_bar("creating its stores", |context| Ok(generate_dataset(&options, context)?))?;
     Ok(Some(demo))
 }
 
 impl Demo {
-    /// What to do next, with a server at `address`.
+    /// Instructions for the user of a server at `address`.
     pub fn instructions(&self, address: SocketAddr) -> String {
         let [z, y, x] = self.shape;
         let Self { movie, scales, .. } = self;
@@ -66,10 +66,10 @@ The dataset {NAME} is ready. In Mastodon, open {movie}
 and set in Plugins > ELEPHANT > Preferences:
     server URL    http://{address}
     dataset dir   {NAME}
-Or ask for the cells of the first frame yourself:
+Or find the cells of the first frame from a terminal:
     curl -s http://{address}/seg/predict -H 'Content-Type: application/json' -d '{{\"dataset_name\": \"{NAME}\", \
 \"timepoint\": 0, \"scales\": {scales:?}, \"n_keep_axials\": 2, \"patch\": [{x}, {y}, {z}], \"r_min\": 1, \"r_max\": 8}}'
-It begins with the built-in network; to upload one of your own:
+It uses the built-in network. To upload a network of your own:
     curl http://{address}/seg/reset -F 'data={{\"model_name\": \"detection.pth\"}}' -F file=@YOUR_MODEL.pth
 Press Ctrl-C to stop.",
         )
@@ -80,11 +80,11 @@ fn has_datasets(workspace: &Workspace) -> Result<bool> {
     let folder = workspace.datasets().path();
     let entries = std::fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    // Hidden ones are temporary; an interrupted demo is made again.
+    // Hidden folders are temporary, and an interrupted demo is created again.
     Ok(names.into_iter().any(|name| !name.starts_with('.') && name != NAME))
 }
 
 fn write_embryo(folder: &Path, name: &FileName, seed: u64) -> Result<()> {
     let options = EmbryoOptions::preset(Preset::Small, seed);
-    with_bar("imaging a synthetic embryo", |context| Ok(write_movie(folder, name, &options, context)?))
+    with_bar("rendering a synthetic embryo", |context| Ok(write_movie(folder, name, &options, context)?))
 }

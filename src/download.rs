@@ -1,4 +1,4 @@
-//! Fetching model files over https, from allowed hosts only, redirects included.
+//! Downloads model files over https, from allowed hosts only, also after redirects.
 
 use std::{io::Read, time::Duration};
 
@@ -13,17 +13,17 @@ use url::Url;
 
 const MAX_REDIRECTS: usize = 5;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Of a whole download: a model of 24 MB on a slow line.
+/// Longest duration of a download: a model of 24 MB over a slow connection.
 const TIMEOUT: Duration = Duration::from_mins(10);
 
-/// Downloads from a closed list of hosts.
+/// Downloads from a fixed list of hosts.
 pub struct HttpsDownload {
     agent: Agent,
     hosts: Vec<String>,
 }
 
 impl HttpsDownload {
-    /// Downloads from `hosts` only.
+    /// A downloader for these `hosts` only.
     pub fn new(hosts: Vec<String>) -> Self {
         let config = Agent::config_builder()
             .max_redirects(0)
@@ -45,7 +45,8 @@ impl HttpsDownload {
         let host = uri.host().unwrap_or_default();
         if !self.hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host)) {
             let hosts = self.hosts.join(", ");
-            let message = format!("the model's host is not allowed: {host}; these are: {hosts} (see --model-hosts)");
+            let message =
+                format!("the model's host is not allowed: {host}; allowed hosts are {hosts} (see --model-hosts)");
             return Err(PortError::new(ErrorCode::InvalidArgument, message));
         }
         Ok(uri)
@@ -55,7 +56,7 @@ impl HttpsDownload {
 impl ModelDownload for HttpsDownload {
     fn open(&self, url: &str) -> Result<Box<dyn Read + Send>, PortError> {
         let failed = |why: String| {
-            let advice = "check the network, or fetch the file elsewhere and upload it";
+            let advice = "check the network, or download the file on another machine and upload it";
             PortError::new(ErrorCode::Unavailable, format!("cannot fetch the model: {why}; {advice} ({url})"))
         };
         let mut next = url.to_owned();
@@ -73,11 +74,11 @@ impl ModelDownload for HttpsDownload {
     }
 }
 
-/// Whom this machine trusts, a company's own authorities included; on a machine that trusts nobody, Mozilla's list.
+/// Certificate authorities of this machine, including a company's own; Mozilla's list if this machine has none.
 fn authorities() -> RootCerts {
     let found = rustls_native_certs::load_native_certs();
     for error in &found.errors {
-        tracing::debug!(%error, "certificate authorities of this machine cannot be read");
+        tracing::debug!(%error, "cannot read certificate authorities of this machine");
     }
     if found.certs.is_empty() {
         return RootCerts::WebPki;

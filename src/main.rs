@@ -1,4 +1,4 @@
-//! `elephant-server`: one program instead of a web server, a task queue, a broker and a Python environment.
+//! `elephant-server`: the server and its command line.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
@@ -18,15 +18,16 @@ use clap::Parser;
 
 use config::{Cli, Command};
 
-/// The allocator of the whole process: libtorch, HDF5 and Blosc call its `malloc` too. glibc's would map every large block
-/// anew, so that each layer of the network waits for fresh pages.
+/// The allocator of the whole process: libtorch, HDF5 and Blosc call its `malloc` too. glibc's allocator would map
+/// every large block anew, so that each layer of the network would wait for new pages (docs/performance.md).
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// jemalloc's options. Freed pages stay for ten seconds, so that the next layer finds them, and are then handed back by a
-/// thread of jemalloc's own. Without the last option, blocks of 8 MiB and more would be handed back at once.
+/// jemalloc's options. Freed pages are kept for ten seconds for the next layers, and are then returned to the system by
+/// a thread of jemalloc. Without the last option, blocks of 8 MiB and more would be returned at once.
 #[allow(unsafe_code, reason = "jemalloc reads its options from a symbol of this name")]
-// SAFETY: nothing else in the process defines the symbol, and it points to text that ends with a zero byte, as jemalloc wants.
+// SAFETY: nothing else in the process defines the symbol, and it points to a text that ends with a zero byte, as
+// jemalloc requires.
 #[unsafe(export_name = "malloc_conf")]
 pub static MALLOC_CONF: &[u8; 82] =
     b"dirty_decay_ms:10000,muzzy_decay_ms:0,background_thread:true,oversize_threshold:0\0";

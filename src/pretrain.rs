@@ -1,4 +1,4 @@
-//! `elephant-server pretrain` and `score`: making and measuring the networks that come with the program.
+//! `elephant-server pretrain` and `score`: training and evaluating the built-in networks.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -16,10 +16,10 @@ use crate::{
     wiring::{Network, start_threads},
 };
 
-/// Steps between two lines of the log.
+/// Number of steps between two lines of the log.
 const LOG_STEPS: u64 = 100;
 
-/// Trains a network on synthetic scenes and writes it.
+/// Trains a network on synthetic scenes and writes it to a file.
 pub fn pretrain(args: &PretrainArgs) -> Result<()> {
     start_threads(&args.compute)?;
     let network = Network::start(&args.compute)?;
@@ -36,12 +36,12 @@ pub fn pretrain(args: &PretrainArgs) -> Result<()> {
     Ok(())
 }
 
-/// Lines about a training on standard error.
+/// Progress of a training, on standard error.
 struct Log {
     begun: Instant,
-    /// Steps since then.
+    /// Steps since `begun`.
     steps: u64,
-    /// Losses of the steps since the last line.
+    /// Losses since the last line.
     losses: Vec<f64>,
 }
 
@@ -60,7 +60,7 @@ impl Log {
     }
 }
 
-/// A row of a table: its name, and which scenes belong to it.
+/// A row of a table: its name and a filter of scenes.
 type Row = (&'static str, fn(&SceneOptions) -> bool);
 
 const TABLES: [(&str, &[Row]); 5] = [
@@ -103,7 +103,7 @@ const TABLES: [(&str, &[Row]); 5] = [
     ),
 ];
 
-/// Prints how well a model finds the nuclei of scenes that were never trained on.
+/// Prints how well a model finds the nuclei of scenes that no network was trained on.
 pub fn score(args: &ScoreArgs) -> Result<()> {
     start_threads(&args.compute)?;
     let network = Network::start(&args.compute)?;
@@ -120,8 +120,8 @@ pub fn score(args: &ScoreArgs) -> Result<()> {
         }
         Ok(scores)
     })?;
-    let print = |name: &str, wanted: &dyn Fn(SceneSet, &SceneOptions) -> bool| {
-        let chosen = scores.iter().filter(|(set, options, _)| wanted(*set, options));
+    let print = |name: &str, is_in_row: &dyn Fn(SceneSet, &SceneOptions) -> bool| {
+        let chosen = scores.iter().filter(|(set, options, _)| is_in_row(*set, options));
         let (count, sum): (u64, _) =
             chosen.fold((0, SceneScore::default()), |(n, sum), (_, _, score)| (n + 1, sum.plus(*score)));
         if count == 0 {

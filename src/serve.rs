@@ -24,7 +24,7 @@ use crate::{
     demo, telemetry, wiring,
 };
 
-/// How long running requests may take to end after a signal.
+/// Longest time for which running requests may continue after a signal.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves until SIGINT or SIGTERM.
@@ -32,8 +32,8 @@ pub fn serve(args: &ServeArgs) -> Result<()> {
     let broker = args.broker.address().context("cannot use --amqp-url")?.map(Publisher::new);
     telemetry::init(args.log_format, broker.as_ref());
     wiring::start_threads(&args.compute)?;
-    // Before anything in the workspace is touched: another server may be using it.
-    let _lock = hold(args)?;
+    // Before anything in the workspace is changed, because another server may be using it.
+    let _lock = lock_workspace(args)?;
     let listener = listen(args.bind)?;
     let workspace = Workspace::open(&args.workspace)
         .with_context(|| format!("cannot use the workspace {}", args.workspace.display()))?
@@ -63,27 +63,27 @@ pub fn serve(args: &ServeArgs) -> Result<()> {
         let stop = async {
             signal.await;
             tracing::info!("stopping; a second signal ends the server at once");
-            // First, so that cancelled jobs are told from stopped ones.
+            // First, so that jobs that end because of the stop are not taken for cancelled ones.
             closing.cancel();
             jobs.cancel_all();
             tokio::time::sleep(SHUTDOWN_TIMEOUT).await;
         };
         tokio::select! {
             () = elephant_api::serve(listener, router, closing.clone()) => {}
-            () = stop => tracing::warn!("requests are still running; leaving them"),
+            () = stop => tracing::warn!("requests are still running; they are abandoned"),
         }
         if let Some(publisher) = publisher {
             publisher.close().await;
         }
         anyhow::Ok(())
     })?;
-    // Jobs whose clients have left are still tidying up.
+    // Jobs whose clients have disconnected may still be cleaning up.
     runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
     Ok(())
 }
 
-/// Keeps other servers off the workspace.
-fn hold(args: &ServeArgs) -> Result<FolderLock> {
+/// Locks the workspace against other servers.
+fn lock_workspace(args: &ServeArgs) -> Result<FolderLock> {
     let purpose = format!("the server on {}", args.bind);
     FolderLock::try_acquire(&args.workspace, &purpose).context("cannot serve this workspace")
 }
@@ -91,15 +91,16 @@ fn hold(args: &ServeArgs) -> Result<FolderLock> {
 fn access(args: &ServeArgs) -> Result<Access> {
     let token = args.token.as_ref().and_then(Secret::get);
     if !args.bind.ip().is_loopback() && token.is_none() {
-        tracing::warn!("everyone who reaches {} can use this server; set a token, or listen on 127.0.0.1", args.bind);
+        tracing::warn!("anyone who can reach {} can use this server; set a token, or listen on 127.0.0.1", args.bind);
     }
     Access::new(args.bind.ip(), token, &args.cors_origins, &args.allowed_hosts)
         .context("cannot use --token, --cors-origin or --allowed-host")
 }
 
 fn listen(address: SocketAddr) -> Result<std::net::TcpListener> {
-    let listener = std::net::TcpListener::bind(address)
-        .with_context(|| format!("cannot listen on {address}; stop what uses it or choose another one with --bind"))?;
+    let listener = std::net::TcpListener::bind(address).with_context(|| {
+        format!("cannot listen on {address}; stop the program that uses it, or choose another address with --bind")
+    })?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
@@ -110,7 +111,7 @@ fn stop_signal() -> io::Result<impl Future<Output = ()>> {
     let mut terminate = unix::signal(unix::SignalKind::terminate())?;
     let stopping = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
-        // In this order: the first signal sets what the second one finds.
+        // In this order: the first signal sets the flag that the second one checks.
         flag::register_conditional_shutdown(signal, 128 + signal, stopping.clone())?;
         flag::register(signal, stopping.clone())?;
     }

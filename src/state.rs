@@ -1,4 +1,4 @@
-//! Where the state lies: in the workspace, or in Redis.
+//! Opens the store of the state: in the workspace, or in Redis.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -11,7 +11,7 @@ use elephant_pipeline::Workspace;
 
 use crate::config::ServeArgs;
 
-/// Opens the state that the command line names.
+/// Opens the state according to the command line.
 pub fn open(args: &ServeArgs, workspace: &Workspace) -> Result<Jobs> {
     let Some(url) = args.redis_url() else {
         let path = workspace.state_file();
@@ -22,8 +22,8 @@ pub fn open(args: &ServeArgs, workspace: &Workspace) -> Result<Jobs> {
     Jobs::recover(store).context("cannot keep the state in Redis")
 }
 
-/// A word that no other workspace has, and that stays with this one: its records in a Redis are those of its folder,
-/// whatever machine or container serves it.
+/// A random identifier of the workspace, stored in its folder: the job records in Redis belong to this folder, whatever
+/// machine or container serves it.
 fn identity(workspace: &Workspace) -> Result<String> {
     let path = workspace.path().join(".elephant-id");
     let context = || format!("cannot use {}", path.display());
@@ -32,7 +32,7 @@ fn identity(workspace: &Workspace) -> Result<String> {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error).with_context(context),
         _ => {}
     }
-    // Two hashers with the system's random keys.
+    // Random numbers from two hashers, which have random keys.
     let word = format!("{:016x}{:016x}", RandomState::new().hash_one(0), RandomState::new().hash_one(1));
     elephant_fs::write_atomic(&path, |file| file.write_all(word.as_bytes())).with_context(context)?;
     Ok(word)

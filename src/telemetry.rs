@@ -1,4 +1,4 @@
-//! The log, on standard error and, where there is a broker, in its queue `log`.
+//! The log: on standard error and, if there is a broker, in its queue `log`.
 
 use std::io::IsTerminal;
 
@@ -7,11 +7,12 @@ use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::Subscribe
 
 use crate::config::LogFormat;
 
-/// What is logged unless `RUST_LOG` says otherwise. The client of the broker repeats each failed attempt, which is told
-/// once elsewhere.
+/// Default filter of the log. The RabbitMQ client library is silenced because it logs every failed attempt, while
+/// `elephant-amqp` logs an outage once.
 const DEFAULT_FILTER: &str = "info,lapin=off";
 
-/// Begins to log. `RUST_LOG` chooses what standard error gets; `broker` gets this program's own records from `info` up.
+/// Starts logging. `RUST_LOG` filters the records on standard error; `broker` gets the records of this program's own
+/// crates from `info` up.
 pub fn init(format: LogFormat, broker: Option<&Publisher>) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
     let format_layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);

@@ -1,4 +1,4 @@
-//! Progress of long work on the terminal.
+//! Progress bars on the terminal.
 
 use std::{io::IsTerminal, time::Duration};
 
@@ -6,7 +6,7 @@ use anyhow::Result;
 use elephant_types::{CancelToken, TaskContext};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Runs long work with a bar on the terminal, if there is one.
+/// Runs `work` with a progress bar, if standard error is a terminal.
 pub fn with_bar<T>(what: &'static str, work: impl FnOnce(&TaskContext) -> Result<T>) -> Result<T> {
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_message(what);
     if !std::io::stderr().is_terminal() {

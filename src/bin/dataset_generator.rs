@@ -1,4 +1,4 @@
-//! `dataset_generator`: makes an ELEPHANT dataset of a BigDataViewer movie, without a server.
+//! `dataset_generator`: creates an ELEPHANT dataset from a BigDataViewer movie, without a server.
 
 use std::{
     io::{self, IsTerminal},
@@ -13,44 +13,44 @@ use elephant_pipeline::{GenerateOptions, PipelineError, Reach, Summary, generate
 use elephant_types::{CancelToken, TaskContext};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Exit status after Ctrl-C, as shells expect it.
+/// Exit status after Ctrl-C, the convention of shells.
 const INTERRUPTED: u8 = 130;
 
-/// Make an ELEPHANT dataset of a BigDataViewer movie
+/// Create an ELEPHANT dataset from a BigDataViewer movie
 ///
-/// Reads the movie's HDF5 file and writes imgs.zarr and six blank stores for labels and predictions into OUTPUT. Stores
-/// that are there already are replaced: labels in them are lost. They stay as they are until the new ones are complete,
-/// also when the program is interrupted.
+/// Reads the movie's HDF5 file and writes imgs.zarr and six blank stores for labels and predictions into OUTPUT.
+/// Existing stores are replaced, and their labels are lost. They are kept until the new ones are complete, also if the
+/// program is interrupted.
 #[derive(Debug, Parser)]
 #[command(name = "dataset_generator", version, after_long_help = EXAMPLES)]
 struct Args {
     /// Movie: the .xml of a BigDataViewer .h5/.xml pair, or the .h5
     ///
-    /// Of the .xml, its timepoints and view setups are taken, and its image and partition files are found where it says or
-    /// beside it. Of an .h5 file, all timepoints are taken, in the order of their numbers.
+    /// An .xml file defines the timepoints and view setups; its image and partition files are looked for at the given
+    /// paths and in its own folder. From an .h5 file, all timepoints are taken in the order of their numbers.
     input: PathBuf,
 
-    /// Folder for the dataset; made when missing. The server finds it as WORKSPACE/datasets/NAME
+    /// Folder for the dataset; created if it is missing. The server expects it at WORKSPACE/datasets/NAME
     output: PathBuf,
 
-    /// Store the images with 16 bit instead of 8
+    /// Store the images with 16 bits instead of 8
     ///
-    /// Without it, values above 255 lose their upper bits: use this option or --divisor for movies that have such values.
-    /// Movies of other types than unsigned 8 or 16 bit get 16 bit by themselves when they need them.
+    /// Without this option, values above 255 lose their upper bits: use it, or --divisor, for movies with such values.
+    /// Movies of types other than unsigned 8 or 16 bits are stored with 16 bits automatically if they need it.
     #[arg(long)]
     uint16: bool,
 
-    /// Divide all values by D and round down; a 12-bit movie fits into 8 bit with --divisor 16
+    /// Divide all values by D and round down; a 12-bit movie fits into 8 bits with --divisor 16
     ///
-    /// Negative values become 0. Floating-point movies within 0 and 1 are multiplied by a power of two when D is 1.
+    /// Negative values become 0. Floating-point movies between 0 and 1 are multiplied by a power of two if D is 1.
     #[arg(long, value_name = "D", default_value_t = 1.0)]
     divisor: f64,
 
-    /// Store the first plane of each timepoint only, as a 2-D movie
+    /// Store only the first plane of each timepoint, as a 2-D movie
     #[arg(long = "2d")]
     is_2d: bool,
 
-    /// Id of the view setup to read (channel or angle); without it, the lowest id of the .xml, or else of the .h5
+    /// Id of the view setup to read (channel or angle) [default: the lowest id of the .xml, or else of the .h5]
     #[arg(long, value_name = "N")]
     setup: Option<u32>,
 
@@ -93,7 +93,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(PipelineError::Cancelled(_)) => {
-            eprintln!("dataset_generator: interrupted; {} is as it was before", args.output.display());
+            eprintln!("dataset_generator: interrupted; {} is unchanged", args.output.display());
             INTERRUPTED.into()
         }
         Err(error) => {
@@ -127,11 +127,12 @@ fn progress_bar() -> ProgressBar {
     bar
 }
 
-/// Lets Ctrl-C end the work in order, so that no half-made stores stay behind.
+/// Lets Ctrl-C cancel the work, so that no incomplete stores remain.
 fn cancel_on_interrupt(cancel: CancelToken) {
     thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
-        // Without a handler, Ctrl-C ends the program at once; the next run then cleans up.
+        // If the handler cannot be installed, Ctrl-C ends the program at once, and the next run removes its temporary
+        // files.
         if let Ok(runtime) = runtime
             && runtime.block_on(tokio::signal::ctrl_c()).is_ok()
         {
