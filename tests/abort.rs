@@ -1,4 +1,4 @@
-//! Predictions one after the other, and stopping them.
+//! The order of predictions, and aborting them.
 
 mod common;
 
@@ -47,19 +47,19 @@ fn predictions_wait_for_each_other() {
     std::thread::scope(|scope| {
         let together: Vec<_> = (0..6).map(|_| scope.spawn(|| fixture.predict(&fixture.quick))).collect();
         for prediction in together {
-            assert_eq!(prediction.join().unwrap(), alone, "none is dropped and none differs");
+            assert_eq!(prediction.join().unwrap(), alone, "no prediction is dropped, and all results are equal");
         }
     });
     assert_eq!(fixture.server.get("/state/process").json()["state"], 0);
 }
 
 #[test]
-fn an_abort_stops_what_runs_and_what_waits() {
+fn an_abort_stops_running_and_waiting_predictions() {
     let fixture = fixture();
     std::thread::scope(|scope| {
         let running: Vec<_> = (0..4).map(|_| scope.spawn(|| fixture.predict(&fixture.long))).collect();
         fixture.server.wait_for_state(2);
-        // The state follows the first of them; abort until none is left, as a user would.
+        // The state changes with the first of them, so abort until none is left, as a user would.
         eventually("all are stopped", || {
             fixture.abort();
             running.iter().all(ScopedJoinHandle::is_finished)
@@ -73,7 +73,7 @@ fn an_abort_stops_what_runs_and_what_waits() {
 }
 
 #[test]
-fn a_client_that_goes_away_stops_its_prediction() {
+fn a_client_that_disconnects_stops_its_prediction() {
     use std::io::Write;
     let fixture = fixture();
     let body = fixture.long.to_string();
@@ -90,7 +90,7 @@ fn a_client_that_goes_away_stops_its_prediction() {
 }
 
 #[test]
-fn a_signal_stops_the_server_in_the_middle_of_a_prediction() {
+fn a_signal_stops_the_server_during_a_prediction() {
     let Fixture { server, long, _folder, .. } = fixture();
     let url = server.url().to_owned();
     let client = std::thread::spawn(move || {

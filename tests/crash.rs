@@ -1,4 +1,4 @@
-//! kill -9 at bad moments: what was there stays, what was half is gone, and the server starts again.
+//! kill -9 at bad moments: complete files stay, partial ones are removed, and the server starts again.
 
 #![allow(clippy::disallowed_methods)]
 
@@ -31,7 +31,7 @@ fn killed_while_predicting() {
 
     let server = TestServer::start(BINARY, folder.path(), &[]);
     assert_eq!(server.get("/state/process").json()["state"], 0, "it is not stuck");
-    assert_eq!(server.post_json("/seg/predict", &quick).json(), before, "dataset and model are as they were");
+    assert_eq!(server.post_json("/seg/predict", &quick).json(), before, "dataset and model are unchanged");
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn killed_while_uploading_and_generating() {
     let mut server = TestServer::start(BINARY, folder.path(), &[]);
     send(&server, b"init", &movie.content[..half]);
     server.kill();
-    // A piece that was on its way is lost, and the client would not notice: the upload has to begin anew.
+    // A piece that was being sent is lost, and the client does not notice it: the upload has to begin again.
     let mut server = TestServer::start(BINARY, folder.path(), &[]);
     assert!(!folder.path().join("datasets/fly/fly.h5").exists());
     let append: Vec<_> = parts(b"append", &movie.content[half..]).into();
@@ -77,7 +77,7 @@ fn killed_while_uploading_and_generating() {
                 .header("content-type", "application/json")
                 .send(body.as_bytes())
         });
-        // A different moment each time: after so many looks at the dataset's folder.
+        // A different moment each time: after a number of checks of the dataset's folder.
         for _ in 0..round * 40 {
             let _ = std::fs::read_dir(folder.path().join("datasets/fly")).unwrap().count();
         }

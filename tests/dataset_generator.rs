@@ -1,4 +1,4 @@
-//! The `dataset_generator` command: its command line, its messages, and what a kill leaves behind.
+//! The `dataset_generator` command: its command line, its messages, and its files after a kill.
 
 #![allow(clippy::disallowed_methods)]
 
@@ -16,7 +16,7 @@ use ndarray::Array3;
 use tempfile::TempDir;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_dataset_generator");
-/// How long a conversion may take on a busy machine.
+/// Longest time that a conversion may take on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 fn run(args: &[&str]) -> Output {
@@ -32,7 +32,7 @@ fn movie(name: &str) -> String {
 }
 
 #[test]
-fn help_teaches() {
+fn help_explains_the_options() {
     let help = text(&run(&["--help"]).stdout);
     for part in ["--uint16", "--divisor <D>", "--2d", "--setup <N>", "--level <N>", "Examples:", "labels are lost"] {
         assert!(help.contains(part), "{part} is missing from\n{help}");
@@ -40,15 +40,15 @@ fn help_teaches() {
 }
 
 #[test]
-fn a_conversion_says_what_it_made() {
+fn a_conversion_reports_its_result() {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().display().to_string();
     let done = run(&["--uint16", &movie("gzip.h5"), &output]);
     assert_eq!(done.status.code(), Some(0));
     assert_eq!(text(&done.stdout), format!("{output}: 2 timepoints of 9 × 7 × 5 voxels, 16 bit\n"));
-    assert_eq!(text(&done.stderr), "", "no bar without a terminal");
+    assert_eq!(text(&done.stderr), "", "no progress bar without a terminal");
 
-    // The original's default is 8 bit, which this movie does not fit into.
+    // The original's default is 8 bits, which is too small for this movie.
     let done = run(&["--2d", &movie("gzip.h5"), &output]);
     assert_eq!(text(&done.stdout), format!("{output}: 2 timepoints of 9 × 7 voxels, 8 bit\n"));
     assert!(text(&done.stderr).contains("lost their upper bits; use --uint16 or --divisor"), "{}", text(&done.stderr));
@@ -88,7 +88,7 @@ fn field(name: &str) -> String {
 }
 
 #[test]
-fn the_xml_chooses_timepoints_and_setup_and_leads_anywhere() {
+fn the_xml_chooses_timepoints_and_setup_and_may_point_anywhere() {
     let folder = tempfile::tempdir().unwrap();
     let sum = |name: &str, args: &[&str]| {
         let output = folder.path().join(name.replace('/', "_")).display().to_string();
@@ -111,11 +111,11 @@ fn the_xml_chooses_timepoints_and_setup_and_leads_anywhere() {
     assert_eq!(sum("xml/data/same.xml", &["--setup=0"]), [halves(1, 0), halves(3, 0), halves(3, 0)]);
     let all = [0, 1, 2, 3, 3].map(|t| halves(t, 0));
     assert_eq!(sum("xml/data/movie.h5", &[]), all, "without an .xml, all timepoints in order");
-    assert_eq!(sum("links/home/elsewhere.h5", &["--uint16"]).len(), 2, "parts in other folders are the user's own");
+    assert_eq!(sum("links/home/elsewhere.h5", &["--uint16"]).len(), 2, "parts in other folders are read for the user");
 }
 
 #[test]
-fn values_that_change_are_told() {
+fn changed_values_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().display().to_string();
     let done = run(&[&field("values/fraction.h5"), &output]);
@@ -137,12 +137,12 @@ fn values_that_change_are_told() {
 }
 
 #[test]
-fn it_does_without_libtorch() {
+fn it_is_not_linked_to_libtorch() {
     let Ok(listed) = Command::new("ldd").arg(BINARY).output() else { return };
     assert!(!text(&listed.stdout).contains("torch"), "{}", text(&listed.stdout));
 }
 
-/// A movie that takes a while: 100 timepoints, all voxels of each being its number times `factor`.
+/// A movie that takes some time: 100 timepoints; every voxel of a timepoint is its number times `factor`.
 fn long_movie(folder: &Path, factor: u16) -> PathBuf {
     let path = folder.join(format!("movie{factor}.h5"));
     let mut writer = BdvWriter::create(&path, [4, 64, 64], VoxelSize::new([1.0; 3]).unwrap()).unwrap();
@@ -158,7 +158,7 @@ fn start(movie: &Path, output: &Path) -> Child {
     Command::new(BINARY).args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
-/// How many chunks a running conversion has written; `None` before it has begun and after it has ended.
+/// Number of chunks that a running conversion has written; `None` before its begin and after its end.
 fn chunks_written(output: &Path) -> Option<usize> {
     let staging = fs::read_dir(output)
         .ok()?
@@ -167,7 +167,7 @@ fn chunks_written(output: &Path) -> Option<usize> {
     Some(fs::read_dir(staging.path().join("imgs.zarr")).ok()?.count())
 }
 
-/// The files of the stores with their content; `None` when there are no images.
+/// The files of the stores with their content; `None` without an image store.
 fn dataset(output: &Path) -> Option<Vec<(PathBuf, Vec<u8>)>> {
     fs::read_dir(output.join("imgs.zarr")).ok()?;
     let mut files = Vec::new();
@@ -182,7 +182,7 @@ fn dataset(output: &Path) -> Option<Vec<(PathBuf, Vec<u8>)>> {
     Some(files)
 }
 
-/// The dataset that an undisturbed conversion makes.
+/// The dataset of an uninterrupted conversion.
 fn undisturbed(movie: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let folder = tempfile::tempdir().unwrap();
     assert!(start(movie, folder.path()).wait().unwrap().success());
@@ -202,9 +202,9 @@ fn a_kill_leaves_the_old_dataset_or_nothing() {
     let kill_when = |is_time: &mut dyn FnMut() -> bool| {
         let mut child = start(&new_movie, output.path());
         let begun = Instant::now();
-        // Without pauses: a publication is short.
+        // Without pauses, because a publication is short.
         while child.try_wait().unwrap().is_none() && !is_time() {
-            assert!(begun.elapsed() < PATIENCE, "the conversion does not go on");
+            assert!(begun.elapsed() < PATIENCE, "the conversion does not continue");
         }
         child.kill().unwrap(); // SIGKILL
         child.wait().unwrap();
@@ -221,7 +221,7 @@ fn a_kill_leaves_the_old_dataset_or_nothing() {
         nothing_half_made_stays(&output);
         kill_after(100 * looks);
         assert!(dataset(output.path()).as_ref() == Some(&old), "killed after {} chunks", 100 * looks);
-        // The publication begins by taking the old images away. A few looks later, it is somewhere on its way.
+        // The publication begins by removing the old images. A few checks later, it is at some later point.
         let mut seen = 0;
         kill_when(&mut || {
             seen += usize::from(!output.path().join("imgs.zarr").is_dir());

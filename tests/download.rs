@@ -1,4 +1,4 @@
-//! Fetching a model over https as from a company's own server: its authority, and redirects as they come.
+//! Downloads a model over https as from a company's own server: with its own certificate authority, and with redirects.
 
 mod common;
 
@@ -18,12 +18,12 @@ use rustls::{
 };
 use serde_json::json;
 
-/// A model that fits.
+/// A valid model.
 fn model() -> Vec<u8> {
     include_bytes!("../models/nuclei-2d.pth").to_vec()
 }
 
-/// Serves `/a/model.pth` on `https://localhost`, and redirects to it; the port.
+/// Serves `/a/model.pth` on `https://localhost`, and redirects to it; returns the port.
 fn https_server() -> u16 {
     let certificate = CertificateDer::from_pem_file(golden("tls/localhost.pem")).unwrap();
     let key = PrivateKeyDer::from_pem_file(golden("tls/localhost.key")).unwrap();
@@ -34,7 +34,7 @@ fn https_server() -> u16 {
     thread::spawn(move || {
         for socket in listener.incoming() {
             let tls = ServerConnection::new(config.clone()).unwrap();
-            // A client may refuse our certificate and go.
+            // A client may refuse the certificate and disconnect.
             let _ = answer(BufReader::new(StreamOwned::new(tls, socket.unwrap())), port);
         }
     });
@@ -73,7 +73,7 @@ fn reset(server: &TestServer, url: &str) -> Reply {
 }
 
 #[test]
-fn models_come_from_a_company_s_own_server() {
+fn models_are_downloaded_from_a_companys_own_server() {
     let port = https_server();
     let folder = tempfile::tempdir().unwrap();
     let mut command = Command::new(BINARY);
@@ -97,7 +97,7 @@ fn models_come_from_a_company_s_own_server() {
 }
 
 #[test]
-fn a_server_whose_authority_is_not_known_is_refused() {
+fn a_server_with_an_unknown_authority_is_refused() {
     let port = https_server();
     let folder = tempfile::tempdir().unwrap();
     let server = TestServer::start(BINARY, folder.path(), &["--model-hosts", "localhost"]);

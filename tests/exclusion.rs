@@ -1,4 +1,4 @@
-//! Who keeps whom out: servers of one workspace, readers and makers of one dataset, and the end of the server.
+//! Mutual exclusion: servers of one workspace, readers and generations of one dataset; and stopping the server.
 
 #![allow(clippy::disallowed_methods)]
 
@@ -12,7 +12,7 @@ use elephant_testkit::TestServer;
 use serde_json::json;
 
 #[test]
-fn a_second_server_on_a_workspace_is_refused_and_does_no_harm() {
+fn a_second_server_on_a_workspace_is_refused_and_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let server = TestServer::start(BINARY, folder.path(), &[]);
     let movie = demo_dataset(&server, "fly");
@@ -30,13 +30,13 @@ fn a_second_server_on_a_workspace_is_refused_and_does_no_harm() {
             .unwrap();
         let said = String::from_utf8_lossy(&second.stderr).into_owned();
         assert!(!second.status.success(), "{said}");
-        assert!(said.contains(&format!("process {}", server.pid())), "it says who has it: {said}");
+        assert!(said.contains(&format!("process {}", server.pid())), "the message names the other server: {said}");
         assert!(said.contains("the server on 127.0.0.1"), "{said}");
 
         let jobs = server.get("/api/v1/jobs?status=running").json();
-        assert_eq!(jobs.as_array().unwrap().len(), 1, "the first one's job goes on: {jobs}");
+        assert_eq!(jobs.as_array().unwrap().len(), 1, "the first server's job continues: {jobs}");
         assert_eq!(server.get("/state/process").json()["state"], 1);
-        // Its folder for pieces of uploads is still there.
+        // Its folder for pieces of uploads still exists.
         server.upload("other", "movie.h5", &movie.content, 1 << 20);
         server.post_json("/state/process", &json!({"state": 0}));
         assert_eq!(running.join().unwrap().status, 200);
@@ -44,7 +44,7 @@ fn a_second_server_on_a_workspace_is_refused_and_does_no_harm() {
 }
 
 #[test]
-fn a_dataset_is_read_or_made_anew_but_not_both() {
+fn a_dataset_is_not_read_during_a_generation() {
     let folder = tempfile::tempdir().unwrap();
     let server = TestServer::start(BINARY, folder.path(), &[]);
     let movie = demo_dataset(&server, "fly");
@@ -52,7 +52,7 @@ fn a_dataset_is_read_or_made_anew_but_not_both() {
     let predict = json!({"dataset_name": "fly", "timepoint": 0, "scales": movie.scales, "n_keep_axials": 2});
     let generate = json!({"dataset_name": "fly", "is_2d": false});
 
-    // As a prediction or training holds it, in this process or another.
+    // As a prediction or training locks it, in this process or another.
     let reading = FolderLock::try_share(&dataset).unwrap();
     let refused = server.post_json("/dataset/generate", &generate);
     assert_eq!(refused.status, 409, "{}", refused.text());
@@ -72,7 +72,7 @@ fn a_dataset_is_read_or_made_anew_but_not_both() {
 }
 
 #[test]
-fn jobs_that_a_stopping_server_cancels_are_not_called_aborted() {
+fn jobs_cancelled_by_a_stop_are_not_reported_as_aborted() {
     let folder = tempfile::tempdir().unwrap();
     let server = TestServer::start(BINARY, folder.path(), &[]);
     let movie = demo_dataset(&server, "fly");

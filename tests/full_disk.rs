@@ -1,4 +1,4 @@
-//! A disk that is really full: refusals that say so, and nothing lost.
+//! A full disk: requests are refused with this reason, and nothing is lost.
 
 mod common;
 
@@ -8,7 +8,7 @@ use common::{BINARY, demo_dataset, demo_movie, training};
 use elephant_testkit::TestServer;
 use serde_json::json;
 
-/// Starts a command in a mount namespace of its own, where `$1` is a disk of `$2` MiB.
+/// Runs a command in a new mount namespace, in which the folder `$1` is a disk of `$2` MiB.
 const SMALL_DISK: &str = r#"mount -t tmpfs -o size="$2"m none "$1" && shift 2 && exec "$@""#;
 
 fn on_small_disk(workspace: &std::path::Path, mib: u32) -> Command {
@@ -17,11 +17,11 @@ fn on_small_disk(workspace: &std::path::Path, mib: u32) -> Command {
     command
 }
 
-/// A server on such a disk, or `None`, said on standard error, where nobody may mount one.
+/// A server on such a disk. `None`, and the test is skipped, if mounting is not permitted.
 fn server_on_small_disk(workspace: &std::path::Path, mib: u32) -> Option<TestServer> {
     let probe = on_small_disk(workspace, mib).arg("true").stderr(Stdio::null()).status();
     if !probe.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: this machine lets no one mount a disk in a namespace of its own");
+        elephant_testkit::skip("mounting a disk in a namespace is not permitted on this machine");
         return None;
     }
     let mut command = on_small_disk(workspace, mib);
@@ -30,7 +30,7 @@ fn server_on_small_disk(workspace: &std::path::Path, mib: u32) -> Option<TestSer
 }
 
 #[test]
-fn what_does_not_fit_is_refused_and_nothing_is_lost() {
+fn data_that_does_not_fit_is_refused_and_nothing_is_lost() {
     let folder = tempfile::tempdir().unwrap();
     let Some(server) = server_on_small_disk(folder.path(), 16) else { return };
     let reset =
@@ -56,22 +56,23 @@ fn what_does_not_fit_is_refused_and_nothing_is_lost() {
         let form = "action=complete&dataset_name=fly&filename=fly.h5";
         server.post("/upload/image", "application/x-www-form-urlencoded", form.as_bytes())
     };
-    // About 7 MiB are free: one piece has no room twice, where it arrives and with the others, and one not even once.
+    // About 7 MiB are free: the first piece does not fit twice (where it arrives, and with the other pieces), and the
+    // second one not even once.
     for mib in [4, 12] {
         assert_eq!(send(b"init", 1).status, 200);
         let refused = send(b"append", mib);
         assert_eq!(refused.status, 507, "{}", refused.text());
         assert!(refused.error().contains("No space left"), "{}", refused.error());
-        // The client goes on, as if it had been stored.
+        // The client continues as if the piece had been stored.
         assert_eq!(send(b"append", 1).status, 404);
         assert_eq!(complete().status, 404);
-        assert_eq!(send(b"init", mib).status, 507, "nor is there room for it alone");
+        assert_eq!(send(b"init", mib).status, 507, "the piece alone does not fit either");
         assert_eq!(complete().status, 404);
     }
 
     let generate = || server.post_json("/dataset/generate", &json!({"dataset_name": "fly"}));
     let check = || server.post_json("/dataset/check", &json!({"dataset_name": "fly", "shape": movie.shape})).json();
-    assert_eq!(generate().status, 200, "the old movie is there, and room again");
+    assert_eq!(generate().status, 200, "the old movie is still there, and there is space again");
     assert_eq!(check()["message"], "ready");
     assert_eq!(download().body, model);
     assert!(server.terminate());
@@ -80,7 +81,7 @@ fn what_does_not_fit_is_refused_and_nothing_is_lost() {
 #[test]
 fn a_model_that_cannot_be_saved_ends_its_training() {
     let folder = tempfile::tempdir().unwrap();
-    // Room for the model of 24 MB once, for a second one of it for a moment, but not for a third.
+    // Space for the model of 24 MB, and for a temporary second copy, but not for a third one.
     let Some(server) = server_on_small_disk(folder.path(), 40) else { return };
     let movie = demo_dataset(&server, "fly");
     let download = || server.post_json("/download/model", &json!({"model_name": "detection.pth"})).body;

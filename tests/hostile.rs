@@ -1,4 +1,4 @@
-//! What callers do wrong, or on purpose: a clear refusal, nothing lost, and the server goes on.
+//! Wrong and malicious requests: they are refused with a clear reason, nothing is lost, and the server keeps working.
 
 #![allow(clippy::disallowed_methods)]
 
@@ -29,7 +29,7 @@ fn fixture() -> Fixture {
 }
 
 impl Fixture {
-    /// The prediction with some fields changed.
+    /// A prediction request with some fields changed.
     fn predict_with(&self, changes: &Value) -> (u16, String) {
         let mut body = self.predict.clone();
         for (key, value) in changes.as_object().unwrap() {
@@ -127,7 +127,7 @@ fn names_do_not_leave_the_workspace() {
                 ("file:f", b"x"),
                 ("filename", file.as_bytes()),
             ];
-            // `link/…` is a new folder inside the dataset for a file, and a link for a dataset.
+            // `link/…` is a new folder in the dataset if it is a file name, and a link if it is a dataset name.
             if (dataset, file) == ("fly", "link/secret.pth") {
                 continue;
             }
@@ -140,7 +140,7 @@ fn names_do_not_leave_the_workspace() {
 }
 
 #[test]
-fn bodies_that_are_not_requests() {
+fn bodies_that_are_not_valid_requests() {
     let fixture = fixture();
     let server = &fixture.server;
     for path in ["/seg/predict", "/dataset/generate", "/dataset/check", "/seg/reset", "/download/model", "/params"] {
@@ -161,7 +161,7 @@ fn bodies_that_are_not_requests() {
         let deep = "[".repeat(100_000);
         assert_eq!(server.post(path, "application/json", deep.as_bytes()).status, 400);
     }
-    // Long ones are refused before they are read, also where files are taken.
+    // Long bodies are refused before they are read, also on routes that accept files.
     for (path, content_type) in [
         ("/seg/predict", "application/json"),
         ("/seg/reset", "application/json"),
@@ -201,9 +201,9 @@ fn uploads_without_a_beginning_or_an_end() {
     let send =
         |action: &str| server.post("/upload/image", "application/x-www-form-urlencoded", form(action).as_bytes());
     assert_eq!(send("complete").status, 404);
-    assert_eq!(send("cancel").status, 200, "nothing to cancel is fine");
+    assert_eq!(send("cancel").status, 200, "cancelling without an upload is allowed");
     assert_eq!(send("init").status, 400, "a piece is needed");
-    // A client that goes away in the middle of a piece leaves nothing.
+    // A client that disconnects in the middle of a piece leaves no file.
     let mut stream = TcpStream::connect(server.address()).unwrap();
     write!(stream, "POST /upload/image HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n").unwrap();
     write!(stream, "Content-Type: multipart/form-data; boundary=b\r\n\r\n").unwrap();
@@ -213,7 +213,7 @@ fn uploads_without_a_beginning_or_an_end() {
     let _ = stream.read_to_string(&mut reply);
     assert!(!server.workspace().join("datasets/fly/new.h5").exists());
     let spool = server.workspace().join("datasets/.uploads");
-    assert_eq!(std::fs::read_dir(spool).unwrap().count(), 0, "no piece stays: {reply}");
+    assert_eq!(std::fs::read_dir(spool).unwrap().count(), 0, "no piece remains: {reply}");
     fixture.assert_alive();
 }
 
@@ -222,13 +222,13 @@ const MANY_TIMEPOINTS: &str = r#"<SpimData version="0.2"><BasePath type="relativ
     <ImageLoader format="bdv.hdf5"><hdf5 type="relative">movie.h5</hdf5></ImageLoader><Timepoints type="range">
     <first>0</first><last>2147483647</last></Timepoints></SequenceDescription></SpimData>"#;
 
-/// A small file that claims to be a large movie.
+/// A small file that declares a large movie.
 fn enormous(name: &str) -> Vec<u8> {
     std::fs::read(golden(&format!("hostile/{name}.h5"))).unwrap()
 }
 
 #[test]
-fn movies_that_are_none() {
+fn invalid_movies() {
     let fixture = fixture();
     let server = &fixture.server;
     let movie = demo_movie().content;
@@ -242,7 +242,7 @@ fn movies_that_are_none() {
         ("chunk_wide", enormous("chunk_wide")),
         ("t_max_wide", enormous("t_max_wide")),
     ] {
-        // As somebody puts it there; uploads are looked at before.
+        // As if copied there by hand; uploaded files are checked at upload.
         let folder = server.workspace().join("datasets").join(name);
         std::fs::create_dir(&folder).unwrap();
         std::fs::write(folder.join("movie.h5"), &content).unwrap();
@@ -256,7 +256,7 @@ fn movies_that_are_none() {
         let reply = server.post_json("/dataset/generate", &json!({"dataset_name": "fly", field: value}));
         assert_eq!(reply.status, 400, "{field}={value}: {}", reply.text());
     }
-    // Whoever claims to show 20 million frames of one timepoint gets none.
+    // An .xml that declares 20 million frames of one timepoint is refused.
     let check = json!({"dataset_name": "t_20m", "shape": [20_000_001, 2, 8, 8]});
     let generate = || server.post_json("/dataset/generate", &json!({"dataset_name": "t_20m"})).status;
     server.post_json("/dataset/check", &check);
@@ -265,14 +265,14 @@ fn movies_that_are_none() {
         server.upload("t_20m", name, content, content.len());
         assert_eq!(generate(), 400, "{name}");
     }
-    // What no .h5 of the test's own holds: a name that goes through a file.
+    // A dataset name whose path goes through a file.
     let reply = server.post_json("/seg/reset", &json!({"model_name": "detection.pth/x", "url": null}));
     assert_eq!(reply.status, 400, "{}", reply.text());
     fixture.assert_alive();
 }
 
 #[test]
-fn models_that_are_none() {
+fn invalid_models() {
     let fixture = fixture();
     let server = &fixture.server;
     let good = server.post_json("/download/model", &json!({"model_name": "detection.pth"})).body;

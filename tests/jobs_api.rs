@@ -1,4 +1,4 @@
-//! `/api/v1/jobs` and `/ws/events`: looking at jobs, cancelling one, and being told.
+//! `/api/v1/jobs` and `/ws/events`: listing jobs, cancelling one, and receiving events.
 
 #![allow(clippy::disallowed_methods)]
 
@@ -19,7 +19,7 @@ fn listen(server: &TestServer) -> WebSocket<TcpStream> {
     tungstenite::client(format!("ws://{}/ws/events", server.address()), stream).unwrap().0
 }
 
-/// The next event, and whether the server ended the connection instead.
+/// The next event, or `None` if the server closed the connection.
 fn next(socket: &mut WebSocket<TcpStream>) -> Option<Value> {
     loop {
         match socket.read().unwrap() {
@@ -80,7 +80,7 @@ fn a_job_is_listed_watched_and_cancelled() {
 fn a_generation_can_be_cancelled() {
     let folder = tempfile::tempdir().unwrap();
     let server = TestServer::start(BINARY, folder.path(), &[]);
-    // A movie that takes a while.
+    // A movie that takes some time.
     let dataset = folder.path().join("datasets/fly");
     std::fs::create_dir(&dataset).unwrap();
     let mut movie = BdvWriter::create(&dataset.join("fly.h5"), [4, 64, 64], VoxelSize::new([1.0; 3]).unwrap()).unwrap();
@@ -102,7 +102,7 @@ fn a_generation_can_be_cancelled() {
 }
 
 #[test]
-fn wrong_questions_get_clear_answers() {
+fn wrong_queries_are_refused_with_a_clear_text() {
     let folder = tempfile::tempdir().unwrap();
     let server = TestServer::start(BINARY, folder.path(), &[]);
     for (query, error) in [
@@ -124,7 +124,7 @@ fn wrong_questions_get_clear_answers() {
 }
 
 #[test]
-fn web_pages_of_others_open_no_socket() {
+fn foreign_web_pages_cannot_open_a_websocket() {
     let folder = tempfile::tempdir().unwrap();
     let server = TestServer::start(BINARY, folder.path(), &["--cors-origin", "https://lab.example.org"]);
     let own = server.url().to_owned();

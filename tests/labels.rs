@@ -1,4 +1,5 @@
-//! Labels over HTTP: the original's volumes to the last voxel, wrong requests, many at once, and a killed server.
+//! Labels over HTTP: the original's volumes to the last voxel, wrong requests, simultaneous requests, and a killed
+//! server.
 
 #![allow(clippy::disallowed_methods)]
 
@@ -28,7 +29,7 @@ fn frame(dataset: &Dataset, store: Store, t: usize) -> ArrayD<u8> {
     let mut start = vec![0; size.len()];
     start[0] = t;
     let mut frame = ArrayD::zeros(IxDyn(&size));
-    store.read(&start, frame.view_mut()).expect("a store that a server left is readable");
+    store.read(&start, frame.view_mut()).expect("the server's store is readable");
     frame.index_axis_move(Axis(0), 0)
 }
 
@@ -39,7 +40,7 @@ fn sha256(frame: &ArrayD<u8>) -> Value {
     digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect::<String>().into()
 }
 
-/// What the client would send for a case of the oracle.
+/// The client's request for a case of the reference data.
 fn client_request(case: &Value, dataset: &str, spots: &Value) -> Value {
     let mut request = json!({
         "dataset_name": dataset, "auto_bg_thresh": case["auto_bg_thresh"], "c_ratio": case["c_ratio"], "reset": false,
@@ -194,7 +195,7 @@ fn wrong_updates_are_refused_with_a_reason() {
     assert_eq!(fixture.server.post("/seg/update", "application/json", b"{\"spots\":[").status, 400);
     assert_eq!(frame(&fixture.dataset(), Store::SegLabels, 0), before, "nothing was drawn");
     assert_eq!(fixture.server.get("/state/process").json()["state"], 0);
-    // Numbers and names as old clients send them, under the old route.
+    // Numbers and names as old clients send them, to the old route.
     let old = json!({"dataset_name": "fly", "auto_bg_thresh": 0, "c_ratio": 3e-1, "spots": [spot(0, "fn")]});
     assert_eq!(fixture.server.post_json("/update/seg", &old).status, 200);
     let live = json!({"is_livemode": true, "spots": [spot(2, "tb"), spot(2, "fb")]});
@@ -213,7 +214,7 @@ fn missing_stores_are_named() {
 #[test]
 fn all_spots_of_a_dataset_at_once() {
     let fixture = fixture();
-    // 5 MB, more than other requests may have.
+    // 5 MB, more than the limit of other routes.
     let spots: Vec<Value> = (0..40_000).map(|index| spot(index % 4, "tn")).collect();
     assert_eq!(fixture.update(&json!({"spots": spots})).0, 200);
     let centroids = fixture.dataset().store(Store::SegLabels).attributes().unwrap();
@@ -225,7 +226,7 @@ fn all_spots_of_a_dataset_at_once() {
     assert!(status == 400 && message.contains("spots[30000].tag"), "{message}");
 }
 
-/// Begins a request that announces this many bytes, and does not send them.
+/// Begins a request that announces `length` bytes, and does not send them.
 fn announce(server: &TestServer, bytes: u64) -> TcpStream {
     let mut stream = TcpStream::connect(server.address()).unwrap();
     let head = format!(
@@ -238,18 +239,18 @@ fn announce(server: &TestServer, bytes: u64) -> TcpStream {
 
 fn status_line(stream: TcpStream) -> String {
     let mut line = String::new();
-    // Empty when nothing comes in time.
+    // Empty if no reply arrives in time.
     let _ = BufReader::new(stream).read_line(&mut line);
     line
 }
 
 #[test]
-fn large_bodies_share_their_room() {
+fn large_bodies_share_their_memory() {
     let fixture = fixture();
     let server = &fixture.server;
     let too_large = status_line(announce(server, 300 << 20));
     assert!(too_large.starts_with("HTTP/1.1 413") && too_large.contains("256 MiB"), "{too_large}");
-    // Which of the first two the server sees first is its affair.
+    // The server may accept the first two in either order.
     let mut held = vec![announce(server, 200 << 20)];
     let refused = loop {
         let next = announce(server, 200 << 20);
@@ -261,7 +262,7 @@ fn large_bodies_share_their_room() {
         assert!(held.len() < 5, "one is refused");
     };
     assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("busy"), "{refused}");
-    assert_eq!(fixture.update(&json!({})).0, 200, "ordinary requests go on");
+    assert_eq!(fixture.update(&json!({})).0, 200, "ordinary requests are still served");
     drop(held);
     let spots = vec![spot(0, "tn"); 20_000];
     eventually("there is room again", || fixture.update(&json!({"spots": spots})).0 == 200);
@@ -270,7 +271,7 @@ fn large_bodies_share_their_room() {
 #[test]
 fn updates_do_not_mix() {
     let fixture = fixture();
-    // Drawn once in one class or the other, never in both.
+    // Each frame has one class or the other, never both.
     let everywhere = |tag: &str| {
         let mut spot = spot(0, tag);
         spot["covariance"] = json!([1e6, 0, 0, 0, 1e6, 0, 0, 0, 1e6]);
@@ -314,7 +315,7 @@ fn killed_while_updating() {
         let client = thread::spawn(move || {
             while ureq::post(&url).header("content-type", "application/json").send(body.as_bytes()).is_ok() {}
         });
-        // A different moment each time: after so many looks at the labels.
+        // A different moment each time: after a number of checks of the labels.
         let store = folder.path().join("datasets/fly/seg_labels.zarr");
         for _ in 0..round * 30 {
             assert!(store.read_dir().unwrap().count() > 0);
@@ -334,6 +335,6 @@ fn killed_while_updating() {
     for store in ["seg_labels.zarr", "seg_labels_vis.zarr"] {
         let left = folder.path().join("datasets/fly").join(store).read_dir().unwrap();
         let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
-        assert_eq!(left, [".zarray"], "also what killed updates left");
+        assert_eq!(left, [".zarray"], "files of killed updates are removed too");
     }
 }

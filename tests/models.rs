@@ -1,4 +1,4 @@
-//! Models over HTTP: the built-in networks stand in for what is missing, and every model's origin is told.
+//! Models over HTTP: the built-in networks replace missing models, and every model's origin is reported.
 
 #![allow(clippy::disallowed_methods)]
 
@@ -14,7 +14,7 @@ use elephant_types::VoxelSize;
 use ndarray::Array3;
 use serde_json::{Value, json};
 
-/// Without any host to fetch from, as where there is no network.
+/// Allows no host for downloads, as if there were no network.
 const OFFLINE: [&str; 2] = ["--model-hosts", "none.invalid"];
 
 fn server_with_movie(arguments: &[&str]) -> (TestServer, DemoMovie, tempfile::TempDir) {
@@ -71,7 +71,7 @@ fn the_first_prediction_needs_no_model_and_no_network() {
 }
 
 #[test]
-fn versatile_is_the_built_in_network_where_the_original_cannot_be_had() {
+fn versatile_is_the_built_in_network_if_the_original_cannot_be_downloaded() {
     let folder = tempfile::tempdir().unwrap();
     let server = TestServer::start(BINARY, folder.path(), &OFFLINE);
     let reset = json!({"model_name": "detection.pth", "url": "Versatile", "is_3d": true});
@@ -79,13 +79,13 @@ fn versatile_is_the_built_in_network_where_the_original_cannot_be_had() {
     let job = newest_job(&server, "reset");
     let note = job["note"].as_str().unwrap();
     assert!(note.starts_with("the 3-D network is the built-in one, as the original's cannot be had ("), "{note}");
-    // A URL of the caller's own is another matter.
+    // There is no replacement for a URL of the caller.
     let url = json!({"model_name": "detection.pth", "url": "https://elsewhere.invalid/a.pth", "is_3d": true});
     assert_eq!(server.post_json("/seg/reset", &url).status, 400);
 }
 
 #[test]
-fn a_configured_network_takes_the_place_of_both() {
+fn a_configured_network_replaces_both() {
     let (server, movie, folder) = server_with_movie(&OFFLINE);
     let reset = json!({"model_name": "own.pth", "url": null, "is_3d": true, "seed": 3});
     assert_eq!(server.post_json("/seg/reset", &reset).status, 200);
@@ -101,7 +101,7 @@ fn a_configured_network_takes_the_place_of_both() {
 }
 
 #[test]
-fn steps_of_training_are_counted_from_the_origin() {
+fn training_steps_are_counted_from_the_origin() {
     let (server, movie, _folder) = server_with_movie(&OFFLINE);
     let detection = || server.get("/api/v1/models").json()["models"][0].clone();
     let steps = |model: &Value| model["steps"].as_u64().unwrap();
@@ -115,7 +115,7 @@ fn steps_of_training_are_counted_from_the_origin() {
 }
 
 #[test]
-fn nothing_is_found_where_there_is_nothing() {
+fn nothing_is_found_in_empty_frames() {
     let folder = tempfile::tempdir().unwrap();
     let server = TestServer::start(BINARY, folder.path(), &OFFLINE);
     let shape = [16, 64, 64];
@@ -125,7 +125,7 @@ fn nothing_is_found_where_there_is_nothing() {
     let noise = |spread: u64| {
         Array3::from_shape_simple_fn(shape, || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            // The sum of some uniform numbers is nearly normal.
+            // The sum of some uniform numbers is approximately normal.
             100 + (0..4).map(|i| (state >> (8 * i)) % spread).sum::<u64>() as u16
         })
     };

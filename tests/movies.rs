@@ -1,5 +1,6 @@
-//! Movies as they are in the field, sent and made as the Java client does it: check, generate, on 204 upload and generate
-//! again, and the check before the next action. What is in each movie: `tests/golden/field/make_field.py`.
+//! Movies as they occur in practice, uploaded and converted as by the Java client: check, generate, on 204 upload and
+//! generate again, and the check before the next action. The content of each movie is described in
+//! `tests/golden/field/make_field.py`.
 
 #![allow(clippy::disallowed_methods)]
 
@@ -34,14 +35,14 @@ fn value(id: u32, setup: u32) -> u16 {
     (1 + id % 50 + 100 * setup) as u16
 }
 
-/// A dataset, as a client sees it.
+/// A dataset from a client's point of view.
 struct Client<'a> {
     server: &'a TestServer,
     dataset: &'a str,
 }
 
 impl Client<'_> {
-    /// The answer to the check of a movie of so many timepoints.
+    /// The reply to the check of a movie of `timepoints` timepoints.
     fn check(&self, timepoints: usize) -> String {
         let [z, y, x] = FRAME;
         self.check_shape(&[timepoints, z, y, x])
@@ -57,7 +58,7 @@ impl Client<'_> {
         self.server.post_json("/dataset/generate", &json!({"dataset_name": self.dataset, "is_2d": false}))
     }
 
-    /// One padded piece under the file's own name.
+    /// Uploads the file under its own name, as one padded piece.
     fn upload(&self, file: &Path) {
         self.upload_as(file, file.file_name().unwrap().to_str().unwrap());
     }
@@ -66,7 +67,8 @@ impl Client<'_> {
         self.server.upload(self.dataset, name, &fs::read(file).unwrap(), 200_000);
     }
 
-    /// What the client does before an action, its user saying yes; whether it uploaded, and the last answer to generate.
+    /// Does what the client does before an action if the user agrees to everything. Returns whether it uploaded, and
+    /// the last reply to generate.
     fn prepare(&self, timepoints: usize, files: &[PathBuf]) -> (bool, Reply) {
         self.check(timepoints);
         let first = self.generate();
@@ -83,7 +85,7 @@ impl Client<'_> {
         self.server.workspace().join("datasets").join(self.dataset)
     }
 
-    /// Puts files into the dataset's folder, as a user who can reach it.
+    /// Copies files into the dataset's folder, as a user with access to it.
     fn put(&self, files: &[&str]) {
         fs::create_dir_all(self.folder()).unwrap();
         for file in files {
@@ -99,7 +101,7 @@ impl Client<'_> {
         voxels.outer_iter().map(|frame| frame[[1, 2, 3]]).collect()
     }
 
-    /// Labels that tell whether the stores were replaced.
+    /// Writes a label, which shows later whether the stores were replaced.
     fn label(&self) {
         let labels = ArrayStore::open(&self.folder().join(Store::SegLabels.folder())).unwrap();
         let shape = [&[1], &FRAME[..]].concat();
@@ -150,7 +152,7 @@ fn frames_are_counted_as_the_client_counts_them() {
 }
 
 #[test]
-fn planar_movies_are_counted_so_too() {
+fn frames_of_2d_movies_are_counted_in_the_same_way() {
     let (server, _folder) = start();
     let client = Client { server: &server, dataset: "flat" };
     let generate =
@@ -170,7 +172,7 @@ fn planar_movies_are_counted_so_too() {
 }
 
 #[test]
-fn an_xml_beside_an_uploaded_movie_tells_what_is_missing() {
+fn an_xml_beside_an_uploaded_movie_declares_missing_timepoints() {
     let (server, _folder) = start();
     // A seventh timepoint has no image, and the first file of the microscope is called timepoint 1.
     let text = fs::read_to_string(movie("subset/movie.xml")).unwrap();
@@ -180,7 +182,7 @@ fn an_xml_beside_an_uploaded_movie_tells_what_is_missing() {
     let text = text.replace("<MissingViews>", r#"<MissingViews><MissingView timepoint="7" setup="1"/>"#);
     let client = Client { server: &server, dataset: "fly" };
     let (uploaded, reply) = client.prepare(7, &[movie("subset/movie.h5")]);
-    assert!(uploaded && reply.status == 400, "the file alone cannot have seven");
+    assert!(uploaded && reply.status == 400, "the file alone cannot give seven frames");
     server.upload("fly", "movie.xml", text.as_bytes(), text.len());
     assert_eq!(client.generate().status, 200);
     assert_eq!(client.check(7), "ready");
@@ -191,7 +193,7 @@ fn an_xml_beside_an_uploaded_movie_tells_what_is_missing() {
 fn an_xml_of_another_movie_changes_nothing() {
     let (server, _folder) = start();
     let client = Client { server: &server, dataset: "fly" };
-    // It is called as the movie, but lists other timepoints and setups.
+    // It has the movie's name, but lists other timepoints and setups.
     client.put(&["subset/movie.xml"]);
     client.check(3);
     client.upload_as(&movie("ids/from_5.h5"), "movie.h5");
@@ -212,8 +214,8 @@ fn without_a_check_the_xml_or_the_file_decides() {
     client.put(&["subset/movie.h5", "subset/movie.xml"]);
     assert_eq!(client.generate().status, 200);
     let expected = [value(2, 1), 0, value(4, 1), value(5, 1)];
-    assert_eq!(client.frames(), expected, "timepoint 3 is called missing");
-    // How many frames were asked for counts more; setup and missing views are still those of the XML.
+    assert_eq!(client.frames(), expected, "timepoint 3 is declared missing");
+    // The number of frames asked for has priority; setup and missing views are still those of the XML.
     assert_eq!(client.check(4), "ready");
     let client = Client { server: &server, dataset: "asked" };
     client.put(&["subset/movie.h5", "subset/movie.xml"]);
@@ -233,8 +235,8 @@ fn a_movie_of_another_shape_is_replaced_by_an_upload() {
     assert!(uploaded && reply.status == 200, "{}", reply.text());
     assert_eq!(client.check(3), "ready");
     assert_eq!(client.frames(), [0, 1, 2].map(|id| value(id, 0)));
-    assert!(!client.is_labelled(), "labels of another movie are gone");
-    // Making the same again asks nothing.
+    assert!(!client.is_labelled(), "labels of the other movie are erased");
+    // Generating the same dataset again needs no upload.
     client.label();
     assert_eq!(client.check(3), "ready");
     assert_eq!(client.generate().status, 200);
@@ -250,7 +252,7 @@ fn a_movie_of_another_shape_is_replaced_by_an_upload() {
 }
 
 #[test]
-fn a_movie_that_does_not_fit_changes_nothing_and_is_asked_for_once() {
+fn a_movie_of_the_wrong_shape_changes_nothing_and_is_asked_for_once() {
     let (server, _folder) = start();
     let client = Client { server: &server, dataset: "fly" };
     assert_eq!(client.prepare(2, &[movie("exported/a.h5")]).1.status, 200);
@@ -269,7 +271,7 @@ fn a_movie_that_does_not_fit_changes_nothing_and_is_asked_for_once() {
             assert!(message.contains("The last attempt failed: ") && message.contains(found), "{message}");
         }
     }
-    // All axes count.
+    // All axes are compared.
     client.upload(&movie("exported/a.h5"));
     client.check_shape(&other_frame);
     assert_eq!(client.generate().status, 204);
@@ -282,7 +284,7 @@ fn a_movie_that_does_not_fit_changes_nothing_and_is_asked_for_once() {
 }
 
 #[test]
-fn the_newest_upload_is_the_movie_after_a_kill_too() {
+fn the_newest_upload_is_the_movie_also_after_a_kill() {
     let (mut server, folder) = start();
     let dataset = "lab/fly";
     for file in ["exported/z.h5", "ids/from_5.h5"] {
@@ -294,7 +296,7 @@ fn the_newest_upload_is_the_movie_after_a_kill_too() {
     let client = Client { server: &server, dataset };
     assert_eq!(client.generate().status, 200);
     assert_eq!(client.frames(), [5, 6, 7].map(|id| value(id, 0)));
-    // What was asked for is remembered too, and that the client has uploaded.
+    // The requested shape is stored too, and that the client has uploaded.
     client.check(2);
     assert_eq!(client.generate().status, 204);
     client.upload(&movie("exported/z.h5"));
@@ -333,7 +335,7 @@ fn the_reason_reaches_the_next_check() {
 }
 
 #[test]
-fn a_request_for_what_is_not_there_is_refused_at_once() {
+fn a_request_for_a_missing_setup_or_level_is_refused_at_once() {
     let (server, _folder) = start();
     let client = Client { server: &server, dataset: "fly" };
     client.upload(&movie("exported/a.h5"));
@@ -347,7 +349,7 @@ fn a_request_for_what_is_not_there_is_refused_at_once() {
 }
 
 #[test]
-fn every_extension_is_a_movie() {
+fn movies_may_have_any_extension() {
     let (server, _folder) = start();
     for (index, extension) in ["hdf5", "hdf", "H5", "HDF5", "h5.bak"].into_iter().enumerate() {
         for by_hand in [false, true] {
@@ -380,7 +382,7 @@ fn the_movie_among_other_files_is_found() {
         assert_eq!(client.check(2), "ready");
         assert_eq!(client.frames(), [0, 1].map(|id| value(id, 0)));
     }
-    // Two movies that were put there: the one of the right shape, else the first.
+    // Two movies copied there by hand: the one of the right shape is used, else the first.
     let client = Client { server: &server, dataset: "two" };
     client.put(&["exported/a.h5", "exported/z.h5"]);
     assert_eq!(client.generate().status, 200);
@@ -388,7 +390,7 @@ fn the_movie_among_other_files_is_found() {
     client.check(3);
     assert_eq!(client.generate().status, 200);
     assert_eq!(client.frames().len(), 3);
-    // An XML alone is no movie.
+    // An XML without its HDF5 file is not a movie.
     let client = Client { server: &server, dataset: "xml" };
     client.put(&["subset/movie.xml"]);
     assert_eq!(client.generate().status, 204);
@@ -397,7 +399,7 @@ fn the_movie_among_other_files_is_found() {
 }
 
 #[test]
-fn two_clients_at_once_get_what_they_sent() {
+fn two_simultaneous_clients_get_the_movies_they_sent() {
     let (server, _folder) = start();
     std::thread::scope(|scope| {
         for user in 0..4 {
@@ -411,7 +413,7 @@ fn two_clients_at_once_get_what_they_sent() {
                         client.upload_as(&movie("ids/from_5.h5"), &format!("from_{user}.h5"));
                     }
                     let reply = client.generate();
-                    // The other one may be making it.
+                    // The other client's generation may be running.
                     assert!([200, 409].contains(&reply.status), "{}", reply.text());
                 }
             });
@@ -434,13 +436,13 @@ fn a_kill_at_any_moment_leaves_one_movie_or_the_other() {
         let (timepoints, file) = movies[round % 2];
         std::thread::scope(|scope| {
             let session = scope.spawn(|| client.prepare(timepoints, &[movie(file)]));
-            // A different moment each time: after so many looks at the dataset's folder.
+            // A different moment each time: after a number of checks of the dataset's folder.
             for _ in 0..round * 60 {
                 let _ = fs::read_dir(client.folder()).map(Iterator::count);
             }
             let killed = std::process::Command::new("kill").args(["-9", &server.pid().to_string()]).status();
             assert!(killed.unwrap().success());
-            // Its requests end in the middle.
+            // Its requests are interrupted.
             let _ = session.join();
         });
         drop(server);

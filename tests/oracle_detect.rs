@@ -1,4 +1,4 @@
-//! Whole predictions over HTTP against the original's: its dataset, its models, its numbers.
+//! Complete predictions over HTTP compared with the original's, for its dataset and models.
 
 #![allow(clippy::disallowed_methods)]
 
@@ -58,7 +58,7 @@ fn spots_are_those_of_the_original() {
     }
 }
 
-/// In the same place to a thousandth of a voxel, and of the same shape to a thousandth of its size.
+/// The position agrees to a thousandth of a voxel, and the shape to a thousandth of its size.
 fn assert_same(name: &str, our: &Value, their: &Value, scales: &Value) {
     for axis in 0..3 {
         let limit = 1e-3 * number(&scales[axis]);

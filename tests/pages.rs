@@ -1,5 +1,5 @@
-//! Foreign web pages, and names that others gave to the server's address: they reach nothing. What a browser sends for
-//! them is written here byte by byte.
+//! Requests from foreign web pages, and requests with foreign names for the server's address: all are refused. The
+//! tests send byte by byte what a browser would send.
 
 #![allow(clippy::disallowed_methods)]
 
@@ -18,7 +18,7 @@ use serde_json::json;
 
 const FOREIGN: &str = "Origin: https://evil.example\r\n";
 
-/// The whole reply to a request with these headers, each with its line end.
+/// The complete reply to a request with these headers, each with its line end.
 fn ask(server: &TestServer, request_line: &str, headers: &str, body: &[u8]) -> String {
     let mut stream = TcpStream::connect(server.address()).unwrap();
     let length = body.len();
@@ -34,7 +34,7 @@ fn status(reply: &str) -> &str {
     reply.split(' ').nth(1).unwrap_or_else(|| panic!("no status in {reply:?}"))
 }
 
-/// A form with a file, as a page can send it without asking: its content type and its body.
+/// A form with a file, which a page can send without a preflight request: its content type and its body.
 fn form(fields: &[(&str, &[u8])]) -> (String, Vec<u8>) {
     let mut body = Vec::new();
     for (name, content) in fields {
@@ -46,7 +46,7 @@ fn form(fields: &[(&str, &[u8])]) -> (String, Vec<u8>) {
     ("Content-Type: multipart/form-data; boundary=b\r\n".into(), body)
 }
 
-/// Every file in a workspace but the state, with its content.
+/// Every file in a workspace except the state, with its content.
 fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut folders = vec![folder.to_owned()];
@@ -99,7 +99,7 @@ fn forms_of_foreign_pages_change_nothing() {
     }
     assert_eq!(files(folder.path()), before, "no file has changed");
     assert_eq!(server.get("/state/process").json()["state"], 0);
-    // The same form from pages that may, and from programs.
+    // The same form from allowed pages, and from programs.
     for page in [format!("Origin: {}\r\n", server.url()), "Origin: https://lab.example.org\r\n".into(), String::new()] {
         let reply = ask(&server, "POST /seg/reset", &(own.clone() + &page + &kind), &reset);
         assert_eq!(status(&reply), "200", "{page}: {reply}");
@@ -108,7 +108,7 @@ fn forms_of_foreign_pages_change_nothing() {
 }
 
 #[test]
-fn no_method_and_no_route_is_open_to_foreign_pages() {
+fn foreign_pages_are_refused_on_every_route_and_method() {
     let folder = tempfile::tempdir().unwrap();
     let server = TestServer::start(BINARY, folder.path(), &[]);
     let own = format!("Host: {}\r\n", server.address());
@@ -125,7 +125,7 @@ fn no_method_and_no_route_is_open_to_foreign_pages() {
             }
         }
     }
-    // The reason stands where the client shows it.
+    // The reason is in the place that the client shows.
     let reply = ask(&server, "GET /state/gpus", "Host: labserver:8080\r\n", b"");
     assert!(reply.starts_with("HTTP/1.1 403 start the server with --allowed-host labserver\r\n"), "{reply}");
     let reply = ask(&server, "GET /state/gpus", &(own + FOREIGN), b"");
@@ -139,7 +139,7 @@ fn clients_reach_the_server_by_its_names() {
     let server = TestServer::start(BINARY, folder.path(), &options);
     let port = server.address().rsplit(':').next().unwrap();
     for host in ["localhost", "LOCALHOST", "127.0.0.1", "[::1]", "lab.example.org", "10.0.0.1"] {
-        // A tunnel or a published port may have another number.
+        // A tunnel or a published port may have another port number.
         for port in [port, "1", "443"] {
             let reply = ask(&server, "GET /state/gpus", &format!("Host: {host}:{port}\r\n"), b"");
             assert_eq!(status(&reply), "200", "{host}: {reply}");
@@ -162,14 +162,14 @@ fn clients_reach_the_server_by_its_names() {
 }
 
 #[test]
-fn allowed_pages_are_told_so_before_they_ask() {
+fn allowed_pages_pass_the_preflight_request() {
     let folder = tempfile::tempdir().unwrap();
     let server = TestServer::start(
         BINARY,
         folder.path(),
         &["--token", "s3cret", "--cors-origin", "https://lab.example.org/", "--cors-origin", "http://localhost:3000"],
     );
-    // With a token, names are not looked at: a page that made one up does not know the token.
+    // With a token, host names are not checked: a page with a redirected name does not know the token.
     for host in [server.address(), "anything.example"] {
         for page in ["https://lab.example.org", "http://localhost:3000"] {
             let headers = format!("Host: {host}\r\nOrigin: {page}\r\n");

@@ -1,4 +1,4 @@
-//! Requests that are refused, and a server that stops: what clients and the log get to see.
+//! Refused requests and a stopping server: what clients and the log show.
 
 #![allow(clippy::disallowed_methods)]
 
@@ -16,10 +16,10 @@ use common::BINARY;
 use elephant_testkit::{TestServer, eventually, eventually_some};
 use serde_json::json;
 
-/// How long anything may take on a busy machine.
+/// Longest time that a step may take on a busy machine.
 const DEADLINE: Duration = Duration::from_mins(2);
 
-/// Sends a whole body before it looks for the reply, as Java's client does.
+/// Sends the whole body before it reads the reply, as the Java client does.
 fn send_all(address: &str, request_line: &str, headers: &str, beginning: &[u8], length: usize) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_write_timeout(Some(DEADLINE)).unwrap();
@@ -34,7 +34,7 @@ fn send_all(address: &str, request_line: &str, headers: &str, beginning: &[u8], 
         stream.write_all(&piece[..size]).unwrap_or_else(|error| panic!("{request_line}: {error}, {left} bytes to go"));
         left -= size;
     }
-    // The head, and as much body as it announces.
+    // Reads the head and as many bytes of the body as it announces.
     let mut reply = BufReader::new(stream);
     let mut text = String::new();
     while !text.ends_with("\r\n\r\n") {
@@ -47,7 +47,7 @@ fn send_all(address: &str, request_line: &str, headers: &str, beginning: &[u8], 
 }
 
 #[test]
-fn a_refusal_arrives_although_the_client_is_still_sending() {
+fn a_refusal_arrives_while_the_client_is_still_sending() {
     const LENGTH: usize = 64 << 20;
     let folder = tempfile::tempdir().unwrap();
     let server = TestServer::start(BINARY, folder.path(), &[]);
@@ -68,7 +68,7 @@ fn a_refusal_arrives_although_the_client_is_still_sending() {
             assert!(body["error"].is_string(), "{request_line}: {body}");
         }
     }
-    // One that is found too long while it is read.
+    // A body that is found to be too long while it is read.
     let file = b"--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"f\"\r\n\r\n";
     let reply = send_all(server.address(), "POST /seg/reset", form, file, 300 << 20);
     assert!(reply.starts_with("HTTP/1.1 413 "), "{reply}");
@@ -80,7 +80,7 @@ fn a_refusal_arrives_although_the_client_is_still_sending() {
 }
 
 #[test]
-fn who_asks_before_sending_is_not_asked_to_send_in_vain() {
+fn a_client_that_expects_100_continue_is_refused_before_sending() {
     let folder = tempfile::tempdir().unwrap();
     let server = TestServer::start(BINARY, folder.path(), &[]);
     let ask = |path: &str| {
@@ -97,7 +97,7 @@ fn who_asks_before_sending_is_not_asked_to_send_in_vain() {
     assert_eq!(ask("/params"), "HTTP/1.1 100 Continue\r\n");
 }
 
-/// A server whose log and end are looked at.
+/// A server whose log and exit status are checked.
 struct Observed {
     child: Child,
     address: String,
@@ -140,14 +140,14 @@ impl Observed {
 
 impl Drop for Observed {
     fn drop(&mut self) {
-        // Gone already where a test has waited for it.
+        // Fails if a test has waited for its end already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
 #[test]
-fn an_error_stands_in_the_log_once() {
+fn an_error_is_logged_once() {
     let server = Observed::start(&["--versatile-3d", "/nonexistent/versatile3d.pth"]);
     let body = json!({"model_name": "detection.pth", "url": "Versatile"}).to_string();
     let kind = "Content-Type: application/json\r\nConnection: close\r\n";
@@ -160,7 +160,7 @@ fn an_error_stands_in_the_log_once() {
     assert_eq!(lines("/nonexistent/versatile3d.pth"), 1, "{status}: {log}");
     assert_eq!(lines("there is no POST /nowhere"), 1, "{log}");
     assert_eq!(lines("ERROR"), usize::from(status.starts_with('5')), "{log}");
-    // The original's lines, which the client shows.
+    // The original's log lines, which the client shows.
     for line in ["START POST /seg/reset".to_owned(), format!("DONE POST /seg/reset => [{status}")] {
         assert_eq!(lines(&line), 1, "{line}: {log}");
     }
@@ -169,7 +169,7 @@ fn an_error_stands_in_the_log_once() {
 #[test]
 fn a_second_signal_ends_the_server_at_once() {
     let mut server = Observed::start(&[]);
-    // The first one waits for this request, whose body does not come.
+    // At the first signal the server waits for this request, whose body does not arrive.
     let mut stream = TcpStream::connect(&server.address).unwrap();
     let head = "Host: localhost\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: 10";
     write!(stream, "POST /params HTTP/1.1\r\n{head}\r\n\r\n").unwrap();
@@ -177,9 +177,7 @@ fn a_second_signal_ends_the_server_at_once() {
     BufReader::new(&mut stream).read_line(&mut line).unwrap();
     assert_eq!(line, "HTTP/1.1 100 Continue\r\n", "the request is being read");
     server.signal();
-    eventually("the log tells of the first signal", || {
-        server.log().contains("a second signal ends the server at once")
-    });
+    eventually("the log reports the first signal", || server.log().contains("a second signal ends the server at once"));
     server.signal();
     assert_eq!(server.wait().code(), Some(128 + 15));
 }

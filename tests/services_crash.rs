@@ -1,4 +1,4 @@
-//! kill -9 with each store: the next start finds what was interrupted, says so, and is not stuck.
+//! kill -9 with each store: the next start reports the interrupted jobs and is not blocked by them.
 
 #![allow(clippy::disallowed_methods)]
 
@@ -69,7 +69,7 @@ fn a_server_starts_before_its_redis() {
 }
 
 #[test]
-fn wrong_addresses_are_told_without_their_passwords() {
+fn wrong_addresses_are_reported_without_their_passwords() {
     let folder = tempfile::tempdir().unwrap();
     for (option, value, advice) in [
         ("--redis-url", "http://:s3cret@host", "redis://HOST:PORT/DB"),

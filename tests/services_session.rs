@@ -1,4 +1,4 @@
-//! A session with the state in Redis and progress through RabbitMQ, both real, and both going away and coming back.
+//! A session with the state in Redis and progress through RabbitMQ, with outages of both.
 
 #![allow(clippy::disallowed_methods)]
 
@@ -32,12 +32,12 @@ fn a_session() {
     let ready = server.get("/health/readyz").json();
     assert_eq!((&ready["status"], &ready["broker"]), (&json!("ok"), &json!("connected")));
     assert!(ready["state"].as_str().unwrap().starts_with("Redis at "), "{ready}");
-    assert!(!folder.path().join("elephant.db").exists(), "nothing is kept twice");
+    assert!(!folder.path().join("elephant.db").exists(), "the state is not stored twice");
     assert!(server.terminate());
 }
 
 #[test]
-fn a_broker_that_comes_and_goes() {
+fn outages_of_the_broker() {
     let Some(broker) = Broker::start() else { return };
     let folder = tempfile::tempdir().unwrap();
     let server = TestServer::start(BINARY, folder.path(), &["--amqp-url", &broker.url()]);
@@ -51,7 +51,7 @@ fn a_broker_that_comes_and_goes() {
         assert_eq!(server.post_json("/seg/predict", &predict).json(), spots);
     }
     demo_dataset(&server, "fly2");
-    eventually("it is seen to be away", || state().starts_with("down: 127.0.0.1:"));
+    eventually("the outage is noticed", || state().starts_with("down: 127.0.0.1:"));
     assert_eq!(server.get("/health/readyz").status, 200, "nobody needs it");
     broker.restart();
     let client = Client::connect(&broker.url());
@@ -61,7 +61,7 @@ fn a_broker_that_comes_and_goes() {
 }
 
 #[test]
-fn redis_is_restarted_in_the_middle_of_a_job() {
+fn redis_is_restarted_during_a_job() {
     let Some(mut redis) = RedisServer::start() else { return };
     let folder = tempfile::tempdir().unwrap();
     let server = TestServer::start(BINARY, folder.path(), &["--redis-url", &redis.url()]);
@@ -88,7 +88,7 @@ fn redis_is_restarted_in_the_middle_of_a_job() {
         }
         assert_eq!(server.get("/health/livez").status, 200);
         let job = server.get(&format!("/api/v1/jobs/{id}")).json();
-        assert_eq!(job["status"], "running", "what runs here is known here");
+        assert_eq!(job["status"], "running", "running jobs are known without Redis");
         assert_eq!(server.post_json("/state/process", &json!({"state": 0})).status, 200, "it can be aborted");
         assert_eq!(running.join().unwrap().json(), json!({"completed": false, "spots": []}));
         redis.restart();

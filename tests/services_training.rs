@@ -1,4 +1,4 @@
-//! Training while Redis goes and comes, and kill -9 in the middle of it with each store.
+//! Training during an outage of Redis, and kill -9 during a training with each store.
 
 mod common;
 
@@ -6,7 +6,7 @@ use common::{BINARY, client::Client, demo_dataset, training, with_redis};
 use elephant_testkit::{Broker, RedisServer, TestServer, eventually, eventually_some};
 use serde_json::{Value, json};
 
-/// The training that runs, once it has made `steps` steps.
+/// The running training, after it has made `steps` steps.
 fn running_training(server: &TestServer, steps: u64) -> Value {
     let running = || server.get("/api/v1/jobs?kind=train&status=running").json()[0]["id"].as_u64();
     after(server, eventually_some("a training runs", running), steps)
@@ -21,7 +21,7 @@ fn after(server: &TestServer, id: u64, steps: u64) -> Value {
 }
 
 #[test]
-fn a_training_outlives_its_redis() {
+fn a_training_survives_an_outage_of_redis() {
     let Some(mut redis) = RedisServer::start() else { return };
     let folder = tempfile::tempdir().unwrap();
     let server = TestServer::start(BINARY, folder.path(), &["--redis-url", &redis.url()]);
@@ -38,7 +38,7 @@ fn a_training_outlives_its_redis() {
         let refused = server.post_json("/seg/train", &request);
         assert_eq!((refused.status, refused.error().as_str()), (500, "Process is running"));
         redis.restart();
-        eventually("the state is told again", || redis.command(&["GET", "state"]) == "1");
+        eventually("the state is in Redis again", || redis.command(&["GET", "state"]) == "1");
         let curve = after(&server, id, step + 5)["losses"].as_array().unwrap().clone();
         assert!(curve.len() as u64 >= step + 5);
         assert!(curve.iter().all(|point| point["loss"].is_number() && point["parts"].is_object()));
@@ -60,7 +60,7 @@ fn one_of_fifty_trainings_runs() {
     let replies = std::thread::scope(|scope| {
         let train = || server.post_json("/seg/train", &request);
         let clients: Vec<_> = (0..50).map(|_| scope.spawn(train)).collect();
-        // The one that runs is stopped when all others have been refused.
+        // The running one is stopped after all others have been refused.
         let finished = || clients.iter().filter(|client| client.is_finished()).count();
         eventually("all but one are refused", || finished() == 49);
         running_training(&server, 1);
@@ -72,7 +72,7 @@ fn one_of_fifty_trainings_runs() {
     assert_eq!(ran[0].json(), json!({"completed": false}));
     assert!(refused.iter().all(|reply| reply.status == 500 && reply.error() == "Process is running"));
     let trainings = server.get("/api/v1/jobs?kind=train").json();
-    assert_eq!(trainings.as_array().unwrap().len(), 1, "the refused ones leave no trace");
+    assert_eq!(trainings.as_array().unwrap().len(), 1, "refused trainings are not recorded");
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn killed(arguments: &[&str]) {
 }
 
 #[test]
-fn the_client_is_told_of_each_epoch() {
+fn the_client_is_informed_of_each_epoch() {
     let Some(broker) = Broker::new_vhost() else { return };
     let folder = tempfile::tempdir().unwrap();
     let client = Client::connect(&broker);

@@ -1,4 +1,4 @@
-//! A session as the Java client has it: upload, check, generate, reset, predict, download, over real HTTP.
+//! A session of the Java client over HTTP: upload, check, generate, reset, predict, download.
 
 mod common;
 
@@ -6,10 +6,10 @@ use common::{BINARY, CLIENT_PREDICT, demo_movie};
 use elephant_testkit::{TestServer, shared};
 use serde_json::{Value, json};
 
-/// The client's chunk is 10 MiB; a smaller one makes several pieces of a small file.
+/// Size of a piece. The client's pieces have 10 MiB; smaller ones split a small file into several pieces.
 const CHUNK: usize = 300_000;
 
-/// What a client sees of a movie.
+/// A movie from a client's point of view.
 struct Movie {
     dataset: &'static str,
     name: &'static str,
@@ -36,7 +36,7 @@ impl Movie {
         assert_eq!(server.post_json("/dataset/check", &check).json()["message"], "ready");
 
         let reset = match model {
-            // The client's parts: the JSON first, then the file.
+            // The parts in the client's order: the JSON first, then the file.
             Some(file) => {
                 let data =
                     json!({"dataset_name": self.dataset, "model_name": "detection.pth", "is_3d": true, "url": null});
@@ -74,7 +74,7 @@ fn the_real_sample() {
         predict["timepoint"] = timepoint.into();
         let reply = server.post_json("/seg/predict", &predict).json();
         let spots = reply["spots"].as_array().unwrap();
-        assert!(!spots.is_empty(), "the trained network sees nuclei at {timepoint}");
+        assert!(!spots.is_empty(), "the trained network finds nuclei at {timepoint}");
         for spot in spots {
             assert_spot(spot, timepoint, &movie);
         }

@@ -1,5 +1,5 @@
-//! What the Java client shows of a refusal: the status line, in large letters over the image, and for some statuses and
-//! routes the body's `error` behind it. Its user shall read each reason once, whole and short.
+//! What the Java client shows of a refusal: the text of the status line, in large letters over the image, and for some
+//! statuses and routes also the body's `error`. The user should read each reason once, completely and briefly.
 
 #![allow(clippy::disallowed_methods)]
 
@@ -14,10 +14,10 @@ use common::{BINARY, demo_dataset, training};
 use elephant_testkit::TestServer;
 use serde_json::{Value, json};
 
-/// As many as the client's overlay has room for.
+/// Number of characters that fit into the client's overlay.
 const MAX_CHARS: usize = 64;
 
-/// A refusal as it comes over the wire.
+/// A refusal as it is received.
 #[derive(Debug)]
 struct Refusal {
     status: u16,
@@ -30,7 +30,7 @@ fn send(server: &TestServer, method: &str, path: &str, content_type: &str, body:
     let length = body.len();
     write!(stream, "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n").unwrap();
     write!(stream, "Content-Type: {content_type}\r\nContent-Length: {length}\r\n\r\n").unwrap();
-    // A refusal may come before the end of a long body.
+    // A refusal may arrive before the end of a long body has been sent.
     let _ = stream.write_all(body);
     let mut reply = Vec::new();
     let _ = stream.read_to_end(&mut reply);
@@ -71,7 +71,7 @@ fn with(body: &Value, changes: &Value) -> Value {
 }
 
 #[test]
-fn predictions_tell_the_reason_in_the_status_line() {
+fn predictions_have_the_reason_in_the_status_line() {
     let (server, _folder, predict) = server();
     let long = "Größe ".repeat(25);
     for (changes, status, reason) in [
@@ -104,7 +104,7 @@ fn predictions_tell_the_reason_in_the_status_line() {
 }
 
 #[test]
-fn resets_tell_the_reason_in_the_status_line() {
+fn resets_have_the_reason_in_the_status_line() {
     let (server, _folder, _) = server();
     let reset = |changes: &Value| {
         let body = with(&json!({"model_name": "detection.pth", "is_3d": true, "url": null}), changes);
@@ -147,7 +147,7 @@ fn resets_tell_the_reason_in_the_status_line() {
 }
 
 #[test]
-fn a_file_that_is_too_large_is_told_the_limit() {
+fn a_refusal_of_a_large_file_names_the_limit() {
     let folder = tempfile::tempdir().unwrap();
     let server = TestServer::start(BINARY, folder.path(), &[]);
     let head = "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.pth\"\r\n\r\n";
@@ -158,7 +158,7 @@ fn a_file_that_is_too_large_is_told_the_limit() {
 }
 
 #[test]
-fn what_the_client_shows_behind_the_status_is_not_told_before() {
+fn a_reason_that_the_client_reads_from_the_body_is_not_in_the_status_line() {
     let (server, _folder, _) = server();
     for (path, body) in [
         ("/dataset/check", json!({"dataset_name": "fly"})),
@@ -174,7 +174,7 @@ fn what_the_client_shows_behind_the_status_is_not_told_before() {
         assert_eq!((refusal.status, refusal.reason.as_str()), (400, "Bad Request"), "{path} {body}: {refusal:?}");
         assert!(!refusal.error.is_empty(), "{path} {body}: {refusal:?}");
     }
-    // For their other refusals, and for all of other routes, it shows the status line alone.
+    // For their other refusals, and for all refusals of other routes, it shows the status line only.
     let body = json!({"dataset_name": "bee", "spots": [], "reset": true});
     let refusal = post(&server, "/seg/update", &body);
     assert_eq!((refusal.status, refusal.reason.as_str()), (404, "the dataset does not exist: bee"));
@@ -203,7 +203,7 @@ fn failures_have_the_standard_text() {
 }
 
 #[test]
-fn routes_that_are_not_here_are_refused_in_words_for_mastodon() {
+fn missing_routes_are_refused_with_a_text_for_mastodon() {
     let folder = tempfile::tempdir().unwrap();
     let server = TestServer::start(BINARY, folder.path(), &[]);
     let flow = "no optical flow in this server; switch it off in the preferences";

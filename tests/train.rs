@@ -1,4 +1,4 @@
-//! Training over HTTP: it learns, is stopped, goes on, follows a person's updates, and refuses what makes no sense.
+//! Training over HTTP: progress, stopping, continuing, live updates of labels, and refused requests.
 
 #![allow(clippy::disallowed_methods)]
 
@@ -44,9 +44,9 @@ impl Fixture {
         self.server.post_json("/seg/update", &body)
     }
 
-    /// The newest training once `is_there` is true of it.
+    /// The newest training, after `is_there` has become true for it.
     fn wait_for(&self, is_there: impl Fn(&Value) -> bool) -> Value {
-        eventually_some("the training is there", || {
+        eventually_some("the training has that state", || {
             let jobs = self.server.get("/api/v1/jobs?kind=train&limit=1").json();
             let id = jobs[0]["id"].as_u64()?;
             let job = self.server.get(&format!("/api/v1/jobs/{id}")).json();
@@ -76,7 +76,7 @@ impl Fixture {
 }
 
 #[test]
-fn a_training_learns_and_the_next_one_goes_on() {
+fn a_training_learns_and_the_next_one_continues() {
     let fixture = fixture();
     let before = fixture.model();
     let request = json!({"n_epochs": 6, "n_crops": 2, "batch_size": 2.0, "lr": 1.0e-3, "seed": 1, "auto_bg_thresh": 0.1,
@@ -125,7 +125,7 @@ fn a_live_training_follows_updates_until_it_is_stopped() {
             &json!({"dataset_name": "fly", "scales": fixture.movie.scales, "spots": several, "is_livemode": true}),
         );
         assert_eq!((refused.status, refused.error().as_str()), (400, "Livemode should update only a single timepoint"));
-        // Waiting for the next update, it is stopped at once.
+        // While it waits for the next update, it is stopped at once.
         fixture.abort();
         assert_eq!(trained.join().unwrap().json(), json!({"completed": false}));
     });
@@ -135,7 +135,7 @@ fn a_live_training_follows_updates_until_it_is_stopped() {
 }
 
 #[test]
-fn predictions_run_within_a_training_and_an_abort_ends_both() {
+fn predictions_run_during_a_training_and_an_abort_ends_both() {
     let fixture = fixture();
     let before = fixture.model().fingerprint();
     std::thread::scope(|scope| {
@@ -153,16 +153,16 @@ fn predictions_run_within_a_training_and_an_abort_ends_both() {
         }
         let refused = fixture.train(&json!({"spots": []}));
         assert_eq!((refused.status, refused.error().as_str()), (400, "nothing to train"));
-        assert_eq!(fixture.state(), 1, "a refused training does not touch the running one");
+        assert_eq!(fixture.state(), 1, "a refused training does not affect the running one");
         fixture.abort();
         assert_eq!(trained.join().unwrap().json(), json!({"completed": false}));
     });
-    assert_ne!(fixture.model().fingerprint(), before, "what was learnt in the unfinished epoch is kept");
+    assert_ne!(fixture.model().fingerprint(), before, "the steps of the unfinished epoch are kept");
     assert_eq!(fixture.state(), 0);
 }
 
 #[test]
-fn somebody_elses_model_is_not_overwritten() {
+fn a_model_replaced_during_training_is_not_overwritten() {
     let fixture = fixture();
     let path = fixture.model_path();
     std::thread::scope(|scope| {
@@ -181,7 +181,7 @@ fn somebody_elses_model_is_not_overwritten() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused() {
+fn invalid_requests_are_refused() {
     let fixture = fixture();
     let before = fixture.model();
     let spot = |changes: Value| {
@@ -235,11 +235,11 @@ fn what_makes_no_sense_is_refused() {
     }
     let params = fixture.server.post_json("/params", &json!({"n_crops": 0}));
     assert_eq!((params.status, params.error().as_str()), (400, "Invalid number of crops: 0"));
-    assert_eq!(fixture.model(), before, "the model is the one before");
+    assert_eq!(fixture.model(), before, "the model is unchanged");
     // Old logs may be deleted.
     std::fs::remove_dir_all(fixture.server.workspace().join("logs")).unwrap();
     assert_eq!(fixture.train(&json!({})).status, 200);
-    // Labels that were there are gone.
+    // The label store has been removed.
     let labels = fixture.server.workspace().join("datasets/fly/seg_labels.zarr");
     std::fs::rename(&labels, labels.with_file_name("elsewhere")).unwrap();
     let reply = fixture.train(&json!({}));
@@ -248,7 +248,7 @@ fn what_makes_no_sense_is_refused() {
 }
 
 #[test]
-fn a_random_model_learns_from_images_first() {
+fn a_random_model_first_learns_from_images() {
     let fixture = fixture();
     let reset = |n_crops: u32| {
         let mut body = fixture.request(&json!({"url": null, "n_crops": n_crops, "seed": 5}));
@@ -269,7 +269,7 @@ fn a_random_model_learns_from_images_first() {
     let ensemble = fixture.request(&json!({"url": null, "nmodels": 2, "n_crops": 1}));
     assert_eq!(fixture.server.post_json("/seg/reset", &ensemble).status, 200);
     assert_eq!(fixture.model().members.len(), 2);
-    // Stopped, it replaces nothing.
+    // If it is stopped, it replaces nothing.
     let before = fixture.model();
     std::thread::scope(|scope| {
         let body = fixture.request(&json!({"url": null, "n_crops": 1_000_000}));
@@ -287,10 +287,7 @@ fn a_random_model_learns_from_images_first() {
 /// PyTorch's own implementation of the network gives the same probabilities with a model trained here.
 #[test]
 fn python_predicts_the_same_with_a_trained_model() {
-    let Ok(python) = std::env::var("ELEPHANT_PEER_PYTHON") else {
-        eprintln!("skipped: set ELEPHANT_PEER_PYTHON to a Python with torch and numpy");
-        return;
-    };
+    let Some(python) = elephant_testkit::peer_python() else { return };
     let fixture = fixture();
     assert_eq!(fixture.train(&json!({"n_epochs": 3})).status, 200);
     let predict = json!({"dataset_name": "fly", "timepoint": 2, "scales": fixture.movie.scales, "n_keep_axials": 2,

@@ -1,4 +1,4 @@
-//! Uploads that lose a piece, from a client that does not look at the answers: nothing broken is put in place.
+//! Uploads that lose a piece, from a client that ignores the replies: no incomplete file is put in place.
 
 #![allow(clippy::disallowed_methods)]
 
@@ -33,12 +33,12 @@ impl Fixture {
         let movie = demo_movie();
         server.upload(DATASET, "fly.h5", &movie.content, 1 << 20);
         let fixture = Self { server, movie: movie.content, shape: movie.shape, _folder: folder };
-        // Without the padding.
+        // The content without the padding.
         fs::write(fixture.path("fly.h5"), &fixture.movie).unwrap();
         fixture
     }
 
-    /// A third of the movie, the last one padded as the client does it.
+    /// A third of the movie, the last one padded as by the client.
     fn piece(&self, index: usize) -> Vec<u8> {
         let length = self.movie.len() / 3 + 1;
         let mut piece = self.movie[index * length..self.movie.len().min((index + 1) * length)].to_vec();
@@ -75,7 +75,7 @@ impl Fixture {
         self.server.post_json("/dataset/generate", &json!({"dataset_name": DATASET, "is_2d": false}))
     }
 
-    /// The end of an upload that lost a piece.
+    /// Checks the end of an upload that lost a piece.
     fn assert_ended(&self) {
         for reply in [self.send(2), self.form("complete")] {
             assert_eq!(reply.status, 404, "{}", reply.text());
@@ -87,7 +87,7 @@ impl Fixture {
         assert!(message.contains("\nThe last attempt failed: the upload of "), "{message}");
     }
 
-    /// A new upload works as ever.
+    /// Checks that a new upload works.
     fn assert_begins_anew(&self) {
         for index in 0..3 {
             assert_eq!(self.send(index).status, 200);
@@ -96,12 +96,12 @@ impl Fixture {
         assert_eq!(fs::read(self.path("fly.h5")).unwrap(), [0, 1, 2].map(|index| self.piece(index)).concat());
         assert_eq!(self.generate().status, 200);
         assert_eq!(self.check(), "ready");
-        // As at the beginning.
+        // Restores the initial state.
         fs::remove_dir_all(self.path("imgs.zarr")).unwrap();
         fs::write(self.path("fly.h5"), &self.movie).unwrap();
     }
 
-    /// Sends the second piece up to the middle of the file, before its name.
+    /// Sends the second piece up to the middle of the file part, before the file's name.
     fn send_half_a_piece(&self) -> TcpStream {
         let head = "--b\r\nContent-Disposition: form-data; name=\"action\"\r\n\r\nappend\r\n\
                     --b\r\nContent-Disposition: form-data; name=\"dataset_name\"\r\n\r\nlab/fly\r\n\
@@ -117,9 +117,9 @@ impl Fixture {
 }
 
 #[test]
-fn a_connection_that_is_cut_ends_the_upload() {
+fn a_lost_connection_ends_the_upload() {
     let fixture = Fixture::new();
-    // The client is told, as it only stopped sending.
+    // The client gets a reply, because it has only stopped sending.
     assert_eq!(fixture.send(0).status, 200);
     let mut stream = fixture.send_half_a_piece();
     stream.shutdown(Shutdown::Write).unwrap();
@@ -128,7 +128,7 @@ fn a_connection_that_is_cut_ends_the_upload() {
     fixture.assert_ended();
     fixture.assert_begins_anew();
 
-    // The client is gone.
+    // The client has disconnected.
     assert_eq!(fixture.send(0).status, 200);
     drop(fixture.send_half_a_piece());
     fixture.wait_for_the_end();
@@ -137,21 +137,21 @@ fn a_connection_that_is_cut_ends_the_upload() {
 }
 
 impl Fixture {
-    /// Until the server has noticed that a client is gone.
+    /// Waits until the server has noticed that a client has disconnected.
     fn wait_for_the_end(&self) {
         eventually("the upload ends", || !self.path(".upload-fly.h5").exists());
-        // The reason is written after it.
+        // The reason is written after the file is removed.
         eventually("a reason is told", || self.check().contains("failed"));
     }
 }
 
 #[test]
-fn a_piece_that_is_refused_ends_the_upload() {
+fn a_refused_piece_ends_the_upload() {
     let fixture = Fixture::new();
     for parts in [
         // No piece.
         &[("action", &b"append"[..]), ("dataset_name", b"lab/fly"), ("filename", b"fly.h5")][..],
-        // A field that is no text, behind the piece.
+        // A field that is not text, after the piece.
         &[("action", b"append"), ("dataset_name", b"lab/fly"), ("file:a", b"x"), ("filename", b"\xff")],
     ] {
         assert_eq!(fixture.send(0).status, 200);
@@ -159,7 +159,7 @@ fn a_piece_that_is_refused_ends_the_upload() {
         assert_eq!(refused.status, 400, "{}", refused.text());
         fixture.assert_ended();
     }
-    // One of another file does not.
+    // A refused piece of another file does not end it.
     assert_eq!(fixture.send(0).status, 200);
     let other: [(&str, &[u8]); 3] = [("action", b"append"), ("dataset_name", b"lab/fly"), ("filename", b"other.h5")];
     assert_eq!(fixture.server.post_parts("/upload/image", &other).status, 400);
@@ -167,7 +167,7 @@ fn a_piece_that_is_refused_ends_the_upload() {
 }
 
 #[test]
-fn a_piece_that_never_came_is_noticed_at_the_end() {
+fn a_missing_piece_is_noticed_at_the_end() {
     let fixture = Fixture::new();
     for pieces in [&[0, 2][..], &[0, 1], &[0, 1, 1, 2]] {
         for &index in pieces {
@@ -182,9 +182,9 @@ fn a_piece_that_never_came_is_noticed_at_the_end() {
 }
 
 #[test]
-fn a_movie_without_its_end_is_asked_for_again() {
+fn a_truncated_movie_is_asked_for_again() {
     let fixture = Fixture::new();
-    // As earlier versions put it in place.
+    // As earlier versions could put it in place.
     let half = fixture.movie.len() / 2;
     for length in [half, 2 * half / 3] {
         fs::write(fixture.path("fly.h5"), &fixture.movie[..length]).unwrap();

@@ -10,7 +10,7 @@ use lapin::{
 };
 use serde_json::Value;
 
-/// How long a message may take on a busy machine.
+/// Longest time that a message may take on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The client's own connection (contract section 2.1).
@@ -48,7 +48,7 @@ impl Client {
         String::from_utf8(delivery.expect("a message arrives in time").unwrap().unwrap().data).unwrap()
     }
 
-    /// Reads the log until a message begins so, and returns it; each body is what the client can read.
+    /// Reads the log until a message begins with `start`, and returns it. Checks that the client can read each body.
     pub fn await_log(&self, log: &mut Consumer, start: &str) -> String {
         loop {
             let body: Value = serde_json::from_str(&self.next(log)).unwrap();

@@ -18,7 +18,7 @@ pub const CLIENT_PREDICT: &str = r#"{"dataset_name":"dataset","model_name":"dete
     "debug":false,"output_prediction":false,"use_median":false,"is_pad":true,"cache_maxbytes":1073741824,"is_3d":true,
     "use_2d":false,"use_memmap":true,"batch_size":1,"input_size":[256,256,8],"patch":[384,384,24],"timepoint":0}"#;
 
-/// A movie made for the test.
+/// A movie created for a test.
 pub struct DemoMovie {
     pub content: Vec<u8>,
     /// (t, z, y, x).
@@ -41,7 +41,7 @@ pub fn demo_movie() -> DemoMovie {
     }
 }
 
-/// A dataset made from the smallest synthetic embryo, and a random model, on a running server.
+/// A running server with a dataset of the smallest synthetic embryo and a random model.
 pub fn demo_dataset(server: &TestServer, dataset: &str) -> DemoMovie {
     let movie = demo_movie();
     server.upload(dataset, "movie.h5", &movie.content, 1 << 20);
@@ -52,7 +52,7 @@ pub fn demo_dataset(server: &TestServer, dataset: &str) -> DemoMovie {
     movie
 }
 
-/// A training of one small crop, for so many epochs.
+/// A training request with one small crop per epoch, for `epochs` epochs.
 pub fn training(movie: &DemoMovie, epochs: u32) -> Value {
     let [_, z, y, x] = movie.shape;
     let [dx, dy, dz] = movie.scales;
@@ -62,7 +62,8 @@ pub fn training(movie: &DemoMovie, epochs: u32) -> Value {
         "spots": [{"t": 0, "pos": center, "covariance": [9, 0, 0, 0, 9, 0, 0, 0, 9], "tag": "tp"}]})
 }
 
-/// A test that gets a server's arguments, with a Redis of its own, in which nothing runs in the end.
+/// Runs a test with the arguments for a server that uses a separate Redis, and checks that no job is running at the
+/// end.
 pub fn with_redis(test: impl FnOnce(&[&str])) {
     let Some(redis) = RedisServer::start() else { return };
     test(&["--redis-url", &redis.url()]);

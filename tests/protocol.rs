@@ -1,4 +1,4 @@
-//! Every route as clients use it: exact bodies, old names, and what the Java client cannot live without.
+//! Every route as clients use it: exact bodies, old route names, and requirements of the Java client.
 
 mod common;
 
@@ -30,7 +30,7 @@ fn the_devices_are_always_a_valid_list() {
             assert!(row["mem_total"].as_u64().unwrap() >= row["mem_used"].as_u64().unwrap());
         }
     }
-    // The client probes the port each second and says nothing.
+    // The client opens a connection each second and sends nothing.
     for _ in 0..20 {
         drop(TcpStream::connect(server.address()).unwrap());
     }
@@ -75,7 +75,7 @@ fn parameters_are_read_as_java_prints_them() {
 }
 
 #[test]
-fn dataset_requests_say_what_is_missing() {
+fn dataset_requests_name_the_missing_field() {
     let (server, _folder) = server(&[]);
     let check = |body: &serde_json::Value| server.post_json("/dataset/check", body);
     assert_eq!(check(&json!({"shape": [1, 2, 3, 4]})).error(), "dataset_name key is missing");
@@ -89,7 +89,7 @@ fn dataset_requests_say_what_is_missing() {
 }
 
 #[test]
-fn models_are_downloaded_whole_or_not_at_all() {
+fn models_are_downloaded_completely_or_not_at_all() {
     let (server, _folder) = server(&[]);
     let download = |path: &str| server.post_json(path, &json!({"model_name": "a/b.pth"}));
     assert_eq!((download("/download/model").status, download("/model/download").status), (204, 204));
@@ -97,14 +97,14 @@ fn models_are_downloaded_whole_or_not_at_all() {
     let model = download("/download/model");
     assert_eq!(model.status, 200);
     assert_eq!(model.body, std::fs::read(server.workspace().join("models/a/b.pth")).unwrap());
-    // What was downloaded can be uploaded.
+    // A downloaded model can be uploaded.
     let data = br#"{"model_name": "c.pth", "is_3d": false, "url": null}"#;
     let reset = server.post_parts("/seg/reset", &[("data", data), ("file:b.pth", &model.body)]);
     assert_eq!((reset.status, reset.json()), (200, json!({"completed": true})));
     assert_eq!(server.post_json("/download/model", &json!({"model_name": "c.pth"})).body, model.body);
 }
 
-/// The status line of the answer to a JSON body.
+/// The status line of the reply to a JSON body.
 fn status_line(server: &TestServer, path: &str, body: &serde_json::Value) -> String {
     let mut stream = TcpStream::connect(server.address()).unwrap();
     let body = body.to_string();
@@ -121,7 +121,7 @@ fn reasons_reach_the_java_client_in_the_status_line() {
     let (server, _folder) = server(&[]);
     let line = status_line(&server, "/seg/predict", &json!({"dataset_name": "fly", "timepoint": 0}));
     assert_eq!(line, "HTTP/1.1 404 the dataset does not exist: fly\r\n");
-    // In ASCII, with nothing lost.
+    // In ASCII, without loss of information.
     let line = status_line(&server, "/seg/predict", &json!({"dataset_name": "Größe … µ 日", "timepoint": 0}));
     assert_eq!(line, "HTTP/1.1 404 the dataset does not exist: Grosse ... u \\u{65e5}\r\n");
     let line = status_line(&server, "/params", &json!({"lr": "ä".repeat(500)}));
@@ -129,7 +129,7 @@ fn reasons_reach_the_java_client_in_the_status_line() {
 }
 
 #[test]
-fn names_are_refused_in_plain_words() {
+fn invalid_names_are_refused_with_a_clear_text() {
     let (server, _folder) = server(&[]);
     let check = |name: &str| server.post_json("/dataset/check", &json!({"dataset_name": name, "shape": [1, 1, 1, 1]}));
     for (name, expected) in [
@@ -142,7 +142,7 @@ fn names_are_refused_in_plain_words() {
     let broken = server.post("/dataset/check", "application/json", br#"{"dataset_name": "fly", "shape": [1, }"#);
     assert_eq!(broken.status, 400);
     assert!(!broken.error().contains("line"), "{}", broken.error());
-    // A folder's name may end in a slash, everywhere.
+    // The name of a dataset may end in a slash.
     let movie = demo_movie();
     server.upload("lab/fly/", "fly.h5", &movie.content, 1 << 20);
     assert_eq!(server.post_json("/dataset/generate", &json!({"dataset_name": "lab/fly/"})).status, 200);
@@ -156,7 +156,7 @@ fn names_are_refused_in_plain_words() {
 fn administrators_find_health_metrics_and_documentation() {
     let (server, _folder) = server(&[]);
     assert_eq!(server.get("/health/livez").status, 200);
-    // The device is looked for while the server answers already.
+    // The server answers before the device has been found.
     eventually("the server is ready", || server.get("/health/readyz").status == 200);
     let document = server.get("/swagger.json").json();
     for route in ["/seg/predict", "/seg/reset", "/dataset/generate", "/upload/image", "/state/gpus", "/download/model"]
@@ -191,7 +191,7 @@ fn administrators_find_health_metrics_and_documentation() {
 }
 
 #[test]
-fn events_tell_how_far_jobs_are() {
+fn events_report_the_progress_of_jobs() {
     let (server, _folder) = server(&[]);
     let mut stream = TcpStream::connect(server.address()).unwrap();
     write!(stream, "GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
@@ -216,7 +216,7 @@ fn events_tell_how_far_jobs_are() {
 }
 
 #[test]
-fn a_token_keeps_others_out() {
+fn requests_without_the_token_are_refused() {
     let (server, _folder) = server(&["--token", "s3cret"]);
     assert_eq!(server.get("/state/gpus").status, 401);
     assert_eq!(server.get("/health/livez").status, 200);
