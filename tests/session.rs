@@ -108,7 +108,7 @@ fn a_synthetic_movie() {
     assert_eq!(first, server.post_json("/predict/seg", &predict).json(), "also under its old name");
 }
 
-/// Types exactly as the client reads them (contract section 1.8).
+/// Types exactly as the client reads them (docs/protocol.md, "POST /seg/predict").
 fn assert_spot(spot: &Value, timepoint: i32, movie: &Movie) {
     assert!(spot["t"].is_u64() && spot["t"] == timepoint);
     let pos: Vec<f64> = spot["pos"].as_array().unwrap().iter().map(|value| value.as_f64().unwrap()).collect();

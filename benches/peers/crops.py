@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Training crops as contract section 6.10 describes them, with NumPy, scikit-image and PyTorch.
+"""Training crops as docs/method.md, "Training data and loop" describes them, with NumPy, scikit-image and PyTorch.
 
     python crops.py IMAGE.f32 LABELS.u8
 

@@ -6,7 +6,7 @@
 For each line of JSON on standard input one step and one line of JSON, {"seconds": s, "loss": l, "peak_mib": m}. A line
 holds images (a file of raw float32), labels (a file of raw uint8), shape [n, z, y, x], n_keep_axials, threads, dtype
 ("float32" or "float64"), and optionally grad_norms: true for the norm of every parameter's gradient. The parameters move
-on from step to step. The loss is that of contract section 6.9. Needs torch and numpy.
+on from step to step. The loss is that of docs/method.md, "Losses". Needs torch and numpy.
 """
 import json
 import resource

@@ -1,4 +1,4 @@
-//! The ELEPHANT client's side of the broker (contract section 2.1).
+//! The ELEPHANT client's side of the broker (docs/protocol.md, "How the client uses RabbitMQ").
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use serde_json::Value;
 /// Longest time that a message may take on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// The client's own connection (contract section 2.1).
+/// The client's own connection (docs/protocol.md, "How the client uses RabbitMQ").
 pub struct Client {
     runtime: tokio::runtime::Runtime,
     _connection: Connection,

@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 /// The server under test.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_elephant-server");
 
-/// What the client sends for the first frame of its sample (contract section 1.8), numbers as Java prints them.
+/// What the client sends for the first frame of its sample (docs/protocol.md, "POST /seg/predict"), numbers as Java
+/// prints them.
 pub const CLIENT_PREDICT: &str = r#"{"dataset_name":"dataset","model_name":"detection.pth","n_keep_axials":3,
     "scales":[0.2767553206210389,0.2767553206210389,2.1605444611492426],"c_ratio":0.4,"p_thresh":0.5,"r_min":1,"r_max":5,
     "debug":false,"output_prediction":false,"use_median":false,"is_pad":true,"cache_maxbytes":1073741824,"is_3d":true,

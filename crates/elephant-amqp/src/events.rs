@@ -1,4 +1,4 @@
-//! Events of jobs as the original's messages (contract section 2.2).
+//! Events of jobs as the original's messages (docs/protocol.md, "RabbitMQ messages").
 
 use elephant_jobs::{Event, EventKind, JobKind};
 

@@ -1,4 +1,5 @@
-//! Progress and log for the ELEPHANT client, through RabbitMQ as the original server sends them (contract section 2).
+//! Progress and log for the ELEPHANT client, through RabbitMQ as the original server sends them (docs/protocol.md,
+//! "RabbitMQ").
 //!
 //! [`Publisher`] listens to the jobs' bus and, through [`LogLayer`], to the log, and publishes to the queues `update`,
 //! `prediction`, `dataset` and `log`. It never delays a request or a job: while the broker is unavailable, slow or

@@ -30,7 +30,7 @@ impl LogLayer {
     }
 }
 
-/// The body of a message (contract section 2.2).
+/// The body of a message (docs/protocol.md, "RabbitMQ messages").
 #[derive(Serialize)]
 struct Record {
     level: &'static str,

@@ -1,4 +1,5 @@
-//! Tests with a real RabbitMQ, whose queues are read as by the Java client (contract section 2.1).
+//! Tests with a real RabbitMQ, whose queues are read as by the Java client (docs/protocol.md,
+//! "How the client uses RabbitMQ").
 
 use std::time::{Duration, Instant};
 

@@ -180,7 +180,7 @@ impl TestServer {
     }
 
     /// Sends a file as the Java client does: `init` and `append` with pieces of `chunk` bytes, the last one padded with
-    /// stale bytes of the one before, then `complete` (contract section 1.7).
+    /// stale bytes of the one before, then `complete` (docs/protocol.md, "POST /upload/image").
     ///
     /// # Panics
     /// When a request is refused.
