@@ -77,7 +77,7 @@ fn a_client_that_disconnects_stops_its_prediction() {
     use std::io::Write;
     let fixture = fixture();
     let body = fixture.long.to_string();
-    let mut stream = std::net::TcpStream::connect(fixture.server.address()).unwrap();
+    let mut stream = elephant_testkit::connect(fixture.server.address());
     write!(
         stream,
         "POST /seg/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",

@@ -4,10 +4,7 @@
 
 mod common;
 
-use std::{
-    io::{Read, Write},
-    net::TcpStream,
-};
+use std::io::{Read, Write};
 
 use common::{BINARY, demo_dataset, demo_movie};
 use elephant_testkit::{TestServer, golden};
@@ -168,7 +165,7 @@ fn bodies_that_are_not_valid_requests() {
         ("/reset/seg", "application/json"),
         ("/upload/image", "application/x-www-form-urlencoded"),
     ] {
-        let mut stream = TcpStream::connect(server.address()).unwrap();
+        let mut stream = elephant_testkit::connect(server.address());
         write!(stream, "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\n").unwrap();
         write!(stream, "Content-Length: 2000000\r\n\r\n{{").unwrap();
         let mut status = [0; 12];
@@ -204,7 +201,7 @@ fn uploads_without_a_beginning_or_an_end() {
     assert_eq!(send("cancel").status, 200, "cancelling without an upload is allowed");
     assert_eq!(send("init").status, 400, "a piece is needed");
     // A client that disconnects in the middle of a piece leaves no file.
-    let mut stream = TcpStream::connect(server.address()).unwrap();
+    let mut stream = elephant_testkit::connect(server.address());
     write!(stream, "POST /upload/image HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n").unwrap();
     write!(stream, "Content-Type: multipart/form-data; boundary=b\r\n\r\n").unwrap();
     write!(stream, "--b\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\nhalf").unwrap();

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tungstenite::{Message, WebSocket, client::IntoClientRequest, http::HeaderValue};
 
 fn listen(server: &TestServer) -> WebSocket<TcpStream> {
-    let stream = TcpStream::connect(server.address()).unwrap();
+    let stream = elephant_testkit::connect(server.address());
     tungstenite::client(format!("ws://{}/ws/events", server.address()), stream).unwrap().0
 }
 
@@ -133,7 +133,7 @@ fn foreign_web_pages_cannot_open_a_websocket() {
     {
         let mut request = format!("ws://{}/ws/events", server.address()).into_client_request().unwrap();
         request.headers_mut().insert("origin", HeaderValue::from_str(origin).unwrap());
-        let stream = TcpStream::connect(server.address()).unwrap();
+        let stream = elephant_testkit::connect(server.address());
         assert_eq!(tungstenite::client(request, stream).is_ok(), may, "{origin}");
     }
 }

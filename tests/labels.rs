@@ -228,7 +228,7 @@ fn all_spots_of_a_dataset_at_once() {
 
 /// Begins a request that announces `length` bytes, and does not send them.
 fn announce(server: &TestServer, bytes: u64) -> TcpStream {
-    let mut stream = TcpStream::connect(server.address()).unwrap();
+    let mut stream = elephant_testkit::connect(server.address());
     let head = format!(
         "POST /seg/update HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {bytes}\r\n\r\n{{",
         server.address()

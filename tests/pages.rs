@@ -8,7 +8,6 @@ mod common;
 use std::{
     collections::BTreeMap,
     io::{Read, Write},
-    net::TcpStream,
     path::Path,
 };
 
@@ -20,7 +19,7 @@ const FOREIGN: &str = "Origin: https://evil.example\r\n";
 
 /// The complete reply to a request with these headers, each with its line end.
 fn ask(server: &TestServer, request_line: &str, headers: &str, body: &[u8]) -> String {
-    let mut stream = TcpStream::connect(server.address()).unwrap();
+    let mut stream = elephant_testkit::connect(server.address());
     let length = body.len();
     write!(stream, "{request_line} HTTP/1.1\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n")
         .unwrap();
@@ -147,7 +146,7 @@ fn clients_reach_the_server_by_its_names() {
         let page = format!("Host: {host}\r\nOrigin: https://{}\r\n", host.to_lowercase());
         assert_eq!(status(&ask(&server, "POST /params", &page, b"")), "400", "its own page, behind a proxy with TLS");
     }
-    let mut stream = TcpStream::connect(server.address()).unwrap();
+    let mut stream = elephant_testkit::connect(server.address());
     write!(stream, "GET /state/gpus HTTP/1.0\r\n\r\n").unwrap();
     let mut reply = String::new();
     stream.read_to_string(&mut reply).unwrap();

@@ -2,10 +2,7 @@
 
 mod common;
 
-use std::{
-    io::{BufRead, BufReader, Read, Write},
-    net::TcpStream,
-};
+use std::io::{BufRead, BufReader, Read, Write};
 
 use common::{BINARY, demo_dataset, demo_movie};
 use elephant_testkit::{TestServer, eventually};
@@ -32,7 +29,7 @@ fn the_devices_are_always_a_valid_list() {
     }
     // The client opens a connection each second and sends nothing.
     for _ in 0..20 {
-        drop(TcpStream::connect(server.address()).unwrap());
+        drop(elephant_testkit::connect(server.address()));
     }
     assert_eq!(server.get("/state/gpus").status, 200);
 }
@@ -106,7 +103,7 @@ fn models_are_downloaded_completely_or_not_at_all() {
 
 /// The status line of the reply to a JSON body.
 fn status_line(server: &TestServer, path: &str, body: &serde_json::Value) -> String {
-    let mut stream = TcpStream::connect(server.address()).unwrap();
+    let mut stream = elephant_testkit::connect(server.address());
     let body = body.to_string();
     let length = body.len();
     write!(stream, "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n").unwrap();
@@ -167,7 +164,7 @@ fn administrators_find_health_metrics_and_documentation() {
         let reply = server.get(page);
         assert!(reply.status == 200 && reply.text().contains("swagger"), "{page}");
     }
-    let mut stream = TcpStream::connect(server.address()).unwrap();
+    let mut stream = elephant_testkit::connect(server.address());
     write!(stream, "BREW /health/livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
     let mut refused = String::new();
     stream.read_to_string(&mut refused).unwrap();
@@ -193,7 +190,7 @@ fn administrators_find_health_metrics_and_documentation() {
 #[test]
 fn events_report_the_progress_of_jobs() {
     let (server, _folder) = server(&[]);
-    let mut stream = TcpStream::connect(server.address()).unwrap();
+    let mut stream = elephant_testkit::connect(server.address());
     write!(stream, "GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     let mut events = BufReader::new(stream);
     let mut line = String::new();
@@ -221,7 +218,7 @@ fn requests_without_the_token_are_refused() {
     assert_eq!(server.get("/state/gpus").status, 401);
     assert_eq!(server.get("/health/livez").status, 200);
     let status = |token: &str| {
-        let mut stream = TcpStream::connect(server.address()).unwrap();
+        let mut stream = elephant_testkit::connect(server.address());
         write!(stream, "GET /state/gpus HTTP/1.0\r\nAuthorization: Bearer {token}\r\n\r\n").unwrap();
         let mut reply = String::new();
         stream.read_to_string(&mut reply).unwrap();

@@ -6,24 +6,17 @@ mod common;
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
-    net::TcpStream,
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
-    time::Duration,
 };
 
 use common::BINARY;
 use elephant_testkit::{TestServer, eventually, eventually_some};
 use serde_json::json;
 
-/// Longest time that a step may take on a busy machine.
-const DEADLINE: Duration = Duration::from_mins(2);
-
 /// Sends the whole body before it reads the reply, as the Java client does.
 fn send_all(address: &str, request_line: &str, headers: &str, beginning: &[u8], length: usize) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_write_timeout(Some(DEADLINE)).unwrap();
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut stream = elephant_testkit::connect(address);
     let head = format!("{request_line} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {length}\r\n\r\n");
     stream.write_all(head.as_bytes()).unwrap();
     stream.write_all(beginning).unwrap();
@@ -84,8 +77,7 @@ fn a_client_that_expects_100_continue_is_refused_before_sending() {
     let folder = tempfile::tempdir().unwrap();
     let server = TestServer::start(BINARY, folder.path(), &[]);
     let ask = |path: &str| {
-        let mut stream = TcpStream::connect(server.address()).unwrap();
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        let mut stream = elephant_testkit::connect(server.address());
         let head = "Host: localhost\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: 2";
         write!(stream, "POST {path} HTTP/1.1\r\n{head}\r\n\r\n").unwrap();
         let mut reply = BufReader::new(stream);
@@ -170,7 +162,7 @@ fn an_error_is_logged_once() {
 fn a_second_signal_ends_the_server_at_once() {
     let mut server = Observed::start(&[]);
     // At the first signal the server waits for this request, whose body does not arrive.
-    let mut stream = TcpStream::connect(&server.address).unwrap();
+    let mut stream = elephant_testkit::connect(&server.address);
     let head = "Host: localhost\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: 10";
     write!(stream, "POST /params HTTP/1.1\r\n{head}\r\n\r\n").unwrap();
     let mut line = String::new();

@@ -5,10 +5,7 @@
 
 mod common;
 
-use std::{
-    io::{Read, Write},
-    net::TcpStream,
-};
+use std::io::{Read, Write};
 
 use common::{BINARY, demo_dataset, training};
 use elephant_testkit::TestServer;
@@ -26,7 +23,7 @@ struct Refusal {
 }
 
 fn send(server: &TestServer, method: &str, path: &str, content_type: &str, body: &[u8]) -> Refusal {
-    let mut stream = TcpStream::connect(server.address()).unwrap();
+    let mut stream = elephant_testkit::connect(server.address());
     let length = body.len();
     write!(stream, "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n").unwrap();
     write!(stream, "Content-Type: {content_type}\r\nContent-Length: {length}\r\n\r\n").unwrap();

@@ -107,7 +107,7 @@ impl Fixture {
                     --b\r\nContent-Disposition: form-data; name=\"dataset_name\"\r\n\r\nlab/fly\r\n\
                     --b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"elephant123.h5\"\r\n\r\n";
         let piece = self.piece(1);
-        let mut stream = TcpStream::connect(self.server.address()).unwrap();
+        let mut stream = elephant_testkit::connect(self.server.address());
         let length = head.len() + piece.len() + 200;
         write!(stream, "POST /upload/image HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n").unwrap();
         write!(stream, "Content-Type: multipart/form-data; boundary=b\r\n\r\n{head}").unwrap();

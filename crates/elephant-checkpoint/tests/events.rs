@@ -5,7 +5,7 @@
 use std::{fs, process::Command};
 
 use elephant_checkpoint::{EventWriter, last_step};
-use elephant_testkit::golden;
+use elephant_testkit::{golden, peer_python};
 
 #[test]
 fn steps_of_pytorch_are_continued() {
@@ -48,10 +48,7 @@ fn a_partial_last_record_hides_nothing_else() {
 
 #[test]
 fn tensorboard_reads_what_is_written_here() {
-    let Some(python) = std::env::var_os("ELEPHANT_PEER_PYTHON") else {
-        eprintln!("skipped: set ELEPHANT_PEER_PYTHON to a Python with tensorboard");
-        return;
-    };
+    let Some(python) = peer_python() else { return };
     let folder = tempfile::tempdir().unwrap();
     let mut first = EventWriter::create(folder.path()).unwrap();
     first.scalar("train_loss", 0, 0.75).unwrap();

@@ -178,7 +178,7 @@ fn bf16_stays_close_to_f32_for_a_trained_network() {
     let options = DeviceOptions { device: DeviceChoice::Cpu, precision: Precision::Bf16, ..DeviceOptions::default() };
     let half = DeviceHandle::start(options).unwrap();
     if half.info().unwrap().precision != Precision::Bf16 {
-        eprintln!("skipped: this CPU does not multiply bf16");
+        elephant_testkit::skip("this CPU does not multiply bf16");
         return;
     }
     let (model, single) = (Arc::new(Model::read(&path).unwrap()), device());

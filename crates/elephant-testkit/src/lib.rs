@@ -18,7 +18,7 @@ pub use npy::read_npy;
 pub use patience::{eventually, eventually_some};
 pub use peer::{Peer, peer_python};
 pub use redis::RedisServer;
-pub use server::{Reply, TestServer};
+pub use server::{Reply, TestServer, connect};
 pub use skip::skip;
 
 /// The project's root folder.

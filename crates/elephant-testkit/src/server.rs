@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Read},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
     time::Duration,
@@ -230,6 +231,18 @@ impl Drop for TestServer {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Connects to `address`. Reads and writes fail after two minutes, so that a server that hangs fails a test.
+///
+/// # Panics
+/// When nothing listens there.
+pub fn connect(address: &str) -> TcpStream {
+    const PATIENCE: Duration = Duration::from_mins(2);
+    let stream = TcpStream::connect(address).unwrap_or_else(|error| panic!("{address}: {error}"));
+    stream.set_read_timeout(Some(PATIENCE)).expect("the time is not zero");
+    stream.set_write_timeout(Some(PATIENCE)).expect("the time is not zero");
+    stream
 }
 
 fn reply(response: ureq::http::Response<ureq::Body>) -> Reply {

@@ -106,10 +106,7 @@ fn chunks_are_byte_for_byte_the_originals() {
 
 #[test]
 fn zarr_python_reads_what_is_written_here() {
-    let Some(python) = std::env::var_os("ELEPHANT_PEER_PYTHON") else {
-        eprintln!("skipped: set ELEPHANT_PEER_PYTHON to a Python with zarr 2.18");
-        return;
-    };
+    let Some(python) = elephant_testkit::peer_python() else { return };
     let folder = tempfile::tempdir().unwrap();
     let shape = DatasetShape { timepoints: 2, frame: [3, 1030, 5], is_3d: true };
     let dataset = Dataset::create(folder.path(), shape, DataType::U8).unwrap();
