@@ -5,7 +5,7 @@
     python find_spots.py MAP.npy --json       prints the cells
 
 Label the thresholded map with full connectivity, take the properties of each region, and turn the second central moments
-of each region's mask into an ellipsoid (rules: docs/numerics.md, "original"). Needs numpy and scikit-image.
+of each region's mask into an ellipsoid (docs/method.md, "From probabilities to spots"). Needs numpy and scikit-image.
 """
 import argparse
 import json

@@ -6,7 +6,7 @@
 For each line of JSON on standard input one prediction and one line of JSON, {"seconds": s, "peak_mib": m}. A line holds
 image (a file of raw float32), shape [z, y, x], patch [z, y, x] or null, n_keep_axials, is_pad, threads, dtype ("float32"
 or "bfloat16") and output (null, or where to write the probabilities, raw float32, channels first). MODEL.pth is a state
-dict or a list of them (an ensemble), read with weights_only=True. Rules: docs/numerics.md, "original". Needs torch and
+dict or a list of them (an ensemble), read with weights_only=True. See docs/method.md, "Detection network". Needs torch and
 numpy; imported by tests/golden/nn/generate.py.
 """
 import json

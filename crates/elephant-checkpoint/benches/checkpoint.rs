@@ -1,17 +1,11 @@
-//! Reading a checkpoint of a 3-D network's size against `torch.load`, and whether PyTorch reads what is written here.
+//! Reads a checkpoint of a 3-D network's size, compared with `torch.load`, and checks that PyTorch reads our files.
 //!
 //! `cargo bench -p elephant-checkpoint`; set `ELEPHANT_PEER_PYTHON` to a Python with torch 2.11.
 
-use std::{
-    env,
-    error::Error,
-    io::{BufRead, BufReader, Write},
-    path::Path,
-    process::{Child, ChildStdout, Command, Stdio},
-    time::Instant,
-};
+use std::{error::Error, path::Path, time::Instant};
 
 use elephant_checkpoint::{Checkpoint, Dtype, StateDict, Tensor};
+use elephant_testkit::Peer;
 use serde_json::{Value, json};
 
 type AnyResult<T> = Result<T, Box<dyn Error>>;
@@ -22,7 +16,7 @@ fn main() -> AnyResult<()> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("model.pth");
     let checkpoint = network_sized()?;
-    let mut peer = Peer::start()?;
+    let mut peer = Peer::start("load_checkpoint.py", &[] as &[&str])?;
     let (mut read, mut written, mut theirs) = (f64::INFINITY, f64::INFINITY, f64::INFINITY);
     for _ in 0..RUNS {
         let start = Instant::now();
@@ -31,9 +25,9 @@ fn main() -> AnyResult<()> {
         let start = Instant::now();
         let found = Checkpoint::read(&path)?;
         read = read.min(start.elapsed().as_secs_f64() * 1e3);
-        assert!(found == checkpoint, "what is written is read back");
+        assert!(found == checkpoint, "the checkpoint is read back");
         if let Some(peer) = &mut peer {
-            theirs = theirs.min(peer.load(&path)?["seconds"].as_f64().ok_or("no seconds")? * 1e3);
+            theirs = theirs.min(load(peer, &path)?["seconds"].as_f64().ok_or("no seconds")? * 1e3);
         }
     }
     println!("checkpoint of 23.5 MB, written and flushed to the disk: ours {written:.1} ms");
@@ -46,13 +40,13 @@ fn main() -> AnyResult<()> {
     for count in [1, 2] {
         let checkpoint = Checkpoint::new(members[..count].to_vec());
         checkpoint.write(&path)?;
-        assert_eq!(peer.load(&path)?["members"], described(&checkpoint), "PyTorch reads the same");
+        assert_eq!(load(&mut peer, &path)?["members"], described(&checkpoint), "PyTorch reads the same");
     }
     println!("written state dicts and lists of them load with weights_only=True, every type with equal bytes");
     Ok(())
 }
 
-/// As many tensors and bytes as a 3-D U-Net.
+/// A checkpoint with as many tensors and bytes as a 3-D U-Net.
 fn network_sized() -> AnyResult<Checkpoint> {
     let mut dict = StateDict::default();
     for index in 0..74 {
@@ -79,7 +73,7 @@ const TYPES: [(Dtype, &str); 10] = [
 fn all_types() -> AnyResult<StateDict> {
     let mut dict = StateDict::default();
     for (dtype, name) in TYPES {
-        // Bit patterns that are finite numbers in every type, and booleans.
+        // Bit patterns that are finite numbers in every type, and valid booleans.
         let bytes = (0..6 * dtype.size()).map(|i| u8::from(i % 3 == 0)).collect();
         dict.insert(name, Tensor::new(dtype, vec![2, 3], bytes)?);
     }
@@ -97,34 +91,7 @@ fn described(checkpoint: &Checkpoint) -> Value {
     checkpoint.members.iter().map(|member| member.iter().map(entry).collect::<Value>()).collect()
 }
 
-/// The Python peer, which loads one file for each line it gets.
-struct Peer {
-    process: Child,
-    answers: BufReader<ChildStdout>,
-}
-
-impl Peer {
-    fn start() -> AnyResult<Option<Self>> {
-        let Ok(python) = env::var("ELEPHANT_PEER_PYTHON") else { return Ok(None) };
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../benches/peers/load_checkpoint.py");
-        let mut process = Command::new(python).arg(script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let answers = BufReader::new(process.stdout.take().ok_or("the peer has no output")?);
-        Ok(Some(Self { process, answers }))
-    }
-
-    fn load(&mut self, path: &Path) -> AnyResult<Value> {
-        let input = self.process.stdin.as_mut().ok_or("the peer has no input")?;
-        writeln!(input, "{}", path.display())?;
-        input.flush()?;
-        let mut line = String::new();
-        self.answers.read_line(&mut line)?;
-        Ok(serde_json::from_str(&line).map_err(|_| "the peer failed")?)
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        drop(self.process.stdin.take());
-        let _ = self.process.wait();
-    }
+/// Lets the peer load one file.
+fn load(peer: &mut Peer, path: &Path) -> AnyResult<Value> {
+    Ok(serde_json::from_str(&peer.ask(&path.display().to_string())?)?)
 }

@@ -3,18 +3,10 @@
 //!
 //! `cargo bench -p elephant-image --bench crops`; set `ELEPHANT_PEER_PYTHON` to a Python with those three.
 
-use std::{
-    env,
-    error::Error,
-    fs,
-    hint::black_box,
-    io::{BufRead, BufReader, Write},
-    path::Path,
-    process::{Command, Stdio},
-    time::Instant,
-};
+use std::{error::Error, fs, hint::black_box, time::Instant};
 
 use elephant_image::Augmentation;
+use elephant_testkit::Peer;
 use fastrand::Rng;
 use ndarray::{Array3, s};
 
@@ -64,25 +56,11 @@ fn shown(mut times: Vec<f64>) -> String {
 
 #[allow(clippy::disallowed_methods, reason = "temporary files of this run")]
 fn peer(image: &Array3<f32>, labels: &Array3<u8>) -> AnyResult<Option<Vec<f64>>> {
-    let Ok(python) = env::var("ELEPHANT_PEER_PYTHON") else { return Ok(None) };
     let folder = tempfile::tempdir()?;
     let [image_path, labels_path] = ["image.f32", "labels.u8"].map(|name| folder.path().join(name));
     fs::write(&image_path, image.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>())?;
     fs::write(&labels_path, labels.iter().copied().collect::<Vec<u8>>())?;
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../benches/peers/crops.py");
-    let mut command = Command::new(python);
-    command.arg(script).args([image_path, labels_path]).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut process = command.spawn()?;
-    let mut input = process.stdin.take().ok_or("the peer has no input")?;
-    let mut answers = BufReader::new(process.stdout.take().ok_or("the peer has no output")?);
-    let mut times = Vec::new();
-    for _ in 0..RUNS {
-        writeln!(input, "next")?;
-        let mut line = String::new();
-        answers.read_line(&mut line)?;
-        times.push(line.trim().parse()?);
-    }
-    drop(input);
-    process.wait()?;
+    let Some(mut peer) = Peer::start("crops.py", &[image_path, labels_path])? else { return Ok(None) };
+    let times = (0..RUNS).map(|_| Ok(peer.ask("next")?.parse()?)).collect::<AnyResult<_>>()?;
     Ok(Some(times))
 }

@@ -3,17 +3,16 @@
 //! `cargo bench -p elephant-image`; set `ELEPHANT_PEER_PYTHON` to a Python with NumPy and scikit-image.
 
 use std::{
-    env,
     error::Error,
     fs::File,
     hint::black_box,
-    io::{BufRead, BufReader, BufWriter, Write},
+    io::{BufWriter, Write},
     path::Path,
-    process::{Child, Command, Stdio},
     time::Instant,
 };
 
 use elephant_image::{Dims, SpotOptions, find_spots, median_correction, normalize, resize_trilinear};
+use elephant_testkit::Peer;
 use elephant_types::{CancelToken, Numerics, VoxelSize};
 use ndarray::{Array3, Axis};
 use rayon::prelude::*;
@@ -27,7 +26,10 @@ type AnyResult<T> = Result<T, Box<dyn Error>>;
 
 fn main() -> AnyResult<()> {
     let map = probability_map();
-    let mut peer = Peer::start(&map)?;
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("map.npy");
+    write_npy(&path, &map)?;
+    let mut peer = Peer::start("find_spots.py", &[path.as_os_str(), "--r-max".as_ref(), "8".as_ref()])?;
     let (mut ours, mut floor, mut theirs) = (f64::INFINITY, f64::INFINITY, f64::INFINITY);
     for _ in 0..RUNS {
         let (seconds, cells) = timed(|| find_spots(map.view(), &options(), &CancelToken::default()).map(|s| s.len()));
@@ -35,7 +37,7 @@ fn main() -> AnyResult<()> {
         ours = ours.min(seconds);
         floor = floor.min(timed(|| highest(&map)).0);
         if let Some(peer) = &mut peer {
-            let (seconds, cells) = peer.run()?;
+            let (seconds, cells) = run(peer)?;
             assert_eq!(cells, CELLS, "the peer finds the same cells");
             theirs = theirs.min(seconds);
         }
@@ -139,47 +141,11 @@ fn draw_cell(map: &mut Array3<f32>, center: [f64; 3]) {
     }
 }
 
-/// The Python peer, which runs once for each line it gets.
-struct Peer {
-    process: Child,
-    answers: BufReader<std::process::ChildStdout>,
-    _folder: tempfile::TempDir,
-}
-
-impl Peer {
-    fn start(map: &Array3<f32>) -> AnyResult<Option<Self>> {
-        let Ok(python) = env::var("ELEPHANT_PEER_PYTHON") else { return Ok(None) };
-        let folder = tempfile::tempdir()?;
-        let path = folder.path().join("map.npy");
-        write_npy(&path, map)?;
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../benches/peers/find_spots.py");
-        let mut process = Command::new(python)
-            .arg(script)
-            .arg(&path)
-            .args(["--r-max", "8"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let answers = BufReader::new(process.stdout.take().ok_or("the peer has no output")?);
-        Ok(Some(Self { process, answers, _folder: folder }))
-    }
-
-    fn run(&mut self) -> AnyResult<(f64, usize)> {
-        let input = self.process.stdin.as_mut().ok_or("the peer has no input")?;
-        writeln!(input)?;
-        input.flush()?;
-        let mut line = String::new();
-        self.answers.read_line(&mut line)?;
-        let (seconds, cells) = line.trim().split_once(' ').ok_or("the peer failed")?;
-        Ok((seconds.parse()?, cells.parse()?))
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        drop(self.process.stdin.take());
-        let _ = self.process.wait();
-    }
+/// Seconds of one run of the peer, and the number of cells that it finds.
+fn run(peer: &mut Peer) -> AnyResult<(f64, usize)> {
+    let answer = peer.ask("")?;
+    let (seconds, cells) = answer.split_once(' ').ok_or("the peer failed")?;
+    Ok((seconds.parse()?, cells.parse()?))
 }
 
 #[allow(clippy::disallowed_methods, reason = "a temporary file of this run")]

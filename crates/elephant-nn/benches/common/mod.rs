@@ -1,13 +1,6 @@
 //! What the benchmarks of the network share: an image, memory, and the peer in Python.
 
-use std::{
-    env,
-    error::Error,
-    fs,
-    io::{BufRead, BufReader, Write},
-    path::{Path, PathBuf},
-    process::{Child, ChildStdout, Command, Stdio},
-};
+use std::{error::Error, fs, path::Path};
 
 use ndarray::Array3;
 use serde_json::Value;
@@ -34,38 +27,21 @@ pub fn peak_mib() -> u64 {
 
 /// A Python peer, which does one task for each line it gets.
 pub struct Peer {
-    process: Child,
-    answers: BufReader<ChildStdout>,
+    peer: elephant_testkit::Peer,
     pub peak_mib: f64,
 }
 
 impl Peer {
     /// `script` is in `benches/peers`. `None` without a Python to run it.
     pub fn start(script: &str, model: &Path) -> AnyResult<Option<Self>> {
-        let Ok(python) = env::var("ELEPHANT_PEER_PYTHON") else { return Ok(None) };
-        let script: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../benches/peers").join(script);
-        let mut process =
-            Command::new(python).arg(script).arg(model).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let answers = BufReader::new(process.stdout.take().ok_or("the peer has no output")?);
-        Ok(Some(Self { process, answers, peak_mib: 0.0 }))
+        let peer = elephant_testkit::Peer::start(script, &[model])?;
+        Ok(peer.map(|peer| Self { peer, peak_mib: 0.0 }))
     }
 
     /// Seconds that the task took.
     pub fn run(&mut self, task: &Value) -> AnyResult<f64> {
-        let input = self.process.stdin.as_mut().ok_or("the peer has no input")?;
-        writeln!(input, "{task}")?;
-        input.flush()?;
-        let mut line = String::new();
-        self.answers.read_line(&mut line)?;
-        let answer: Value = serde_json::from_str(&line).map_err(|_| "the peer failed")?;
+        let answer: Value = serde_json::from_str(&self.peer.ask(&task.to_string())?)?;
         self.peak_mib = answer["peak_mib"].as_f64().ok_or("no peak_mib")?;
         Ok(answer["seconds"].as_f64().ok_or("no seconds")?)
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        drop(self.process.stdin.take());
-        let _ = self.process.wait();
     }
 }
