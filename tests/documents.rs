@@ -76,7 +76,7 @@ fn comments_refer_to_headings() {
         let text = lines.collect::<Vec<_>>().join(" ");
         for (at, _) in text.match_indices("docs/") {
             let Some((name, mut rest)) = text[at + 5..].split_once(".md") else { continue };
-            if !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+            if !name.chars().all(|c| c.is_ascii_lowercase() || c == '_') {
                 continue;
             }
             let headings: HashSet<String> = headings(&docs.join(format!("{name}.md"))).into_iter().collect();
