@@ -126,7 +126,7 @@ fn changed_values_are_reported() {
     let says = "dataset_generator: 1 of 3 frames are blank, because the movie has no image of them\n";
     assert_eq!((done.status.code(), text(&done.stderr).as_str()), (Some(0), says));
     let done = run(&[&field("values/float.h5"), &output]);
-    assert!(text(&done.stdout).ends_with("voxels, 16 bit\n") && done.stderr.is_empty(), "8 bit do not hold it");
+    assert!(text(&done.stdout).ends_with("voxels, 16 bit\n") && done.stderr.is_empty(), "16 bits are needed");
     let done = run(&[&field("values/large.h5"), &output]);
     assert_eq!(done.status.code(), Some(1));
     assert!(

@@ -322,8 +322,8 @@ fn the_reason_reaches_the_next_check() {
         let (uploaded, reply) = client.prepare(timepoints, &[movie(file)]);
         assert!(uploaded && reply.status == 400 && reply.error().contains(reason), "{file}: {}", reply.text());
         let message = client.check(timepoints);
-        let told = format!("{nothing}\nThe last attempt failed: {}", reply.error());
-        assert_eq!(message, told, "{file}");
+        let expected = format!("{nothing}\nThe last attempt failed: {}", reply.error());
+        assert_eq!(message, expected, "{file}");
     }
     server.kill();
     let server = TestServer::start(BINARY, folder.path(), &[]);

@@ -48,8 +48,8 @@ fn killed(arguments: &[&str]) {
     assert_eq!((&jobs[0]["kind"], &jobs[0]["subject"]), (&json!("predict"), &json!("fly")));
     assert!(jobs[0]["ended_at"].as_f64() >= jobs[0]["begun_at"].as_f64());
     assert_eq!(server.get("/api/v1/jobs?status=running").json(), json!([]));
-    let told = std::fs::read_to_string(&log).unwrap();
-    assert!(told.contains("interrupted when the server was killed"), "{told}");
+    let log_text = std::fs::read_to_string(&log).unwrap();
+    assert!(log_text.contains("interrupted when the server was killed"), "{log_text}");
     assert_eq!(server.post_json("/seg/predict", &quick).json()["completed"], true);
     let newest = server.get("/api/v1/jobs?limit=1").json();
     assert_eq!(newest[0]["status"], "completed", "{newest}");
@@ -80,8 +80,8 @@ fn wrong_addresses_are_reported_without_their_passwords() {
         let mut command = Command::new(BINARY);
         command.args(["serve", "--bind", "127.0.0.1:0", "--workspace"]).arg(folder.path()).args([option, value]);
         let output = command.output().unwrap();
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && told.contains(option) && told.contains(advice), "{value}: {told}");
-        assert!(!told.contains("s3cret"), "{told}");
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && message.contains(option) && message.contains(advice), "{value}: {message}");
+        assert!(!message.contains("s3cret"), "{message}");
     }
 }

@@ -191,8 +191,8 @@ fn failures_have_the_standard_text() {
             [("/seg/reset", "Process is running. Model cannot be reset."), ("/seg/train", "Process is running")]
         {
             let refusal = post(&server, path, &with(&live, &json!({"url": null})));
-            let told = (refusal.status, refusal.reason.as_str(), refusal.error.as_str());
-            assert_eq!(told, (500, "Internal Server Error", error));
+            let shown = (refusal.status, refusal.reason.as_str(), refusal.error.as_str());
+            assert_eq!(shown, (500, "Internal Server Error", error));
         }
         server.post_json("/state/process", &json!({"state": 0}));
         assert_eq!(training.join().unwrap().json()["completed"], false);

@@ -141,7 +141,7 @@ impl Fixture {
     fn wait_for_the_end(&self) {
         eventually("the upload ends", || !self.path(".upload-fly.h5").exists());
         // The reason is written after the file is removed.
-        eventually("a reason is told", || self.check().contains("failed"));
+        eventually("the check reports a reason", || self.check().contains("failed"));
     }
 }
 

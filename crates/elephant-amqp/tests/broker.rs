@@ -32,9 +32,9 @@ impl Server {
         Self { status: publisher.status(), publisher: publisher.start(&jobs), jobs, _folder: folder }
     }
 
-    async fn until(&self, holds: impl Fn(&BrokerState) -> bool) {
+    async fn until(&self, condition: impl Fn(&BrokerState) -> bool) {
         let begun = Instant::now();
-        while !holds(&self.status.now()) {
+        while !condition(&self.status.now()) {
             assert!(begun.elapsed() < PATIENCE, "{}", self.status.now());
             tokio::task::yield_now().await;
         }
@@ -218,7 +218,7 @@ async fn a_wrong_password_is_reported_without_showing_it() {
     let Some(url) = Broker::new_vhost() else { return };
     let server = Server::start(&url.replace("user:user", "user:s3cret"));
     server.until(|state| matches!(state, BrokerState::Down(_))).await;
-    let told = server.status.now().to_string();
-    assert!(told.contains("ACCESS") && !told.contains("s3cret"), "{told}");
+    let message = server.status.now().to_string();
+    assert!(message.contains("ACCESS") && !message.contains("s3cret"), "{message}");
     server.publisher.close().await;
 }

@@ -103,7 +103,7 @@ pub(crate) fn materialise<'a>(
         }
         let length = byte_length(view.dtype, &view.shape).and_then(|bytes| bytes.checked_add(name.len()));
         let length = length.map_or(u64::MAX, |bytes| bytes as u64);
-        budget = budget.checked_sub(length).ok_or_else(|| wrong("is larger than the file can hold"))?;
+        budget = budget.checked_sub(length).ok_or_else(|| wrong("is larger than the file can contain"))?;
         let storage = storages.get(&view)?;
         if Some(storage.len()) != view.storage_elements.checked_mul(view.dtype.size()) {
             return Err(wrong("is in a storage of another size than the file says"));

@@ -46,7 +46,7 @@ impl FolderLock {
             // For the error message of others. The lock is valid without it.
             let _ = note(&mut file, purpose);
         }
-        Self::of(file, result, folder, &path)
+        Self::from_result(file, result, folder, &path)
     }
 
     /// Takes a shared lock of `folder`, which excludes the exclusive one. In a folder that has no lock file and where
@@ -67,11 +67,16 @@ impl FolderLock {
             Err(error) => return Err(FsError::io("open", &path)(error)),
         };
         let result = file.try_lock_shared();
-        Self::of(file, result, folder, &path)
+        Self::from_result(file, result, folder, &path)
     }
 
     /// The lock of `folder`, from the `result` of locking its `file` at `path`.
-    fn of(mut file: File, result: Result<(), TryLockError>, folder: &Path, path: &Path) -> Result<Self, FsError> {
+    fn from_result(
+        mut file: File,
+        result: Result<(), TryLockError>,
+        folder: &Path,
+        path: &Path,
+    ) -> Result<Self, FsError> {
         match result {
             Ok(()) => Ok(Self(Some(file))),
             Err(TryLockError::WouldBlock) => {

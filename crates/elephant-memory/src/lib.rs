@@ -94,12 +94,12 @@ impl Shared {
 
 impl Default for Memory {
     fn default() -> Self {
-        Self::of(Observed::now)
+        Self::with_source(Observed::now)
     }
 }
 
 impl Memory {
-    fn of(observe: fn() -> Observed) -> Self {
+    fn with_source(observe: fn() -> Observed) -> Self {
         Self(Arc::new(Shared { observe, ledger: Mutex::default(), freed: Condvar::new() }))
     }
 
@@ -147,7 +147,7 @@ mod tests {
 
     /// A machine with 100 bytes.
     fn small() -> Memory {
-        Memory::of(|| Observed { available: Some(100), own: Some(0) })
+        Memory::with_source(|| Observed { available: Some(100), own: Some(0) })
     }
 
     fn held(bytes: u64) -> Need {

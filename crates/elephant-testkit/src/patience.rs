@@ -10,22 +10,22 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// Pause between two checks, which leaves the processor to the thread that is waited for.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// Waits until `holds` returns true. `what` describes the condition.
+/// Waits until `condition` returns true. `what` describes it.
 ///
 /// # Panics
 /// After a minute.
-pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    eventually_some(what, || holds().then_some(()));
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    eventually_some(what, || condition().then_some(()));
 }
 
-/// Waits until `look` returns a value, and returns it. `what` describes the value.
+/// Waits until `find` returns a value, and returns it. `what` describes the value.
 ///
 /// # Panics
 /// After a minute.
-pub fn eventually_some<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub fn eventually_some<T>(what: &str, mut find: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {
-        if let Some(found) = look() {
+        if let Some(found) = find() {
             return found;
         }
         assert!(begun.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");

@@ -42,12 +42,12 @@ impl<R: BufRead> Records<R> {
         }
         let length = length.iter().rev().fold(0_u64, |number, &byte| number << 8 | u64::from(byte));
         self.beginning.clear();
-        let wanted = length.min(MAX_BEGINNING as u64);
-        let read = self.reader.by_ref().take(wanted).read_to_end(&mut self.beginning)?;
-        let rest = length - wanted;
+        let count = length.min(MAX_BEGINNING as u64);
+        let read = self.reader.by_ref().take(count).read_to_end(&mut self.beginning)?;
+        let rest = length - count;
         let skipped = io::copy(&mut self.reader.by_ref().take(rest), &mut io::sink())?;
         let mut checksum = [0; CHECKSUM_BYTES];
-        if read as u64 != wanted || skipped != rest || !self.fill(&mut checksum)? {
+        if read as u64 != count || skipped != rest || !self.fill(&mut checksum)? {
             return Ok(None);
         }
         // The checksum of long records is not verified.
