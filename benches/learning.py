@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""What the server learns from a few tagged cells, over HTTP: the demonstration movie, a model of random parameters, spots
-tagged in two timepoints, training for some minutes, and the detections in all other timepoints against the truth.
+"""Training from a few tagged cells, over HTTP: takes the demo movie and a model with random parameters, tags spots in two
+timepoints, trains for some minutes, and compares the detections in all other timepoints with the truth.
 
     python benches/learning.py target/release/elephant-server [--spots 10 20 40 60] [--minutes 10] [--chunks 1] [--built-in]
 
-With --built-in the built-in network learns instead.
+With --built-in, the built-in network is trained instead.
 
 Prints one line for each number of spots: F1 (a detection counts within half a cell radius of a true centre, each once),
 precision, recall, the median of found radii as a fraction of the true ones, and DET of py-ctcmetrics where it is installed
@@ -48,7 +48,7 @@ class Server:
 
 
 def tagged(truth, count, rng):
-    """`count` true cells as a client tags them, half of them in each of the two timepoints."""
+    """`count` true cells, tagged as by a client, half of them in each of the two timepoints."""
     spots = []
     for i, t in enumerate(TIMEPOINTS):
         cells = [cell for cell in truth if cell["t"] == t]

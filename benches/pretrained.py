@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""What a server finds with the built-in networks and no tag, over HTTP: F1 of the cells' centres.
+"""Evaluates the built-in networks without tags, over HTTP: F1 of the cells' centres.
 
     python benches/pretrained.py target/release/elephant-server [--seeds 101 102 103] [--movie DIR ...] [--plane IMAGE.tif MASK.tif]
 
-Demonstration movies of the given seeds; folders with a BigDataViewer movie and spots_ctc.json; a 2-D image whose mask has
-a number for each nucleus. A detection counts within half a cell radius of a true centre (the whole radius in 2-D), each
+Data: demo movies of the given seeds; folders with a BigDataViewer movie and spots_ctc.json; a 2-D image with an instance
+mask. A detection counts within half a cell radius of a true centre (the whole radius in 2-D), each
 once. Needs numpy, scipy, h5py and, for images, tifffile.
 """
 import argparse

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Figures of the running server: start to first answer, idle memory, answers during a prediction, abort.
+"""Measures the running server: start to first reply, idle memory, replies during a prediction, abort.
 
     python benches/serve.py target/release/elephant-server
 
-Starts the server on an empty workspace with the demo. Needs nothing but Python.
+Starts the server on an empty workspace with the demo. Needs only Python.
 """
 import http.client
 import json

@@ -17,7 +17,7 @@ trap 'rm -f "$ELEPHANT_SKIPPED_TESTS"' EXIT
 
 failed=0
 cargo test --quiet --workspace --no-fail-fast --tests || failed=1
-say "$(cut -f1 "$ELEPHANT_SKIPPED_TESTS" | sort -u | wc -l) tests were skipped, wholly or in part"
+say "tests skipped, wholly or in part: $(cut -f1 "$ELEPHANT_SKIPPED_TESTS" | sort -u | wc -l)"
 sort -u "$ELEPHANT_SKIPPED_TESTS" | sed 's/^/    skipped: /; s/\t/: /' >&2
 cargo test --quiet --workspace --no-fail-fast --doc || failed=1
 [ $failed -eq 0 ] || die "some tests failed: see above"

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""The largest difference between the probabilities that a server stored and PyTorch's own with the same model.
+"""Prints the largest difference between the probabilities stored by a server and PyTorch's with the same model.
 
     python compare_prediction.py MODEL.pth DATASET_FOLDER TIMEPOINT
 
-The whole frame in one piece, the first two poolings keep z. Needs torch, numpy and zarr 2.
+The frame is computed in one piece; the first two poolings keep z. Needs torch, numpy and zarr 2.
 """
 import sys
 

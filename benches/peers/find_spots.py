@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Probability map to cells with scikit-image and NumPy, the route that Python servers take.
+"""Finds cells in a probability map with scikit-image and NumPy, as Python servers do.
 
     python find_spots.py MAP.npy              for each line on standard input, one run and one line: SECONDS CELLS
     python find_spots.py MAP.npy --json       prints the cells

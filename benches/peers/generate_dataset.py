@@ -1,12 +1,12 @@
-"""The original server's way to make a dataset, to compare with: h5py and zarr-python 2 in a process pool.
+"""Creates a dataset as the original server does: with h5py and zarr-python 2 in a process pool.
 
     python generate_dataset.py MOVIE.h5 OUTPUT_DIR
 
 Prints one line: the seconds it took. Needs h5py, numpy and zarr<3.
 
-As the original does: every worker process is handed one plane of one timepoint at a time, opens the movie and the store
+As in the original, every worker process gets one plane of one timepoint at a time, opens the movie and the store
 for it, divides the voxels by 1.0 and casts them; before that, the movie's timepoints are read until one has a value above
-255, which decides between 8 and 16 bit.
+255, which decides between 8 and 16 bits.
 """
 
 import multiprocessing

@@ -1,5 +1,5 @@
-"""The original server's way of drawing labels, in other words: the whole frame in memory, every spot by index arrays, and
-then both stores rewritten (or, when few voxels are touched, those voxels by fancy indexing).
+"""Draws labels by the original server's method: the whole frame in memory, every spot by index arrays, and then both
+stores rewritten (or, if few voxels are touched, only those voxels by fancy indexing).
 
 python update_labels.py DATASET SPOTS.json: draws the spots, prints the seconds and how many voxels changed.
 """
