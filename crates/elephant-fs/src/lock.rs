@@ -173,7 +173,7 @@ mod tests {
         let path = folder.path().join(FILE);
         let lock = |errno: Errno| {
             let file = open_to_note(&path).unwrap();
-            FolderLock::of(file, Err(TryLockError::Error(errno.into())), folder.path(), &path)
+            FolderLock::from_result(file, Err(TryLockError::Error(errno.into())), folder.path(), &path)
         };
         for errno in [Errno::NOSYS, Errno::NOLCK, Errno::OPNOTSUPP] {
             assert!(matches!(lock(errno), Ok(FolderLock(None))), "{errno}");
@@ -189,7 +189,7 @@ mod tests {
         let mut file = open_to_read(&path).unwrap();
         assert!(note(&mut file, "a test").is_err());
         let result = file.try_lock();
-        let first = FolderLock::of(file, result, folder.path(), &path).unwrap();
+        let first = FolderLock::from_result(file, result, folder.path(), &path).unwrap();
         assert_eq!(holder_of(FolderLock::try_acquire(folder.path(), "another")), "another process");
         assert_eq!(holder_of(FolderLock::try_share(folder.path())), "another process");
         drop(first);

@@ -65,7 +65,7 @@ impl<R: BufRead> Records<R> {
     }
 }
 
-/// The mask of TFRecord: a rotation and an addition, so that checksums of data that contain checksums are not
+/// The mask of `TFRecord`: a rotation and an addition, so that checksums of data that contain checksums are not
 /// degenerate.
 fn masked_crc(data: &[u8]) -> u32 {
     crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8)
