@@ -41,7 +41,7 @@ impl Server {
 
     fn model_updated(&self) {
         let job = self.jobs.begin(JobKind::Train, "detection.pth").unwrap();
-        job.context().tell(TaskEvent::ModelUpdated);
+        job.context().tell(TaskEvent::model_updated());
         job.finish(Outcome::Completed);
     }
 }

@@ -2,11 +2,15 @@
 //!
 //! Data goes one way, from the movie to the spots. What the use cases need from outside (the network, the download) is
 //! stated as small traits in this crate and joined to it in the server's `wiring`. Nothing here knows of HTTP.
+//!
+//! Each request is plain data ([`Request`]) and one of the [`Task`]s, so that HTTP, the command line and a worker run it
+//! through the same entrance.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
 mod check;
 mod datasets;
+mod defaults;
 mod error;
 mod frames;
 mod generate;
@@ -21,6 +25,7 @@ mod rescaling;
 mod scalars;
 mod scenes;
 mod score;
+mod task;
 mod train;
 mod upload;
 mod values;
@@ -40,6 +45,7 @@ pub use train::{
     CropOptions, Lessons, LiveTrainings, MAX_CROPS, MAX_LEARNING_RATE, Pretraining, PriorTraining, TrainRequest,
     Trainer, TrainingControl, pretrain,
 };
-pub use upload::Uploads;
+pub use task::{EraseLabels, KINDS, PREDICTIONS, Request, ResetRequest, Task, TaskOutput, UseCases};
+pub use upload::{SpooledFile, Uploads};
 pub use values::Summary;
 pub use workspace::Workspace;

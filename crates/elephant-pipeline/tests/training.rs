@@ -9,7 +9,6 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
 };
 
 use elephant_checkpoint::{Checkpoint, OptimizerState, StateDict, Tensor};
@@ -226,7 +225,7 @@ fn epochs(epochs: u32, crops_per_timepoint: u32) -> TrainRequest {
 }
 
 fn live(crops_per_timepoint: u32) -> TrainRequest {
-    request(Lessons::Live { since: Instant::now() }, crops_per_timepoint)
+    request(Lessons::Live { after: Some(0) }, crops_per_timepoint)
 }
 
 impl Fixture {
@@ -257,7 +256,7 @@ fn predictions_use_what_was_learnt_before_the_file_is_written() {
     let updates = Arc::new(Mutex::new(0));
     let told = updates.clone();
     let context = TaskContext::watched(CancelToken::default(), move |event| {
-        *told.lock().unwrap() += usize::from(event == TaskEvent::ModelUpdated);
+        *told.lock().unwrap() += usize::from(event == TaskEvent::model_updated());
     });
     fixture.train(&epochs(4, 2), &context).unwrap();
     let published = fixture.shared.published.lock().unwrap().clone();

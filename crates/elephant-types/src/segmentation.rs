@@ -1,6 +1,7 @@
 //! What a segmentation network is asked to do with one image.
 
 use ndarray::Array3;
+use serde::{Deserialize, Serialize};
 
 /// Whose numbers to compute; see `docs/numerics.md` for the rules and the size of each difference.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -13,11 +14,13 @@ pub enum Numerics {
 }
 
 /// Whether the network convolves in three dimensions, or in two and sees each z-plane on its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum NetworkKind {
     /// 3-D convolutions.
+    #[serde(rename = "3d")]
     Volumetric,
     /// 2-D convolutions, plane by plane.
+    #[serde(rename = "2d")]
     Planar,
 }
 
@@ -32,7 +35,7 @@ impl NetworkKind {
 }
 
 /// For each of the four pooling levels of the U-Net, whether z keeps its size there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct KeepAxials(pub [bool; 4]);
 
 impl KeepAxials {

@@ -1,11 +1,13 @@
 //! What a network is trained with, and for.
 
 use ndarray::Array4;
+use serde::{Deserialize, Serialize};
 
 use crate::{KeepAxials, Numerics};
 
 /// What a detection network is trained for.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Objective {
     /// The labels of a person's corrections (contract section 6.9).
     Labels {
@@ -17,6 +19,13 @@ pub enum Objective {
     /// The image itself: centre and foreground are to be as bright as the image. What a network learns before it has
     /// labels.
     Intensities,
+}
+
+impl Default for Objective {
+    /// Labels, with the original's weights.
+    fn default() -> Self {
+        Self::Labels { class_weights: [1.0, 10.0, 10.0], false_weight: 10.0 }
+    }
 }
 
 /// How a network is trained.

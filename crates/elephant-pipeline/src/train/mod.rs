@@ -21,7 +21,7 @@ use std::{
 
 use elephant_checkpoint::{Checkpoint, Provenance};
 use elephant_memory::{Memory, Need, Reservation};
-use elephant_types::{Coded, ErrorCode, Numerics, TaskContext, TaskEvent, TrainingOptions, TrainingStep};
+use elephant_types::{Coded, ErrorCode, Numerics, TaskContext, TrainingOptions, TrainingStep};
 use elephant_volume::Dataset;
 use ndarray::Axis;
 
@@ -255,7 +255,7 @@ impl Run<'_> {
                 self.log.step(loss.total, crop_count);
                 let (done, total) = (self.done, self.total);
                 let step = TrainingStep { done, total, loss: loss.total, parts: loss.parts };
-                self.context.tell(TaskEvent::TrainingStep(step));
+                self.context.tell(step);
             }
             BatchEvent::EpochEnd => {
                 // After a live epoch comes the person's prediction.

@@ -15,7 +15,7 @@ use elephant_fs::{FolderLock, FsError};
 use elephant_image::{BACKGROUND, LabelFrame};
 use elephant_synth::{Content, Scene, SceneOptions, SceneSet};
 use elephant_types::{
-    CancelToken, Cancelled, KeepAxials, NetworkKind, Numerics, Objective, TaskContext, TaskEvent, TrainingBatch,
+    CancelToken, Cancelled, KeepAxials, NetworkKind, Numerics, Objective, TaskContext, TrainingBatch,
     TrainingOptions, TrainingStep,
 };
 use fastrand::Rng;
@@ -107,7 +107,7 @@ fn learn(
             }
         };
         let step = TrainingStep { done: step + 1, total: Some(request.steps), loss: loss.total, parts: loss.parts };
-        context.tell(TaskEvent::TrainingStep(step));
+        context.tell(step);
         if saved.elapsed() > SAVE_INTERVAL {
             folder.save(&model.snapshot()?)?;
             saved = Instant::now();

@@ -51,7 +51,7 @@ impl<'a> Schedule<'a> {
         control: &'a dyn TrainingControl,
     ) -> Self {
         let timepoints = match &request.lessons {
-            Lessons::Live { since } => Timepoints::Live(live.follow(&request.dataset, *since)),
+            Lessons::Live { after } => Timepoints::Live(live.follow(&request.dataset, *after)),
             Lessons::Spots { labels, epochs } => {
                 Timepoints::Fixed { timepoints: labels.spots.iter().map(|spot| spot.t).collect(), epochs: *epochs }
             }
