@@ -176,7 +176,8 @@ fn without_position(error: &serde_json::Error) -> String {
 }
 
 /// For tests of request bodies.
-pub mod testing {
+#[cfg(feature = "testing")]
+pub(crate) mod testing {
     use serde::{
         Deserializer,
         de::{

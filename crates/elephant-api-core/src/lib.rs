@@ -18,6 +18,8 @@ mod error;
 mod json;
 pub mod multipart;
 mod ops;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use access::{Access, AccessError};
 pub use app::{Family, RenderError, router};
@@ -27,10 +29,6 @@ pub use error::{ApiError, shown};
 pub use json::{BodyMemory, Json, LargeBodies, LargeJson, media_type, parse, text_body};
 pub use ops::{Device, Devices, EventFeed, MetricsHandle, Operations};
 
-/// For tests of families.
-pub mod testing {
-    pub use crate::json::testing::assert_unknown_fields_take_no_memory;
-}
 
 /// The largest body of a request that describes something in JSON or as a form, in bytes.
 pub const MAX_TEXT_BYTES: usize = 1 << 20;

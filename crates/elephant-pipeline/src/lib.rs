@@ -26,6 +26,8 @@ mod scalars;
 mod scenes;
 mod score;
 mod task;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod train;
 mod upload;
 mod values;

@@ -39,6 +39,12 @@ impl MetricsHandle {
         Ok(Self(handle))
     }
 
+    /// Metrics that nothing is written to.
+    #[cfg(feature = "testing")]
+    pub(crate) fn unused() -> Self {
+        Self(PrometheusBuilder::new().build_recorder().handle())
+    }
+
     /// Keeps measurements from piling up between two readings, or when there are none; without end.
     pub async fn keep_up(self) {
         let mut ticks = tokio::time::interval(UPKEEP_INTERVAL);
