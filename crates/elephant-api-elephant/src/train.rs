@@ -2,8 +2,9 @@
 
 use axum::{Json as Reply, extract::State};
 use elephant_api_core::{ApiError, LargeJson};
+use elephant_model::Objective;
 use elephant_pipeline::{CropOptions, Lessons, TrainRequest, UpdateLabels};
-use elephant_types::{DatasetName, FileName, KeepAxials, ModelName, Objective};
+use elephant_types::{DatasetName, FileName, KeepAxials, ModelName};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 

@@ -4,16 +4,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use elephant_image::{Dims, SpotOptions, components_bytes, find_spots, resize_trilinear, resize_trilinear_into};
 use elephant_memory::{Memory, Need};
+use elephant_model::{ProbabilityOutput, SegmentationModel, SegmentationOptions};
 use elephant_types::{
-    CancelToken, DatasetName, KeepAxials, ModelName, NetworkKind, Numerics, ProbabilityOutput, SegmentationOptions,
-    SegmentationRequest, Spot, TaskContext, VoxelSize,
+    CancelToken, DatasetName, KeepAxials, ModelName, NetworkKind, Numerics, Spot, TaskContext, VoxelSize,
 };
 use elephant_volume::Dataset;
 use ndarray::{Array3, Array4, Axis};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Models, PipelineError, SegmentationModel, Workspace, defaults,
+    Models, PipelineError, Workspace, defaults,
     frames::{HeldDataset, check_timepoint, normalized_frame, open_dataset},
     rescaling::Rescaling,
 };
@@ -168,7 +168,7 @@ impl Predictor {
 
         let image = prepare(&dataset, request, crop, rescaling.size, context.cancel_token())?;
         context.check()?;
-        let probabilities = self.network.segment(&model, SegmentationRequest { image, options }, context)?;
+        let probabilities = self.network.segment_whole(&model, image, &options, context)?;
         let spots = self.spots(request, &probabilities, &rescaling, context)?;
         if request.output_prediction {
             let stored = resized_classes(probabilities, crop.size)?;

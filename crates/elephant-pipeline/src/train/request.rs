@@ -1,7 +1,8 @@
 //! What a training is asked for.
 
 use elephant_image::Augmentation;
-use elephant_types::{DatasetName, FileName, KeepAxials, ModelName, NetworkKind, Objective, VoxelSize};
+use elephant_model::Objective;
+use elephant_types::{DatasetName, FileName, KeepAxials, ModelName, NetworkKind, VoxelSize};
 use serde::{Deserialize, Serialize};
 
 use crate::{PipelineError, UpdateLabels, defaults};
