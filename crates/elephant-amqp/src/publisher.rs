@@ -160,7 +160,8 @@ mod tests {
     #[tokio::test]
     async fn the_last_events_are_taken_before_the_end() {
         let folder = tempfile::tempdir().unwrap();
-        let jobs = Jobs::open(SqliteStore::open(&folder.path().join("state.db")).unwrap(), Owner::new("server")).unwrap();
+        let jobs =
+            Jobs::open(SqliteStore::open(&folder.path().join("state.db")).unwrap(), Owner::new("server")).unwrap();
         let publisher = Publisher::new(BrokerAddress::parse("amqp://127.0.0.1:1").unwrap());
         let outbox = publisher.outbox.clone();
         let running = publisher.start(&jobs);

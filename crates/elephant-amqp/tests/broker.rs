@@ -26,7 +26,8 @@ struct Server {
 impl Server {
     fn start(url: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let jobs = Jobs::open(SqliteStore::open(&folder.path().join("state.db")).unwrap(), Owner::new("server")).unwrap();
+        let jobs =
+            Jobs::open(SqliteStore::open(&folder.path().join("state.db")).unwrap(), Owner::new("server")).unwrap();
         let publisher = Publisher::new(BrokerAddress::parse(url).unwrap());
         Self { status: publisher.status(), publisher: publisher.start(&jobs), jobs, _folder: folder }
     }

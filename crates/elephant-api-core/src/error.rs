@@ -24,14 +24,7 @@ pub struct ApiError {
 impl ApiError {
     /// An error with this status. The message says what is wrong and what to do.
     pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            message: message.into(),
-            brief: None,
-            details: Map::new(),
-            retry_after: None,
-            is_logged: false,
-        }
+        Self { status, message: message.into(), brief: None, details: Map::new(), retry_after: None, is_logged: false }
     }
 
     /// A request that is wrong.

@@ -29,7 +29,6 @@ pub use error::{ApiError, shown};
 pub use json::{BodyMemory, Json, LargeBodies, LargeJson, media_type, parse, text_body};
 pub use ops::{Device, Devices, EventFeed, MetricsHandle, Operations};
 
-
 /// The largest body of a request that describes something in JSON or as a form, in bytes.
 pub const MAX_TEXT_BYTES: usize = 1 << 20;
 /// The largest body that brings a file, in bytes: a piece of a movie (the client's have 10 MiB) or a model with its

@@ -45,8 +45,10 @@ pub(crate) async fn check(
     let shape = request.shape.ok_or_else(|| ApiError::bad_request("shape key is missing"))?;
     let shape: Option<Vec<usize>> = shape.into_iter().map(Integer::to_usize).collect();
     let shape = shape.ok_or_else(|| ApiError::bad_request("shape: every size must be 0 or more"))?;
-    blocking(move || Ok(Reply(CheckReply { message: elephant_pipeline::check(&api.use_cases.workspace, &name, &shape)? })))
-        .await
+    blocking(move || {
+        Ok(Reply(CheckReply { message: elephant_pipeline::check(&api.use_cases.workspace, &name, &shape)? }))
+    })
+    .await
 }
 
 #[derive(Deserialize, ToSchema)]

@@ -3,7 +3,7 @@
 use axum::{Json as Reply, extract::State};
 use elephant_api_core::{ApiError, LargeJson};
 use elephant_model::Objective;
-use elephant_pipeline::{CropOptions, Lessons, TrainRequest, UpdateLabels};
+use elephant_pipeline::{CropOptions, TrainRequest, TrainingMode, UpdateLabels};
 use elephant_types::{DatasetName, FileName, KeepAxials, ModelName};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -223,8 +223,8 @@ impl TrainBody {
             aug_rotation_angle: body.aug_rotation_angle,
             aug_contrast: body.aug_contrast,
         })?;
-        let lessons = if body.is_livemode {
-            Lessons::Live { after: Some(update_count) }
+        let mode = if body.is_livemode {
+            TrainingMode::Live { after: Some(update_count) }
         } else {
             let labels = UpdateLabels {
                 dataset: dataset.clone(),
@@ -234,12 +234,12 @@ impl TrainBody {
                 background_threshold: body.auto_bg_thresh,
                 is_live: false,
             };
-            Lessons::Spots { labels, epochs: positive("n_epochs", body.n_epochs)? }
+            TrainingMode::Spots { labels, epochs: positive("n_epochs", body.n_epochs)? }
         };
         Ok(TrainRequest {
             dataset,
             model: body.model_name.unwrap_or_else(ModelName::detection),
-            lessons,
+            mode,
             crops,
             objective: Objective::Labels { class_weights: body.class_weights, false_weight: body.false_weight },
             learning_rate: body.lr,

@@ -137,7 +137,11 @@ async fn refusals_have_a_status_and_a_reason() {
     }
     let wrong_type = fixture.router.call("POST", "/seg/predict", "text/plain", "{}").await;
     assert_error(&wrong_type, 400, "Content-Type should be application/json");
-    assert_error(&fixture.router.call("PUT", "/seg/reset", "", "").await, 405, "/seg/reset does not answer to PUT; see /docs");
+    assert_error(
+        &fixture.router.call("PUT", "/seg/reset", "", "").await,
+        405,
+        "/seg/reset does not answer to PUT; see /docs",
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -230,9 +234,10 @@ async fn labels_are_drawn_and_erased() {
 async fn a_model_is_uploaded_and_downloaded() {
     let fixture = fixture();
     let model = std::fs::read(fixture.workspace.path().join("models/detection.pth")).unwrap();
-    let mut body = b"--b\r\nContent-Disposition: form-data; name=\"data\"\r\n\r\n{\"model_name\": \"a/b.pth\"}\r\n--b\r\n\
+    let mut body =
+        b"--b\r\nContent-Disposition: form-data; name=\"data\"\r\n\r\n{\"model_name\": \"a/b.pth\"}\r\n--b\r\n\
         Content-Disposition: form-data; name=\"file\"; filename=\"m.pth\"\r\n\r\n"
-        .to_vec();
+            .to_vec();
     body.extend_from_slice(&model);
     body.extend_from_slice(b"\r\n--b--\r\n");
     let reset = fixture.router.call("POST", "/seg/reset", "multipart/form-data; boundary=b", body).await;

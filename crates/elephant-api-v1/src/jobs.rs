@@ -117,9 +117,7 @@ fn filter(query: JobsQuery) -> Result<JobFilter, ApiError> {
 
 fn limit(value: &str) -> Result<u32, ApiError> {
     let limit = value.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
-    limit.ok_or_else(|| {
-        ApiError::bad_request(format!("limit must be 1 to {MAX_LIMIT}, not {}", shown(&value.into())))
-    })
+    limit.ok_or_else(|| ApiError::bad_request(format!("limit must be 1 to {MAX_LIMIT}, not {}", shown(&value.into()))))
 }
 
 fn not_one_of(what: &str, value: &str, names: &[&str]) -> ApiError {
@@ -132,10 +130,7 @@ fn not_one_of(what: &str, value: &str, names: &[&str]) -> ApiError {
     get, path = "/v1/jobs/{id}", tag = "v1", params(("id" = i64, Path, description = "The job's number")),
     responses((status = 200, body = JobDetailsReply), (status = 404, description = "There is no such job"))
 )]
-pub(crate) async fn get(
-    State(api): State<V1Api>,
-    Path(id): Path<String>,
-) -> Result<Reply<JobDetailsReply>, ApiError> {
+pub(crate) async fn get(State(api): State<V1Api>, Path(id): Path<String>) -> Result<Reply<JobDetailsReply>, ApiError> {
     let id = number(&id)?;
     Ok(Reply(blocking(move || Ok(api.runner.jobs().details(id)?)).await?.into()))
 }

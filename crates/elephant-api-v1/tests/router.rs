@@ -21,19 +21,26 @@ fn fixture() -> Fixture {
 }
 
 fn predict() -> Value {
-    let request = json!({"dataset": "fly", "timepoint": 0, "voxel_size": [2, 1, 1], "threshold": 0.6, "min_radius_um": 1});
+    let request =
+        json!({"dataset": "fly", "timepoint": 0, "voxel_size": [2, 1, 1], "threshold": 0.6, "min_radius_um": 1});
     json!({"predict": request})
 }
 
 #[tokio::test]
 async fn a_job_is_submitted_and_followed() {
     let fixture = fixture();
-    let submitted = fixture.router.post("/v1/jobs", &json!({"reset": {"model": "m.pth", "kind": "3d",
-        "source": {"random": {"seed": 3}}}}));
+    let submitted = fixture.router.post(
+        "/v1/jobs",
+        &json!({"reset": {"model": "m.pth", "kind": "3d",
+        "source": {"random": {"seed": 3}}}}),
+    );
     let submitted = submitted.await;
     assert_eq!((submitted.status.as_u16(), &submitted.headers["location"]), (202, &"/v1/jobs/1".parse().unwrap()));
     let record = submitted.json();
-    assert_eq!((&record["kind"], &record["subject"], &record["status"]), (&json!("reset"), &json!("m.pth"), &json!("running")));
+    assert_eq!(
+        (&record["kind"], &record["subject"], &record["status"]),
+        (&json!("reset"), &json!("m.pth"), &json!("running"))
+    );
     let jobs = fixture.workspace.runner.jobs();
     eventually("it is done", || jobs.details(1).unwrap().record.ended_at.is_some());
     assert_eq!(fixture.router.get("/v1/jobs/1").await.json()["status"], "completed");

@@ -100,7 +100,13 @@ pub struct JobRecord {
 impl JobRecord {
     /// The record after the job's end at `ended_at`.
     pub(crate) fn ended(self, outcome: &Outcome, note: Option<String>, ended_at: f64) -> Self {
-        Self { status: outcome.status(), error: outcome.error().map(str::to_owned), note, ended_at: Some(ended_at), ..self }
+        Self {
+            status: outcome.status(),
+            error: outcome.error().map(str::to_owned),
+            note,
+            ended_at: Some(ended_at),
+            ..self
+        }
     }
 }
 

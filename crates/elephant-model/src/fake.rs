@@ -210,11 +210,14 @@ struct FakeTraining {
 impl ModelInTraining for FakeTraining {
     fn step(&self, batch: TrainingBatch, _: f64, cancel: &CancelToken) -> Result<LossValues, ModelError> {
         cancel.check()?;
-        let mut steps = lock(&self.steps);
-        *steps += 1;
+        let step = {
+            let mut steps = lock(&self.steps);
+            *steps += 1;
+            *steps
+        };
         let hook = lock(&self.state.after_step).clone();
         if let Some(hook) = hook {
-            hook(*steps, &batch);
+            hook(step, &batch);
         }
         Ok(LossValues { total: 0.5, parts: Vec::new() })
     }

@@ -12,8 +12,8 @@ use elephant_volume::DatasetShape;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    GenerateOptions, PipelineError, READY, Summary, Workspace, check_dataset, defaults,
-    generate::check_divisor, generate_dataset, movies::candidates, plan::plan,
+    GenerateOptions, PipelineError, READY, Summary, Workspace, check_dataset, defaults, generate::check_divisor,
+    generate_dataset, movies::candidates, plan::plan,
 };
 
 /// What to make a dataset of: the movie that is in its folder.

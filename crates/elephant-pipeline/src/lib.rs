@@ -43,11 +43,11 @@ pub use models::{ModelContent, ModelInfo, ModelSource, Models, PretrainedNetwork
 pub use ports::ModelDownload;
 pub use predict::{CropBox, PredictRequest, Predictor};
 pub use score::{SceneScore, score_empty_frames, score_scene};
-pub use train::{
-    CropOptions, Lessons, LiveTrainings, MAX_CROPS, MAX_LEARNING_RATE, Pretraining, PriorTraining, TrainRequest,
-    Trainer, TrainingControl, pretrain,
-};
 pub use task::{EraseLabels, KINDS, PREDICTIONS, Request, ResetRequest, Task, TaskOutput, UseCases};
+pub use train::{
+    CropOptions, LiveTrainings, MAX_CROPS, MAX_LEARNING_RATE, Pretraining, PriorTraining, TrainRequest, Trainer,
+    TrainingControl, TrainingMode, TrainingOverrides, pretrain,
+};
 pub use upload::{SpooledFile, Uploads};
 pub use values::Summary;
 pub use workspace::Workspace;

@@ -284,7 +284,9 @@ impl Models {
                 let prior = if prior.is_some() { ", prior training with images" } else { "" };
                 (Checkpoint::new(members), format!("random parameters, seed {seed}{prior}"))
             }
-            ModelSource::Uploaded(file) => (Checkpoint::read(&self.workspace.spooled(file))?, "an uploaded file".into()),
+            ModelSource::Uploaded(file) => {
+                (Checkpoint::read(&self.workspace.spooled(file))?, "an uploaded file".into())
+            }
             ModelSource::Url(url) => (self.fetch(url, context)?, shown(url)),
             ModelSource::Pretrained => self.pretrained(kind, false, context)?,
             ModelSource::Versatile => self.pretrained(kind, true, context)?,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     GenerateRequest, Generated, Labels, ModelSource, Models, PipelineError, PredictRequest, Predictor, TrainRequest,
-    Trainer, TrainingControl, UpdateLabels, Uploads, Workspace, datasets,
+    Trainer, TrainingControl, TrainingOverrides, UpdateLabels, Uploads, Workspace, datasets,
 };
 
 /// Kinds of the jobs, in the order of a session.
@@ -242,12 +242,12 @@ struct SharedControl<'a> {
 }
 
 impl TrainingControl for SharedControl<'_> {
-    fn changes(&self) -> (Option<f64>, Option<u32>) {
+    fn overrides(&self) -> TrainingOverrides {
         let changes = self.parameters.changes();
-        (changes.learning_rate, changes.crop_count)
+        TrainingOverrides { learning_rate: changes.learning_rate, crops_per_timepoint: changes.crop_count }
     }
 
-    fn follows(&self, timepoint: Option<usize>) {
+    fn show_followed_timepoint(&self, timepoint: Option<usize>) {
         if let Err(error) = self.jobs.elephant().set_live_timepoint(timepoint.map(|t| t as u64)) {
             tracing::warn!(%error, "the timepoint that is followed is not recorded");
         }
@@ -334,7 +334,7 @@ mod tests {
             r#"{"update": {"dataset": "fly", "voxel_size": [1, 1, 1], "spots": [{"t": 0, "center_um": [0, 1, 2],
                 "covariance_um2": [[1, 0, 0], [0, 1, 0], [0, 0, 1]], "tag": "fn"}]}}"#,
             r#"{"erase_labels": {"dataset": "fly"}}"#,
-            r#"{"train": {"dataset": "fly", "lessons": {"live": {}}, "crops": {"voxel_size": [2, 1, 1]}, "seed": 1}}"#,
+            r#"{"train": {"dataset": "fly", "mode": {"live": {}}, "crops": {"voxel_size": [2, 1, 1]}, "seed": 1}}"#,
         ] {
             let task = parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
             task.validate().unwrap();
@@ -347,11 +347,20 @@ mod tests {
     #[test]
     fn unknown_fields_and_wrong_values_are_refused() {
         for (text, reason) in [
-            (r#"{"predict": {"dataset": "fly", "timepoint": 0, "voxel_size": [1, 1, 1], "x": 1}}"#, "unknown field `x`"),
-            (r#"{"predict": {"dataset": "../fly", "timepoint": 0, "voxel_size": [1, 1, 1]}}"#, "would leave its folder"),
+            (
+                r#"{"predict": {"dataset": "fly", "timepoint": 0, "voxel_size": [1, 1, 1], "x": 1}}"#,
+                "unknown field `x`",
+            ),
+            (
+                r#"{"predict": {"dataset": "../fly", "timepoint": 0, "voxel_size": [1, 1, 1]}}"#,
+                "would leave its folder",
+            ),
             (r#"{"predict": {"dataset": "fly", "timepoint": 0, "voxel_size": [0, 1, 1]}}"#, "three positive numbers"),
             (r#"{"cook": {"dataset": "fly"}}"#, "unknown variant `cook`"),
-            (r#"{"reset": {"model": "m.pth", "kind": "3d", "source": {"uploaded": "../../etc/passwd"}}}"#, "not the name"),
+            (
+                r#"{"reset": {"model": "m.pth", "kind": "3d", "source": {"uploaded": "../../etc/passwd"}}}"#,
+                "not the name",
+            ),
             (r#"{"generate": {"dataset": "fly", "divisor": 0}}"#, "the divisor 0"),
             (
                 r#"{"predict": {"dataset": "fly", "timepoint": 0, "voxel_size": [1, 1, 1], "threshold": 2}}"#,
@@ -369,7 +378,7 @@ mod tests {
 
     #[test]
     fn jobs_that_change_a_model_exclude_each_other() {
-        let train = parse(r#"{"train": {"dataset": "fly", "lessons": {"live": {}}, "crops": {"voxel_size": [2, 1, 1]}}}"#);
+        let train = parse(r#"{"train": {"dataset": "fly", "mode": {"live": {}}, "crops": {"voxel_size": [2, 1, 1]}}}"#);
         let reset = parse(r#"{"reset": {"model": "m.pth", "kind": "3d", "source": "versatile"}}"#);
         let [train, reset] = [train, reset].map(|task| task.unwrap().spec().exclusive);
         assert!(train.is_some() && train == reset);

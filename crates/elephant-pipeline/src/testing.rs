@@ -96,8 +96,7 @@ impl TestWorkspace {
     pub fn add_dataset(&self, dataset: &str) -> VoxelSize {
         let voxel_size = self.add_movie(dataset);
         let dataset: DatasetName = dataset.parse().expect("a valid name");
-        let request =
-            GenerateRequest { dataset, setup: None, level: 0, is_uint16: None, divisor: 1.0, is_2d: false };
+        let request = GenerateRequest { dataset, setup: None, level: 0, is_uint16: None, divisor: 1.0, is_2d: false };
         request.run(&self.use_cases, &TaskContext::detached()).expect("the dataset can be made");
         voxel_size
     }

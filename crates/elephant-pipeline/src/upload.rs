@@ -46,7 +46,8 @@ impl TryFrom<String> for SpooledFile {
     type Error = &'static str;
 
     fn try_from(name: String) -> Result<Self, Self::Error> {
-        let is_spooled = name.starts_with(SPOOL_PREFIX) && name.bytes().skip(1).all(|byte| byte.is_ascii_alphanumeric());
+        let is_spooled =
+            name.starts_with(SPOOL_PREFIX) && name.bytes().skip(1).all(|byte| byte.is_ascii_alphanumeric());
         if is_spooled { Ok(Self(name)) } else { Err("not the name of a file that was received") }
     }
 }

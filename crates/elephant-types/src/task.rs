@@ -113,10 +113,8 @@ impl From<TrainingStep> for TaskEvent {
     /// JSON has no NaN and no infinity: such numbers become null.
     fn from(step: TrainingStep) -> Self {
         let parts = step.parts.into_iter().map(|(name, value)| (name.to_owned(), Value::from(value))).collect();
-        let payload = Map::from_iter([
-            ("loss".to_owned(), Value::from(step.loss)),
-            ("parts".to_owned(), Value::Object(parts)),
-        ]);
+        let payload =
+            Map::from_iter([("loss".to_owned(), Value::from(step.loss)), ("parts".to_owned(), Value::Object(parts))]);
         Self { done: Some(step.done), total: step.total, payload, ..Self::new(Self::TRAINING_STEP) }
     }
 }

@@ -187,7 +187,8 @@ mod tests {
     #[tokio::test]
     async fn a_listener_that_is_too_slow_is_told_so() {
         let folder = tempfile::tempdir().unwrap();
-        let jobs = Jobs::open(SqliteStore::open(&folder.path().join("state.db")).unwrap(), Owner::new("server")).unwrap();
+        let jobs =
+            Jobs::open(SqliteStore::open(&folder.path().join("state.db")).unwrap(), Owner::new("server")).unwrap();
         let mut events = events(&jobs);
         let job = jobs.begin(&JobSpec::new("generate", "fly")).unwrap();
         (0..3000).for_each(|_| job.context().report(1, 2));

@@ -73,14 +73,9 @@ impl FromRef<Operations> for EventFeed {
 struct Tags;
 
 pub(crate) fn routes(operations: Operations) -> OpenApiRouter {
-    OpenApiRouter::with_openapi(<Tags as utoipa::OpenApi>::openapi())
-        .merge(health::routes(&operations))
-        .merge(
-            OpenApiRouter::new()
-                .routes(routes!(events::stream))
-                .routes(routes!(events::socket))
-                .with_state(operations),
-        )
+    OpenApiRouter::with_openapi(<Tags as utoipa::OpenApi>::openapi()).merge(health::routes(&operations)).merge(
+        OpenApiRouter::new().routes(routes!(events::stream)).routes(routes!(events::socket)).with_state(operations),
+    )
 }
 
 /// The OpenAPI document and its browser; the root leads there, as the original's does.

@@ -4,7 +4,10 @@ use elephant_testkit::{RedisServer, eventually};
 use elephant_types::{TaskEvent, TrainingStep};
 
 use super::*;
-use crate::{JobStatus::{Cancelled, Completed, Failed, Interrupted, Running}, Outcome, RedisStore, SqliteStore};
+use crate::{
+    JobStatus::{Cancelled, Completed, Failed, Interrupted, Running},
+    Outcome, RedisStore, SqliteStore,
+};
 
 struct Embedded(tempfile::TempDir);
 

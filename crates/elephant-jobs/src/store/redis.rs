@@ -241,8 +241,7 @@ impl JobStore for RedisStore {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let texts: Vec<Option<String>> =
-            self.ask(operation, |link| cmd("HMGET").arg(&leases).arg(&ids).query(link))?;
+        let texts: Vec<Option<String>> = self.ask(operation, |link| cmd("HMGET").arg(&leases).arg(&ids).query(link))?;
         let is_held = |text: Option<String>| {
             let lease: Option<Lease> = text.and_then(|text| serde_json::from_str(&text).ok());
             lease.is_some_and(|lease| !lease.has_ended(owner, now))

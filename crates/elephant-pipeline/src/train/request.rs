@@ -14,10 +14,10 @@ pub const MAX_CROPS: u32 = 1_000_000;
 /// Adam moves every parameter by about this in a step; a network's have a hundredth of it.
 pub const MAX_LEARNING_RATE: f64 = 1.0;
 
-/// Which labels to learn from.
+/// Which labels a training learns from, and for how long.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Lessons {
+pub enum TrainingMode {
     /// Those that are drawn first, from these spots; then the labels of their timepoints, for a number of epochs.
     Spots {
         /// What to draw.
@@ -45,7 +45,7 @@ pub struct TrainRequest {
     #[serde(default = "ModelName::detection")]
     pub model: ModelName,
     /// Which labels to learn from.
-    pub lessons: Lessons,
+    pub mode: TrainingMode,
     /// What crops are made of and how they are varied.
     pub crops: CropOptions,
     /// Class weights and the weight of "false" tags.
@@ -120,13 +120,13 @@ impl TrainRequest {
             check(is_sound, || "class_weights should be 3 numbers that are 0 or more, and not all 0".into())?;
             check(is_weight(false_weight), || format!("false_weight should be 0 or more but got {false_weight}"))?;
         }
-        match &self.lessons {
-            Lessons::Spots { labels, epochs } => {
+        match &self.mode {
+            TrainingMode::Spots { labels, epochs } => {
                 check(!labels.spots.is_empty(), || "nothing to train".into())?;
                 check(*epochs > 0, || "n_epochs should be a positive number".into())?;
                 labels.validate()
             }
-            Lessons::Live { .. } => Ok(()),
+            TrainingMode::Live { .. } => Ok(()),
         }
     }
 }
