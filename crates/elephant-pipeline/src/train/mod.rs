@@ -258,7 +258,7 @@ impl Run<'_> {
             BatchEvent::Batch(batch) => {
                 let crop_count = batch.crop_count();
                 let rate = self.control.overrides().learning_rate.unwrap_or(self.request.learning_rate);
-                let loss = self.model.step(batch, rate, self.context.cancel_token())?;
+                let loss = self.model.step(*batch, rate, self.context.cancel_token())?;
                 self.done += 1;
                 self.is_offered = false;
                 self.scalars.step(self.done, &loss);

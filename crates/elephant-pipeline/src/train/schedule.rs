@@ -18,7 +18,7 @@ pub(super) enum BatchEvent {
     /// An epoch begins. This many steps are left with it; unknown in a live training.
     EpochBegin { steps_left: Option<u64> },
     /// Crops for one step.
-    Batch(TrainingBatch),
+    Batch(Box<TrainingBatch>),
     /// The epoch is over.
     EpochEnd,
 }
@@ -119,7 +119,7 @@ impl<'a> Schedule<'a> {
             return Ok(false);
         }
         while let Some(batch) = source.next_batch(self.batch_size, cancel)? {
-            if !send(BatchEvent::Batch(batch)) {
+            if !send(BatchEvent::Batch(Box::new(batch))) {
                 return Ok(false);
             }
         }
