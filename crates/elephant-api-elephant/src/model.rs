@@ -224,7 +224,7 @@ pub(crate) async fn download(
 
 #[cfg(test)]
 mod tests {
-    use crate::*;
+    use super::*;
 
     fn prior(n_crops: i32) -> Result<Option<PriorTraining>, ApiError> {
         let text = format!(r#"{{"model_name": "m.pth", "url": null, "dataset_name": "fly", "n_crops": {n_crops}}}"#);

@@ -29,7 +29,7 @@ impl Integer {
 
 #[cfg(test)]
 mod tests {
-    use crate::*;
+    use super::*;
 
     #[test]
     fn every_spelling_of_an_integer_is_read() {

@@ -187,7 +187,7 @@ fn crop_box(values: &[Integer]) -> Result<CropBox, ApiError> {
 
 #[cfg(test)]
 mod tests {
-    use crate::*;
+    use super::*;
 
     /// What the client sends for the first frame of its sample (contract section 1.8).
     const CLIENT: &str = r#"{"dataset_name":"dataset","model_name":"detection.pth","n_keep_axials":3,

@@ -107,7 +107,7 @@ impl TryFrom<SpotBody> for Spot {
 
 #[cfg(test)]
 mod tests {
-    use crate::*;
+    use super::*;
 
     #[derive(Deserialize)]
     struct Body {

@@ -149,7 +149,7 @@ fn is_combining(c: char) -> bool {
 mod tests {
     use proptest::prelude::*;
 
-    use crate::*;
+    use super::*;
 
     #[test]
     fn signs_and_letters_have_an_ascii_form() {

@@ -95,7 +95,7 @@ pub(crate) fn zyx_sizes(field: &str, xyz: &[Integer]) -> Result<[usize; 3], ApiE
 
 #[cfg(test)]
 mod tests {
-    use crate::*;
+    use super::*;
 
     #[test]
     fn a_long_list_is_not_read_to_its_end() {

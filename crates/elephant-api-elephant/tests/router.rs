@@ -148,7 +148,9 @@ async fn refusals_have_a_status_and_a_reason() {
 async fn a_training_excludes_a_reset_and_is_stopped_by_an_abort() {
     let fixture = Fixture::with_dataset();
     let (stepped, steps) = sync_channel(1);
-    fixture.workspace.network.after_each_step(move |_, _| drop(stepped.try_send(())));
+    fixture.workspace.network.after_each_step(move |_, _| {
+        let _ = stepped.try_send(());
+    });
     let training = fixture.spawn("/seg/train", train(1_000_000));
     tokio::task::spawn_blocking(move || steps.recv().unwrap()).await.unwrap();
     assert_eq!(fixture.state().await, 1);

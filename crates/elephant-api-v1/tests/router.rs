@@ -29,12 +29,8 @@ fn predict() -> Value {
 #[tokio::test]
 async fn a_job_is_submitted_and_followed() {
     let fixture = fixture();
-    let submitted = fixture.router.post(
-        "/v1/jobs",
-        &json!({"reset": {"model": "m.pth", "kind": "3d",
-        "source": {"random": {"seed": 3}}}}),
-    );
-    let submitted = submitted.await;
+    let reset = json!({"reset": {"model": "m.pth", "kind": "3d", "source": {"random": {"seed": 3}}}});
+    let submitted = fixture.router.post("/v1/jobs", &reset).await;
     assert_eq!((submitted.status.as_u16(), &submitted.headers["location"]), (202, &"/v1/jobs/1".parse().unwrap()));
     let record = submitted.json();
     assert_eq!(

@@ -163,5 +163,5 @@ async fn every_line_of_a_jobs_log_names_the_job_and_its_request() {
     fixture.runner.run(JobSpec::new("train", "m.pth"), work).instrument(request).await.unwrap();
     let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     let line = text.lines().find(|line| line.contains("the crops are cut out")).unwrap();
-    assert!(line.contains("request{id=\"abc\"}:job{id=1 kind=\"train\" subject=m.pth}: "), "{line}");
+    assert!(line.contains("request{id=\"abc\"}:job{id=1 kind=\"train\" subject=\"m.pth\"}: "), "{line}");
 }
