@@ -291,14 +291,15 @@ mod tests {
                 let sum = (vectors * &direction).sum(Kind::Float);
                 (Tensor::run_backward(&[sum], &leaves, false, false), direction)
             });
-            for arithmetic in [Arithmetic::Original, Arithmetic::Fast] {
+            // Rounding otherwise may move an input of a leaky ReLU to its other side, with a tenth of its gradient.
+            for (arithmetic, tolerance) in [(Arithmetic::Original, 1e-4), (Arithmetic::Fast, 3e-2)] {
                 let (logits, tape) = forward(&parameters, config(spec, arithmetic), &images, &cancel).unwrap();
                 let gradient = direction.f_mul(&(1.0 - logits.tanh().square())).unwrap();
                 let mut gradients: Vec<Tensor> = parameters.iter().map(Tensor::zeros_like).collect();
                 tape.backward(&gradient, &mut gradients).unwrap();
                 for ((found, expected), name) in gradients.iter().zip(&expected).zip(spec.names()) {
                     let difference = (found - expected).norm().double_value(&[]) / expected.norm().double_value(&[]);
-                    assert!(difference < 1e-4, "{arithmetic:?} {name}: {difference:e}");
+                    assert!(difference < tolerance, "{arithmetic:?} {name}: {difference:e}");
                 }
             }
         }
