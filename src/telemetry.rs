@@ -9,12 +9,12 @@ use crate::config::LogFormat;
 
 /// Default filter of the log. The RabbitMQ client library is silenced because it logs every failed attempt, while
 /// `elephant-amqp` logs an outage once.
-const DEFAULT_FILTER: &str = "info,lapin=off";
+pub const DEFAULT_FILTER: &str = "info,lapin=off";
 
-/// Starts logging. `RUST_LOG` filters the records on standard error; `broker` gets the records of this program's own
-/// crates from `info` up.
-pub fn init(format: LogFormat, broker: Option<&Publisher>) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
+/// Starts logging. `RUST_LOG`, or else `default_filter`, filters the records on standard error; `broker` gets the records
+/// of this program's own crates from `info` up.
+pub fn init(format: LogFormat, default_filter: &str, broker: Option<&Publisher>) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_filter));
     let format_layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let format_layer = match format {
         LogFormat::Text => format_layer.with_target(false).with_ansi(std::io::stderr().is_terminal()).boxed(),

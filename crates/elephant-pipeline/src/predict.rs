@@ -4,15 +4,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use elephant_image::{Dims, SpotOptions, components_bytes, find_spots, resize_trilinear, resize_trilinear_into};
 use elephant_memory::{Memory, Need};
+use elephant_model::{ProbabilityOutput, SegmentationModel, SegmentationOptions};
 use elephant_types::{
-    CancelToken, DatasetName, KeepAxials, ModelName, NetworkKind, Numerics, ProbabilityOutput, SegmentationOptions,
-    SegmentationRequest, Spot, TaskContext, VoxelSize,
+    CancelToken, DatasetName, KeepAxials, ModelName, NetworkKind, Numerics, Spot, TaskContext, VoxelSize,
 };
 use elephant_volume::Dataset;
 use ndarray::{Array3, Array4, Axis};
+use serde::{Deserialize, Serialize};
 
 use crate::{
-    Models, PipelineError, SegmentationModel, Workspace,
+    Models, PipelineError, Workspace, defaults,
     frames::{HeldDataset, check_timepoint, normalized_frame, open_dataset},
     rescaling::Rescaling,
 };
@@ -21,43 +22,59 @@ use crate::{
 const LONGEST_EDGE: usize = 1 << 20;
 
 /// Which frame to predict, and how.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PredictRequest {
     /// The dataset.
     pub dataset: DatasetName,
     /// The model; a missing one is replaced by the pretrained one.
+    #[serde(default = "ModelName::detection")]
     pub model: ModelName,
     /// The timepoint, from 0.
     pub timepoint: usize,
     /// Edges of the stored voxels, before any rescaling.
     pub voxel_size: VoxelSize,
     /// Pooling along z.
+    #[serde(default = "defaults::keep_axials")]
     pub keep_axials: KeepAxials,
     /// Whether the dataset is 3-D.
+    #[serde(default = "defaults::is_3d")]
     pub is_3d: bool,
     /// Whether a 2-D network looks at each plane of a 3-D dataset.
+    #[serde(default)]
     pub use_2d: bool,
     /// Whether tiles are padded.
+    #[serde(default)]
     pub is_pad: bool,
     /// Whether each plane's median is moved to that of the frame first (3-D only).
+    #[serde(default)]
     pub use_median: bool,
     /// Whether the class probabilities are stored in the dataset.
+    #[serde(default)]
     pub output_prediction: bool,
     /// Size of the network's class "centre" as a fraction of the cell, in (0, 1].
+    #[serde(default = "defaults::center_ratio")]
     pub center_ratio: f64,
     /// Probability of the class "centre" above which a voxel belongs to a cell.
+    #[serde(default = "defaults::threshold")]
     pub threshold: f64,
     /// Smaller cells are dropped (micrometres).
+    #[serde(default)]
     pub min_radius_um: f64,
     /// Larger semi-axes are clipped (micrometres).
+    #[serde(default = "defaults::max_radius_um")]
     pub max_radius_um: f64,
     /// Tile size (z, y, x) in voxels of the rescaled image; `None` computes it in one piece.
+    #[serde(default)]
     pub patch: Option<[usize; 3]>,
     /// Part of the frame to look at, in stored voxels; `None` is all of it.
+    #[serde(default)]
     pub crop: Option<CropBox>,
     /// Size (z, y, x) to which the whole frame is rescaled first.
+    #[serde(default)]
     pub input_size: Option<[usize; 3]>,
     /// Tiles per forward pass, at least 1.
+    #[serde(default = "defaults::batch_size")]
     pub batch_size: usize,
 }
 
@@ -83,7 +100,8 @@ impl PredictRequest {
 }
 
 /// An axis-parallel box of voxels, (z, y, x).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct CropBox {
     /// The first voxel.
     pub origin: [usize; 3],
@@ -150,7 +168,7 @@ impl Predictor {
 
         let image = prepare(&dataset, request, crop, rescaling.size, context.cancel_token())?;
         context.check()?;
-        let probabilities = self.network.segment(&model, SegmentationRequest { image, options }, context)?;
+        let probabilities = self.network.segment_whole(&model, image, &options, context)?;
         let spots = self.spots(request, &probabilities, &rescaling, context)?;
         if request.output_prediction {
             let stored = resized_classes(probabilities, crop.size)?;

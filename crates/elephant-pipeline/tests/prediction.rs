@@ -2,71 +2,32 @@
 
 #![allow(clippy::disallowed_methods)]
 
-use std::{
-    io::Read,
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
-};
+use std::{io::Read, sync::Arc};
 
-use elephant_checkpoint::{Checkpoint, StateDict, Tensor};
 use elephant_fs::FolderLock;
 use elephant_memory::Memory;
+use elephant_model::{ModelError, fake::FakeNetwork};
 use elephant_pipeline::{
-    CropBox, ModelDownload, Models, PortError, PredictRequest, Predictor, PretrainedNetwork, PretrainedNetworks,
-    SegmentationModel, Workspace,
+    CropBox, ModelDownload, Models, PredictRequest, Predictor, PretrainedNetwork, PretrainedNetworks, Workspace,
 };
-use elephant_types::{
-    Coded, ErrorCode, KeepAxials, NetworkKind, Numerics, ProbabilityOutput, SegmentationOptions, SegmentationRequest,
-    TaskContext, VoxelSize,
-};
+use elephant_types::{Coded, ErrorCode, KeepAxials, NetworkKind, Numerics, TaskContext, VoxelSize};
 use elephant_volume::{DataType, Dataset, DatasetShape, Store};
 use half::f16;
-use ndarray::{Array4, ArrayD, IxDyn};
+use ndarray::{ArrayD, IxDyn};
 
 const SHAPE: DatasetShape = DatasetShape { timepoints: 1, frame: [2, 64, 64], is_3d: true };
-
-/// Every voxel is a centre with the probability 1.
-#[derive(Default)]
-struct Marker {
-    bytes: AtomicU64,
-    calls: AtomicUsize,
-}
-
-impl SegmentationModel for Marker {
-    fn segment(&self, _: &Path, request: SegmentationRequest, _: &TaskContext) -> Result<Array4<f32>, PortError> {
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        let (z, y, x) = request.image.dim();
-        let classes = if request.options.output == ProbabilityOutput::Center { 1 } else { 3 };
-        Ok(Array4::ones((classes, z, y, x)))
-    }
-
-    fn segment_bytes(&self, _: [usize; 3], _: &SegmentationOptions) -> Result<u64, PortError> {
-        Ok(self.bytes.load(Ordering::Relaxed))
-    }
-
-    fn identify(&self, _: &Checkpoint) -> Result<NetworkKind, PortError> {
-        Ok(NetworkKind::Volumetric)
-    }
-
-    fn initialise(&self, _: NetworkKind, _: u64) -> Result<Checkpoint, PortError> {
-        unreachable!("the model is there")
-    }
-}
 
 struct NoDownload;
 
 impl ModelDownload for NoDownload {
-    fn open(&self, url: &str) -> Result<Box<dyn Read + Send>, PortError> {
+    fn open(&self, url: &str) -> Result<Box<dyn Read + Send>, ModelError> {
         unreachable!("nobody asked for {url}")
     }
 }
 
 struct Fixture {
     predictor: Predictor,
-    network: Arc<Marker>,
+    network: FakeNetwork,
     folder: tempfile::TempDir,
 }
 
@@ -74,14 +35,14 @@ fn fixture() -> Fixture {
     let folder = tempfile::tempdir().unwrap();
     let workspace = Workspace::open(folder.path()).unwrap();
     Dataset::create(&folder.path().join("datasets/fly"), SHAPE, DataType::U8).unwrap();
-    let parameter = ("p".to_owned(), Tensor::from_f32(vec![1], &[0.0]).unwrap());
-    let dict: StateDict = [parameter].into_iter().collect();
-    Checkpoint::from(dict).write(&folder.path().join("models/m.pth")).unwrap();
-    let network = Arc::new(Marker::default());
+    FakeNetwork::checkpoint(NetworkKind::Volumetric, 0).write(&folder.path().join("models/m.pth")).unwrap();
+    // Every voxel is a centre, whatever the image.
+    let network = FakeNetwork::with_center_probability(|_| 1.0);
     let nowhere = PretrainedNetwork { bundled: b"", given: None, original: String::new() };
     let pretrained = PretrainedNetworks { volumetric: nowhere.clone(), planar: nowhere };
-    let models = Arc::new(Models::new(&workspace, network.clone(), Arc::new(NoDownload), pretrained));
-    let predictor = Predictor::new(&workspace, models, network.clone(), Memory::default(), Numerics::Corrected);
+    let models = Arc::new(Models::new(&workspace, Arc::new(network.clone()), Arc::new(NoDownload), pretrained));
+    let predictor =
+        Predictor::new(&workspace, models, Arc::new(network.clone()), Memory::default(), Numerics::Corrected);
     Fixture { predictor, network, folder }
 }
 
@@ -111,12 +72,12 @@ fn request(crop: Option<CropBox>) -> PredictRequest {
 #[test]
 fn what_would_not_fit_is_refused_before_it_begins() {
     let fixture = fixture();
-    fixture.network.bytes.store(1 << 50, Ordering::Relaxed);
+    fixture.network.set_segment_bytes(1 << 50);
     let error = fixture.predictor.predict(&request(None), &TaskContext::detached()).unwrap_err();
     assert_eq!(error.code(), ErrorCode::TooLarge, "{error}");
     assert!(error.to_string().starts_with("too little memory: use smaller patches"), "{error}");
-    assert_eq!(fixture.network.calls.load(Ordering::Relaxed), 0);
-    fixture.network.bytes.store(1 << 20, Ordering::Relaxed);
+    assert_eq!(fixture.network.segment_calls(), 0);
+    fixture.network.set_segment_bytes(1 << 20);
     fixture.predictor.predict(&request(None), &TaskContext::detached()).unwrap();
 }
 
@@ -133,8 +94,8 @@ fn overlapping_crops_that_are_predicted_at_once_lose_nothing() {
             }
         });
         let dataset = Dataset::open(&fixture.folder.path().join("datasets/fly")).unwrap();
-        let mut stored = ArrayD::from_elem(IxDyn(&[1, 2, 64, 64, 3]), f16::ZERO);
-        dataset.store(Store::SegOutputs).read(&[0; 5], stored.view_mut()).unwrap();
+        let mut stored = ArrayD::from_elem(IxDyn(&[1, 2, 64, 64, 1]), f16::ZERO);
+        dataset.store(Store::SegOutputs).read(&[0, 0, 0, 0, 2], stored.view_mut()).unwrap();
         assert!(stored.iter().all(|&value| value == f16::ONE));
         dataset.store(Store::SegOutputs).clear().unwrap();
     }

@@ -13,16 +13,14 @@ use std::{
 use elephant_checkpoint::{Checkpoint, OptimizerState, Provenance};
 use elephant_fs::{FolderLock, FsError};
 use elephant_image::{BACKGROUND, LabelFrame};
+use elephant_model::{ModelInTraining, Objective, SegmentationModel, TrainableModel, TrainingBatch, TrainingOptions};
 use elephant_synth::{Content, Scene, SceneOptions, SceneSet};
-use elephant_types::{
-    CancelToken, Cancelled, KeepAxials, NetworkKind, Numerics, Objective, TaskContext, TaskEvent, TrainingBatch,
-    TrainingOptions, TrainingStep,
-};
+use elephant_types::{CancelToken, Cancelled, KeepAxials, NetworkKind, Numerics, TaskContext, TrainingStep};
 use fastrand::Rng;
 use ndarray::{Array3, Axis};
 
 use super::crops::stack;
-use crate::{ModelInTraining, PipelineError, SegmentationModel, TrainableModel, scenes};
+use crate::{PipelineError, scenes};
 
 /// Learning rate of Adam after the warm-up; it then falls to 0 as half a cosine.
 const LEARNING_RATE: f64 = 1e-3;
@@ -81,11 +79,11 @@ pub fn pretrain<N: SegmentationModel + TrainableModel>(
     thread::scope(|scope| {
         let (batches, received) = sync_channel(2);
         scope.spawn(move || send_batches(request, start, &batches, context.cancel_token()));
-        learn(request, start, &*model, received, &folder, context)
+        train_steps(request, start, &*model, received, &folder, context)
     })
 }
 
-fn learn(
+fn train_steps(
     request: &Pretraining,
     start: u64,
     model: &dyn ModelInTraining,
@@ -95,11 +93,11 @@ fn learn(
 ) -> Result<Checkpoint, PipelineError> {
     let mut saved = Instant::now();
     for (step, batch) in (start..request.steps).zip(batches) {
-        let learnt = batch.and_then(|batch| {
+        let stepped = batch.and_then(|batch| {
             context.check()?;
             Ok(model.step(batch, learning_rate(step, request.steps), context.cancel_token())?)
         });
-        let loss = match learnt {
+        let loss = match stepped {
             Ok(loss) => loss,
             Err(error) => {
                 folder.save(&model.snapshot()?)?;
@@ -107,7 +105,7 @@ fn learn(
             }
         };
         let step = TrainingStep { done: step + 1, total: Some(request.steps), loss: loss.total, parts: loss.parts };
-        context.tell(TaskEvent::TrainingStep(step));
+        context.tell(step);
         if saved.elapsed() > SAVE_INTERVAL {
             folder.save(&model.snapshot()?)?;
             saved = Instant::now();
@@ -248,6 +246,8 @@ impl StateFolder<'_> {
 
 #[cfg(test)]
 mod tests {
+    use elephant_model::Targets;
+
     use super::*;
 
     fn request(kind: NetworkKind) -> Pretraining {
@@ -260,9 +260,10 @@ mod tests {
             for step in 0..3 {
                 let cancel = CancelToken::default();
                 let batch = batch(&request(kind), step, &cancel).unwrap();
-                assert_eq!(batch.images.dim(), batch.labels.dim());
-                assert!(batch.labels.iter().all(|label| (1..=3).contains(label)));
-                assert!(batch.images.iter().all(|value| (0.0..=1.0).contains(value)));
+                let Targets::Classes(labels) = &batch.targets else { panic!("the targets are not classes") };
+                assert_eq!(batch.inputs.index_axis(Axis(1), 0).dim(), labels.dim());
+                assert!(labels.iter().all(|label| (1..=3).contains(label)));
+                assert!(batch.inputs.iter().all(|value| (0.0..=1.0).contains(value)));
                 assert_eq!(batch, super::batch(&request(kind), step, &cancel).unwrap());
             }
         }
