@@ -42,7 +42,7 @@ pub struct Access {
 
 impl Access {
     /// Access to a server that listens on `address`. `token` is required from every request but those for health, when
-    /// there is one. Pages of `origins` are let in, and `hosts` are names of the server beside those of its machine.
+    /// there is one. Pages of `origins` may call it, and `hosts` are names of the server beside those of its machine.
     /// Empty texts count as not given.
     ///
     /// # Errors
@@ -95,7 +95,7 @@ impl Access {
         if let Some(foreign) = headers.get_all(header::ORIGIN).iter().find(|origin| !may_call(origin)) {
             return Err(foreign_page(foreign));
         }
-        // A page's images and scripts come without an origin. Links that somebody follows are let in.
+        // A page's images and scripts come without an origin. Links that somebody follows are allowed.
         let says = |name: &str, values: &[&str]| {
             headers.get(name).is_some_and(|value| values.iter().any(|expected| value.as_bytes() == expected.as_bytes()))
         };

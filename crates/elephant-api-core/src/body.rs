@@ -43,7 +43,7 @@ pub(crate) async fn watch_body(request: Request, next: Next) -> Response {
     let (head, body) = request.into_parts();
     let body = WatchedBody {
         unread: Some(body),
-        wanted: !waits_for_go_ahead(&head.headers),
+        is_asked_for: !waits_for_go_ahead(&head.headers),
         patience: Patience::default(),
         stalled: stalled.clone(),
         runtime: Handle::current(),
@@ -66,7 +66,7 @@ struct WatchedBody {
     /// None after the end.
     unread: Option<Body>,
     /// Whether the client has been asked for the body, or sends it anyway.
-    wanted: bool,
+    is_asked_for: bool,
     patience: Patience,
     stalled: Arc<AtomicBool>,
     runtime: Handle,
@@ -80,7 +80,7 @@ impl HttpBody for WatchedBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        self.wanted = true;
+        self.is_asked_for = true;
         let Some(body) = &mut self.unread else { return Poll::Ready(None) };
         match Pin::new(body).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
@@ -112,7 +112,7 @@ impl HttpBody for WatchedBody {
 impl Drop for WatchedBody {
     fn drop(&mut self) {
         if let Some(body) = self.unread.take()
-            && self.wanted
+            && self.is_asked_for
             && !body.is_end_stream()
         {
             self.runtime.spawn(timeout(MAX_UNREAD_TIME, discard(body)));

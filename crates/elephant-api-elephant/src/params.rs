@@ -20,7 +20,7 @@ pub(crate) struct ParamsReply {
 }
 
 impl ParamsReply {
-    fn of(parameters: TrainingParameters) -> Reply<Self> {
+    fn new(parameters: TrainingParameters) -> Reply<Self> {
         Reply(Self { success: true, lr: parameters.learning_rate, n_crops: parameters.crop_count })
     }
 }
@@ -38,7 +38,7 @@ pub(crate) struct ParamsRequest {
 /// The training parameters last set
 #[utoipa::path(get, path = "/params", tag = "state", responses((status = 200, body = ParamsReply)))]
 pub(crate) async fn get(State(api): State<ElephantApi>) -> Result<Reply<ParamsReply>, ApiError> {
-    blocking(move || Ok(ParamsReply::of(api.use_cases.jobs.elephant().training_parameters()?))).await
+    blocking(move || Ok(ParamsReply::new(api.use_cases.jobs.elephant().training_parameters()?))).await
 }
 
 /// Set training parameters, also while training runs
@@ -64,5 +64,5 @@ pub(crate) async fn set(
     });
     let parameters =
         TrainingParameters { learning_rate: learning_rate.transpose()?, crop_count: crop_count.transpose()? };
-    blocking(move || Ok(ParamsReply::of(api.use_cases.jobs.set_training_parameters(parameters)?))).await
+    blocking(move || Ok(ParamsReply::new(api.use_cases.jobs.set_training_parameters(parameters)?))).await
 }

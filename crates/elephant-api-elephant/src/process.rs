@@ -16,7 +16,7 @@ pub(crate) struct ProcessReply {
 }
 
 impl ProcessReply {
-    fn of(state: ProcessState) -> Reply<Self> {
+    fn new(state: ProcessState) -> Reply<Self> {
         Reply(Self { success: true, state: state as i64 })
     }
 }
@@ -31,7 +31,7 @@ pub(crate) struct ProcessRequest {
 /// What the server is doing
 #[utoipa::path(get, path = "/state/process", tag = "state", responses((status = 200, body = ProcessReply)))]
 pub(crate) async fn get(State(api): State<ElephantApi>) -> Result<Reply<ProcessReply>, ApiError> {
-    blocking(move || Ok(ProcessReply::of(api.use_cases.jobs.elephant().process_state()?))).await
+    blocking(move || Ok(ProcessReply::new(api.use_cases.jobs.elephant().process_state()?))).await
 }
 
 /// Abort what the server is doing
@@ -56,7 +56,7 @@ pub(crate) async fn set(
             ProcessState::Idle => api.use_cases.jobs.abort(),
             state => api.use_cases.jobs.set_process_state(state)?,
         }
-        Ok(ProcessReply::of(state))
+        Ok(ProcessReply::new(state))
     })
     .await
 }

@@ -33,7 +33,7 @@ pub(crate) struct ModelReply {
 }
 
 impl ModelReply {
-    fn of(content: ModelContent) -> Self {
+    fn new(content: ModelContent) -> Self {
         let (origin, steps) = content.provenance.map(|it| (it.origin, it.steps)).unzip();
         let error = content.kind.as_ref().err().cloned();
         let kind = content.kind.ok().map(NetworkKind::dims);
@@ -48,7 +48,7 @@ impl From<ModelInfo> for ModelReply {
             name: Some(info.name.into()),
             date: since.map(|since| since.as_secs_f64()),
             bytes: Some(info.bytes),
-            ..Self::of(info.content)
+            ..Self::new(info.content)
         }
     }
 }
@@ -69,7 +69,7 @@ pub(crate) struct ModelsReply {
 pub(crate) async fn list(State(api): State<V1Api>) -> Result<Reply<ModelsReply>, ApiError> {
     let reply = blocking(move || {
         let models = api.use_cases.models.list()?.into_iter().map(ModelReply::from).collect();
-        let built_in = api.use_cases.models.bundled()?.into_iter().map(ModelReply::of).collect();
+        let built_in = api.use_cases.models.bundled()?.into_iter().map(ModelReply::new).collect();
         Ok(ModelsReply { models, built_in })
     });
     Ok(Reply(reply.await?))

@@ -26,7 +26,7 @@ fn predict() -> Value {
     json!({"predict": request})
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_job_is_submitted_and_followed() {
     let fixture = fixture();
     let reset = json!({"reset": {"model": "m.pth", "kind": "3d", "source": {"random": {"seed": 3}}}});

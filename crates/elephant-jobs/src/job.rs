@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// A running job. Dropped without [`finish`](Self::finish) it is recorded as failed when its task panicked, and
-/// otherwise, as whoever wanted it has gone away, as cancelled.
+/// otherwise as cancelled, as its caller has left.
 #[derive(Debug)]
 pub struct Job {
     recorder: Arc<Recorder>,
