@@ -30,11 +30,12 @@ pub use check::{READY, check_dataset};
 pub use datasets::{GenerateRequest, Generated, check, generate};
 pub use elephant_h5::Reach;
 pub use error::{PipelineError, UndrawableSpots};
+pub use frames::CropBox;
 pub use generate::{GenerateOptions, generate_dataset};
 pub use labels::{Labels, UpdateLabels};
 pub use models::{ModelContent, ModelInfo, ModelSource, Models, PretrainedNetwork, PretrainedNetworks};
 pub use ports::{ModelDownload, ModelInTraining, PortError, SegmentationModel, TrainableModel};
-pub use predict::{CropBox, PredictRequest, Predictor};
+pub use predict::{PredictRequest, Predictor};
 pub use score::{SceneScore, score_empty_frames, score_scene};
 pub use train::{
     CropOptions, Lessons, LiveTrainings, MAX_CROPS, MAX_LEARNING_RATE, Pretraining, PriorTraining, TrainRequest,

@@ -103,7 +103,7 @@ impl<'a> Schedule<'a> {
 
     /// An epoch of those of the timepoints that have labels now.
     fn epoch(&self, crops: &Crops<'_>, timepoints: &BTreeSet<usize>) -> Result<Epoch, PipelineError> {
-        let centroids = self.labels.centroids_at(crops.dataset(), |t| timepoints.contains(&t))?;
+        let centroids = self.labels.centroids_at(crops.frames().dataset(), |t| timepoints.contains(&t))?;
         let count = self.control.changes().1.unwrap_or(self.request.crops_per_timepoint);
         Ok(Epoch::new(centroids, count))
     }
@@ -122,7 +122,7 @@ impl<'a> Schedule<'a> {
         if !send(BatchEvent::EpochBegin { steps_left }) {
             return Ok(false);
         }
-        let dataset = crops.dataset();
+        let dataset = crops.frames().dataset();
         let now = |t| self.labels.centroids_at(dataset, |other| other == t);
         while let Some(batch) = crops.labelled(&mut epoch, self.batch_size, now, cancel)? {
             if !send(BatchEvent::Batch(batch)) {
