@@ -3,6 +3,7 @@
 use std::{
     ops::Deref,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use elephant_fs::FolderLock;
@@ -29,14 +30,19 @@ pub(crate) fn dataset_folder(workspace: &Workspace, name: &DatasetName) -> Resul
     Ok(folder)
 }
 
-/// A dataset that is not generated anew as long as this exists.
+/// A dataset that cannot be generated again as long as this exists.
 pub(crate) struct HeldDataset {
-    frames: FrameSource,
+    frames: Arc<FrameSource>,
     folder: PathBuf,
     _lock: FolderLock,
 }
 
 impl HeldDataset {
+    /// Its frames, for another thread. They do not keep generations out.
+    pub fn frames(&self) -> Arc<FrameSource> {
+        self.frames.clone()
+    }
+
     /// The dataset's folder.
     pub fn folder(&self) -> &Path {
         &self.folder
@@ -58,7 +64,7 @@ impl Deref for HeldDataset {
 pub(crate) fn open_dataset(workspace: &Workspace, name: &DatasetName) -> Result<HeldDataset, PipelineError> {
     let folder = dataset_folder(workspace, name)?;
     let lock = FolderLock::try_share(&folder)?;
-    let frames = FrameSource::open(&folder, workspace.frame_cache())?;
+    let frames = Arc::new(FrameSource::open(&folder, workspace.frame_cache())?);
     Ok(HeldDataset { frames, folder, _lock: lock })
 }
 

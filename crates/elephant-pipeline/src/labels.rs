@@ -38,7 +38,7 @@ const BUSY: &str = "Last update is ongoing";
 pub struct UpdateLabels {
     /// The dataset.
     pub dataset: DatasetName,
-    /// What is drawn, later spots over earlier ones. Each timepoint that has a spot is drawn anew.
+    /// What is drawn, later spots over earlier ones. All labels of a timepoint that has a spot are replaced.
     pub spots: Vec<TaggedSpot>,
     /// Edges of the stored voxels; in 2-D z is not used.
     pub voxel_size: VoxelSize,
@@ -51,7 +51,7 @@ pub struct UpdateLabels {
 }
 
 impl UpdateLabels {
-    /// Whether the request makes sense, as far as can be told without the dataset.
+    /// Checks everything that does not depend on the dataset.
     ///
     /// # Errors
     /// [`PipelineError::Invalid`], with the original's text where it has one.
@@ -128,14 +128,14 @@ impl Labels {
         self.centroids_at(dataset.dataset(), |_| true)
     }
 
-    /// As [`centroids`](Self::centroids), of the timepoints that are `wanted` only. Waits while some are drawn.
+    /// As [`centroids`](Self::centroids), of the timepoints that `is_included` selects. Waits while some are drawn.
     pub(crate) fn centroids_at(
         &self,
         dataset: &Dataset,
-        wanted: impl Fn(usize) -> bool,
+        is_included: impl Fn(usize) -> bool,
     ) -> Result<Centroids, PipelineError> {
         let _listed = self.listed.read().unwrap_or_else(PoisonError::into_inner);
-        centroids::read(dataset, wanted)
+        centroids::read(dataset, is_included)
     }
 
     /// One update at a time, and none during a generation.
@@ -174,7 +174,7 @@ impl Labels {
     ) -> Result<(), PipelineError> {
         let dataset = frames.dataset();
         let (stores, labels) = (LabelStores::of(dataset)?, dataset.store(Store::SegLabels));
-        // Before labels are locked: who waits for memory keeps nobody from reading them.
+        // Before labels are locked, so that they can be read while this waits for memory.
         let _memory = self.reserve_background(frames, request, context)?;
         let mut attributes = labels.attributes()?;
         attributes.insert("updated".into(), RawValue::TRUE.to_owned());

@@ -17,10 +17,7 @@ use elephant_volume::FrameSource;
 use ndarray::{ArrayView4, Axis};
 
 pub use self::request::PredictRequest;
-use self::{
-    input::{NetworkInput, model_error},
-    storing::StoredProbabilities,
-};
+use self::{input::NetworkInput, storing::StoredProbabilities};
 use crate::{
     Models, PipelineError, Workspace,
     frames::{CropBox, HeldDataset, Normalization, check_timepoint, open_dataset},
@@ -63,7 +60,7 @@ impl Predictor {
     /// predictions; the job's record says that it was interrupted.
     pub fn predict(&self, request: &PredictRequest, context: &TaskContext) -> Result<Vec<Spot>, PipelineError> {
         let cancel = context.cancel_token();
-        let dataset = Arc::new(self.open(request)?);
+        let dataset = self.open(request)?;
         let frame = dataset.shape();
         let crop = checked_crop(request, frame)?;
         let rescaling = Rescaling::new(frame, checked_input_size(request, frame)?, crop, self.numerics);
@@ -77,7 +74,6 @@ impl Predictor {
             )));
         }
         let options = self.segmentation(request);
-        let finder = SpotFinder::new(rescaling.size, spot_options(request, &rescaling, self.numerics)?)?;
         let held = held_bytes(&dataset, crop.size, rescaling.size, &options);
         let in_turn = self.network.segment_bytes(rescaling.size, &options)?;
         // Before memory is set aside, as it may be fetched from far away.
@@ -86,19 +82,16 @@ impl Predictor {
         let _memory = reserved.map_err(PipelineError::memory("use smaller patches or batches, or a crop box"))?;
         context.check()?;
 
+        let finder = SpotFinder::new(rescaling.size, spot_options(request, &rescaling, self.numerics)?)?;
         let normalization = Normalization::new(&dataset, request.timepoint, crop, request.use_median, cancel)?;
-        let image = NetworkInput::new(dataset.clone(), request.timepoint, crop, normalization, rescaling.size)?;
+        let image = NetworkInput::new(dataset.frames(), request.timepoint, crop, normalization, rescaling.size)?;
         let stored = request.output_prediction.then(|| {
             let folder = elephant_fs::staging_folder(dataset.folder())?;
             let writer = dataset.dataset().probability_writer(request.timepoint, crop.origin, crop.size, folder)?;
             StoredProbabilities::new(writer, options.output.channels(), rescaling.size, crop.size)
         });
-        let mut results = Results { finder, stored: stored.transpose()?, failure: None };
-        let segmented = self.network.segment(&model, Arc::new(image), &options, &mut results, context);
-        if let Some(failure) = results.failure {
-            return Err(failure);
-        }
-        segmented?;
+        let mut results = Results { finder, stored: stored.transpose()? };
+        self.network.segment(&model, Arc::new(image), &options, &mut results, context)?;
         let spots = results.finder.finish(cancel)?;
         if let Some(stored) = results.stored {
             context.check()?;
@@ -143,29 +136,15 @@ impl Predictor {
 struct Results<'a> {
     finder: SpotFinder,
     stored: Option<StoredProbabilities<'a>>,
-    /// Why they could not be used.
-    failure: Option<PipelineError>,
-}
-
-impl Results<'_> {
-    fn use_planes(&mut self, z: usize, planes: ArrayView4<'_, f32>, cancel: &CancelToken) -> Result<(), PipelineError> {
-        // The class "centre" is the last channel, or the only one.
-        let center = planes.index_axis(Axis(0), planes.len_of(Axis(0)) - 1);
-        self.finder.push(center, cancel)?;
-        match &mut self.stored {
-            Some(stored) => stored.take(z, planes, cancel),
-            None => Ok(()),
-        }
-    }
 }
 
 impl ProbabilitySink for Results<'_> {
     fn take(&mut self, z: usize, planes: ArrayView4<'_, f32>, cancel: &CancelToken) -> Result<(), ModelError> {
-        self.use_planes(z, planes, cancel).map_err(|error| {
-            let passed_on = model_error(&error);
-            self.failure = Some(error);
-            passed_on
-        })
+        // The class "centre" is the last channel, or the only one.
+        let center = planes.index_axis(Axis(0), planes.len_of(Axis(0)) - 1);
+        self.finder.push(center, cancel).map_err(|error| ModelError::from_coded(&error))?;
+        let Some(stored) = &mut self.stored else { return Ok(()) };
+        stored.take(z, planes, cancel).map_err(|error| ModelError::from_coded(&error))
     }
 }
 
@@ -196,13 +175,9 @@ fn spot_options(
 fn held_bytes(frames: &FrameSource, crop: [usize; 3], input: [usize; 3], options: &SegmentationOptions) -> u64 {
     let stored = match options.output {
         ProbabilityOutput::Center => 0,
-        ProbabilityOutput::AllClasses => {
-            // The network hands on no more planes at a time than a tile has.
-            let planes = options.tile.map_or(input[0], |tile| tile[0].min(input[0]));
-            StoredProbabilities::bytes(options.output.channels(), input, crop, planes)
-        }
+        ProbabilityOutput::AllClasses => StoredProbabilities::bytes(options.output.channels(), input, crop),
     };
-    frames.reading_bytes().saturating_add(SpotFinder::bytes(input)).saturating_add(stored)
+    frames.reading_bytes().saturating_add(SpotFinder::most_bytes(input)).saturating_add(stored)
 }
 
 fn checked_crop(request: &PredictRequest, frame: [usize; 3]) -> Result<CropBox, PipelineError> {
@@ -230,4 +205,42 @@ fn checked_input_size(request: &PredictRequest, frame: [usize; 3]) -> Result<[us
         ));
     }
     Ok(input)
+}
+
+#[cfg(test)]
+mod tests {
+    use elephant_types::KeepAxials;
+    use elephant_volume::{DataType, Dataset, DatasetShape, FrameCache};
+
+    use super::*;
+
+    #[test]
+    fn what_is_held_does_not_grow_with_the_number_of_planes() {
+        let held = |planes: usize, output, input: [usize; 2]| {
+            let frame = [planes, 2048, 2048];
+            let folder = tempfile::tempdir().unwrap();
+            let shape = DatasetShape { timepoints: 1, frame, is_3d: true };
+            Dataset::create(folder.path(), shape, DataType::U16).unwrap();
+            let frames = FrameSource::open(folder.path(), &FrameCache::default()).unwrap();
+            let options = SegmentationOptions {
+                kind: NetworkKind::Volumetric,
+                keep_axials: KeepAxials::first(2),
+                tile: Some([16, 384, 384]),
+                is_pad: false,
+                batch_size: 1,
+                numerics: Numerics::Corrected,
+                output,
+            };
+            held_bytes(&frames, frame, [planes, input[0], input[1]], &options)
+        };
+        for (output, input) in [
+            (ProbabilityOutput::Center, [2048; 2]),
+            (ProbabilityOutput::AllClasses, [2048; 2]),
+            (ProbabilityOutput::AllClasses, [1024; 2]),
+        ] {
+            // A few bytes are for each row of voxels.
+            assert!(held(4096, output, input) - held(512, output, input) < 64 << 20);
+            assert!(held(4096, output, input) < 4 << 30);
+        }
+    }
 }

@@ -47,7 +47,7 @@ impl FrameCache {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct BoxKey {
     images: PathBuf,
-    /// Of the metadata file and of the folder, which changes when a chunk is replaced in it.
+    /// Versions of the metadata file and of the folder, which changes when a chunk is replaced in it.
     versions: [FileVersion; 2],
     t: usize,
     origin: [usize; 3],

@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use elephant_image::Resampling;
+use elephant_image::{ImageError, Resampling};
 use elephant_model::{ImageSource, ModelError};
-use elephant_types::{CancelToken, Coded};
+use elephant_types::CancelToken;
+use elephant_volume::FrameSource;
 use ndarray::{Array3, ArrayViewMut3};
 
-use crate::frames::{CropBox, HeldDataset, Normalization};
+use crate::frames::{CropBox, Normalization};
 
 /// The network's input (contract section 6.1). Nothing of it is in memory but what the frame cache keeps.
 pub(super) struct NetworkInput {
-    dataset: Arc<HeldDataset>,
+    frames: Arc<FrameSource>,
     timepoint: usize,
     crop: CropBox,
     normalization: Normalization,
@@ -27,14 +28,14 @@ impl NetworkInput {
     /// # Errors
     /// When a size has no voxels.
     pub fn new(
-        dataset: Arc<HeldDataset>,
+        frames: Arc<FrameSource>,
         timepoint: usize,
         crop: CropBox,
         normalization: Normalization,
         size: [usize; 3],
-    ) -> Result<Self, elephant_image::ImageError> {
+    ) -> Result<Self, ImageError> {
         let resampling = if size == crop.size { None } else { Some(Resampling::new(crop.size, size)?) };
-        Ok(Self { dataset, timepoint, crop, normalization, size, resampling })
+        Ok(Self { frames, timepoint, crop, normalization, size, resampling })
     }
 
     /// Reads and normalises the box that begins at `origin` in the crop.
@@ -45,7 +46,9 @@ impl NetworkInput {
         cancel: &CancelToken,
     ) -> Result<(), ModelError> {
         let in_frame = std::array::from_fn(|axis| self.crop.origin[axis] + origin[axis]);
-        self.dataset.read(self.timepoint, in_frame, out.view_mut(), cancel).map_err(|error| model_error(&error))?;
+        self.frames
+            .read(self.timepoint, in_frame, out.view_mut(), cancel)
+            .map_err(|error| ModelError::from_coded(&error))?;
         self.normalization.apply(origin[0], out);
         Ok(())
     }
@@ -71,11 +74,6 @@ impl ImageSource for NetworkInput {
         let mut image = Array3::zeros(source.map(|range| range.len()));
         self.read_stored(source_origin, image.view_mut(), cancel)?;
         let resampled = resampling.resample(image.view(), source_origin, out, origin, cancel);
-        resampled.map_err(|error| model_error(&error))
+        resampled.map_err(|error| ModelError::from_coded(&error))
     }
-}
-
-/// An error that passes through the network.
-pub(super) fn model_error(error: &impl Coded) -> ModelError {
-    ModelError::new(error.code(), error.to_string())
 }

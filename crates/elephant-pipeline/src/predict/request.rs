@@ -46,7 +46,7 @@ pub struct PredictRequest {
 }
 
 impl PredictRequest {
-    /// Whether the numbers make sense, as far as can be told without the dataset.
+    /// Checks everything that does not depend on the dataset.
     ///
     /// # Errors
     /// [`PipelineError::Invalid`] naming the field, by the client's name.

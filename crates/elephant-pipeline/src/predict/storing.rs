@@ -12,24 +12,24 @@ use crate::PipelineError;
 /// Takes the probabilities of an image plane by plane, and writes them aside at the size of the stored voxels.
 pub(super) struct StoredProbabilities<'a> {
     writer: ProbabilityWriter<'a>,
-    /// Size of the box that is stored, (z, y, x).
-    size: [usize; 3],
     rescaled: Option<Rescaled>,
 }
 
-/// What is left to do where the network saw an image of another size.
+/// The state of a resampling to the size of the stored voxels.
 struct Rescaled {
     resampling: Resampling,
-    /// Planes (c, z, y, x) of the network that planes to come are computed from.
-    kept: Array4<f32>,
-    /// The first of these.
-    first: usize,
-    /// The next plane of the dataset.
+    /// Number of planes to be stored.
+    depth: usize,
+    /// The plane to be stored next, (c, 1, y, x).
+    plane: Array4<f32>,
+    /// Its z.
     next: usize,
+    /// The network's last plane, (c, 1, y, x), if the next plane depends on it.
+    kept: Array4<f32>,
 }
 
 impl<'a> StoredProbabilities<'a> {
-    /// Probabilities of an image of the size `seen`, of `classes`, to be stored by `writer` in a box of `size`; (z, y, x).
+    /// Probabilities of `classes` in an image of the size `seen`, to be stored by `writer` in a box of `size`, (z, y, x).
     ///
     /// # Errors
     /// When a size has no voxels.
@@ -39,53 +39,39 @@ impl<'a> StoredProbabilities<'a> {
         seen: [usize; 3],
         size: [usize; 3],
     ) -> Result<Self, PipelineError> {
-        let rescaled = if seen == size {
-            None
-        } else {
-            let kept = Array4::zeros((classes, 0, seen[1], seen[2]));
-            Some(Rescaled { resampling: Resampling::new(seen, size)?, kept, first: 0, next: 0 })
+        if seen == size {
+            return Ok(Self { writer, rescaled: None });
+        }
+        let rescaled = Rescaled {
+            resampling: Resampling::new(seen, size)?,
+            depth: size[0],
+            plane: Array4::zeros((classes, 1, size[1], size[2])),
+            next: 0,
+            kept: Array4::zeros((classes, 0, seen[1], seen[2])),
         };
-        Ok(Self { writer, size, rescaled })
+        Ok(Self { writer, rescaled: Some(rescaled) })
     }
 
-    /// Bytes that this takes besides the planes it is given, which come `planes` at a time.
-    pub fn bytes(classes: usize, seen: [usize; 3], size: [usize; 3], planes: usize) -> u64 {
+    /// Bytes that this takes besides the planes it is given.
+    pub fn bytes(classes: usize, seen: [usize; 3], size: [usize; 3]) -> u64 {
         if seen == size {
             return 0;
         }
         let values = |factors: [usize; 4]| factors.iter().fold(1_u64, |product, &n| product.saturating_mul(n as u64));
-        // Planes that are kept, and once more while others join them; one plane of the dataset.
-        let kept = values([2 * classes, planes + 2, seen[1], seen[2]]);
-        kept.saturating_add(values([classes, 1, size[1], size[2]])).saturating_mul(size_of::<f32>() as u64)
+        // The plane that is kept, that and its neighbour in one array, and the plane to be stored.
+        let arrays = values([classes, 3, seen[1], seen[2]]).saturating_add(values([classes, 1, size[1], size[2]]));
+        arrays.saturating_mul(size_of::<f32>() as u64)
     }
 
-    /// Takes the next planes, (c, z, y, x).
+    /// Takes the next planes, (c, z, y, x), which begin at plane `z`.
     ///
     /// # Errors
     /// When they cannot be written or the task is cancelled.
     pub fn take(&mut self, z: usize, planes: ArrayView4<'_, f32>, cancel: &CancelToken) -> Result<(), PipelineError> {
-        let Some(rescaled) = &mut self.rescaled else { return Ok(self.writer.write(z, planes)?) };
-        let Rescaled { resampling, kept, first, next } = rescaled;
-        *kept =
-            concatenate(Axis(1), &[kept.view(), planes]).map_err(|error| PipelineError::Invalid(error.to_string()))?;
-        let end = *first + kept.len_of(Axis(1));
-        let classes = kept.len_of(Axis(0));
-        let mut plane = Array4::zeros((classes, 1, self.size[1], self.size[2]));
-        let source = |resampling: &Resampling, plane: usize| -> Range<usize> { resampling.source(0, plane..plane + 1) };
-        while *next < self.size[0] && source(resampling, *next).end <= end {
-            let needed = source(resampling, *next);
-            for (class, out) in kept.outer_iter().zip(plane.outer_iter_mut()) {
-                let image = class.slice_move(s![needed.start - *first..needed.end - *first, .., ..]);
-                resampling.resample(image, [needed.start, 0, 0], out, [*next, 0, 0], cancel)?;
-            }
-            self.writer.write(*next, plane.view())?;
-            *next += 1;
+        match &mut self.rescaled {
+            None => Ok(self.writer.write(z, planes)?),
+            Some(rescaled) => rescaled.take(z, planes, &self.writer, cancel),
         }
-        // What the next plane is computed from stays.
-        let needed = if *next < self.size[0] { source(resampling, *next).start.min(end) } else { end };
-        *kept = kept.slice(s![.., needed - *first.., .., ..]).to_owned();
-        *first = needed;
-        Ok(())
     }
 
     /// Puts all planes into the dataset.
@@ -94,5 +80,52 @@ impl<'a> StoredProbabilities<'a> {
     /// As [`ProbabilityWriter::publish`].
     pub fn publish(self) -> Result<(), PipelineError> {
         Ok(self.writer.publish()?)
+    }
+}
+
+impl Rescaled {
+    fn take(
+        &mut self,
+        z: usize,
+        planes: ArrayView4<'_, f32>,
+        writer: &ProbabilityWriter<'_>,
+        cancel: &CancelToken,
+    ) -> Result<(), PipelineError> {
+        let end = z + planes.len_of(Axis(1));
+        while self.next < self.depth && self.source().end <= end {
+            let source = self.source();
+            if source.start < z {
+                // The plane before these and their first one.
+                let joined = concatenate(Axis(1), &[self.kept.view(), planes.slice(s![.., ..source.end - z, .., ..])]);
+                let joined = joined.map_err(|error| PipelineError::Invalid(error.to_string()))?;
+                self.resample(joined.view(), source.start, cancel)?;
+            } else {
+                let part = planes.slice(s![.., source.start - z..source.end - z, .., ..]);
+                self.resample(part, source.start, cancel)?;
+            }
+            writer.write(self.next, self.plane.view())?;
+            self.next += 1;
+        }
+        let first_needed = if self.next < self.depth { self.source().start.clamp(z, end) } else { end };
+        self.kept = planes.slice(s![.., first_needed - z.., .., ..]).to_owned();
+        Ok(())
+    }
+
+    /// The network's planes that the next plane is computed from: one or two.
+    fn source(&self) -> Range<usize> {
+        self.resampling.source(0, self.next..self.next + 1)
+    }
+
+    /// Computes the next plane from the network's planes from `first` on.
+    fn resample(
+        &mut self,
+        planes: ArrayView4<'_, f32>,
+        first: usize,
+        cancel: &CancelToken,
+    ) -> Result<(), PipelineError> {
+        for (class, out) in planes.outer_iter().zip(self.plane.outer_iter_mut()) {
+            self.resampling.resample(class, [first, 0, 0], out, [self.next, 0, 0], cancel)?;
+        }
+        Ok(())
     }
 }
