@@ -177,7 +177,8 @@ fn held_bytes(frames: &FrameSource, crop: [usize; 3], input: [usize; 3], options
         ProbabilityOutput::Center => 0,
         ProbabilityOutput::AllClasses => StoredProbabilities::bytes(options.output.channels(), input, crop),
     };
-    frames.reading_bytes().saturating_add(SpotFinder::most_bytes(input)).saturating_add(stored)
+    let read = frames.reading_bytes().saturating_add(NetworkInput::reading_bytes(crop, input));
+    read.saturating_add(SpotFinder::most_bytes(input)).saturating_add(stored)
 }
 
 fn checked_crop(request: &PredictRequest, frame: [usize; 3]) -> Result<CropBox, PipelineError> {
