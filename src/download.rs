@@ -2,7 +2,8 @@
 
 use std::{io::Read, time::Duration};
 
-use elephant_pipeline::{ModelDownload, PortError};
+use elephant_model::ModelError;
+use elephant_pipeline::ModelDownload;
 use elephant_types::ErrorCode;
 use ureq::{
     Agent,
@@ -35,9 +36,9 @@ impl HttpsDownload {
         Self { agent: config.into(), hosts }
     }
 
-    fn allowed(&self, url: &str) -> Result<Uri, PortError> {
+    fn allowed(&self, url: &str) -> Result<Uri, ModelError> {
         let refuse =
-            |why: &str| PortError::new(ErrorCode::InvalidArgument, format!("the model's address {why}: {url}"));
+            |why: &str| ModelError::new(ErrorCode::InvalidArgument, format!("the model's address {why}: {url}"));
         let uri: Uri = url.parse().map_err(|_| refuse("is not a URL"))?;
         if uri.scheme() != Some(&Scheme::HTTPS) {
             return Err(refuse("must start with https"));
@@ -46,17 +47,17 @@ impl HttpsDownload {
         if !self.hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host)) {
             let hosts = self.hosts.join(", ");
             let message = format!("the model's host is not allowed: {host}; these are: {hosts} (see --model-hosts)");
-            return Err(PortError::new(ErrorCode::InvalidArgument, message));
+            return Err(ModelError::new(ErrorCode::InvalidArgument, message));
         }
         Ok(uri)
     }
 }
 
 impl ModelDownload for HttpsDownload {
-    fn open(&self, url: &str) -> Result<Box<dyn Read + Send>, PortError> {
+    fn open(&self, url: &str) -> Result<Box<dyn Read + Send>, ModelError> {
         let failed = |why: String| {
             let advice = "check the network, or fetch the file elsewhere and upload it";
-            PortError::new(ErrorCode::Unavailable, format!("cannot fetch the model: {why}; {advice} ({url})"))
+            ModelError::new(ErrorCode::Unavailable, format!("cannot fetch the model: {why}; {advice} ({url})"))
         };
         let mut next = url.to_owned();
         for _ in 0..=MAX_REDIRECTS {

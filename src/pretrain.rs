@@ -13,7 +13,7 @@ use elephant_types::{CancelToken, NetworkKind, TaskContext, TaskEvent, TrainingS
 use crate::{
     config::{PretrainArgs, ScoreArgs},
     terminal::with_bar,
-    wiring::{Network, start_threads},
+    wiring::{networks, start_threads},
 };
 
 /// Steps between two lines of the log.
@@ -22,7 +22,7 @@ const LOG_STEPS: u64 = 100;
 /// Trains a network on synthetic scenes and writes it.
 pub fn pretrain(args: &PretrainArgs) -> Result<()> {
     start_threads(&args.compute)?;
-    let network = Network::start(&args.compute)?;
+    let network = networks(&args.compute)?;
     let request =
         Pretraining { kind: args.dims.into(), steps: args.steps, seed: args.seed, folder: args.state.clone() };
     let log = Mutex::new(Log { begun: Instant::now(), steps: 0, losses: Vec::new() });
@@ -106,7 +106,7 @@ const TABLES: [(&str, &[Row]); 5] = [
 /// Prints how well a model finds the nuclei of scenes that were never trained on.
 pub fn score(args: &ScoreArgs) -> Result<()> {
     start_threads(&args.compute)?;
-    let network = Network::start(&args.compute)?;
+    let network = networks(&args.compute)?;
     let kind: NetworkKind = args.dims.into();
     let scores = with_bar("scoring", |context| {
         let mut scores = Vec::new();

@@ -1,26 +1,15 @@
 //! The one place where the use cases meet the libraries that do the work for them.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use elephant_api::Services;
-use elephant_checkpoint::{Checkpoint, OptimizerState};
-use elephant_fs::FileVersion;
 use elephant_jobs::Jobs;
 use elephant_memory::Memory;
-use elephant_nn::{DeviceChoice, DeviceHandle, DeviceOptions, Model, NnError, Precision, Training};
+use elephant_nn::{DeviceChoice, DeviceOptions, Networks, Precision};
 use elephant_pipeline::{
-    Labels, ModelInTraining, Models, PortError, Predictor, PretrainedNetwork, PretrainedNetworks, SegmentationModel,
-    TrainableModel, Trainer, Uploads, Workspace,
+    Labels, Models, Predictor, PretrainedNetwork, PretrainedNetworks, Trainer, Uploads, Workspace,
 };
-use elephant_types::{
-    CancelToken, Coded, LossValues, NetworkKind, Numerics, SegmentationOptions, SegmentationRequest, TaskContext,
-    TrainingBatch, TrainingOptions,
-};
-use ndarray::Array4;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -36,7 +25,7 @@ const ORIGINAL_2D: &str = "https://github.com/elephant-track/elephant-server/rel
 /// Joins everything that `serve` needs.
 pub fn services(args: &ServeArgs, workspace: &Workspace, closing: CancellationToken) -> Result<(Services, Jobs)> {
     let jobs = state::open(args, workspace)?;
-    let network = Arc::new(Network::start(&args.compute)?);
+    let network = Arc::new(networks(&args.compute)?);
     let download = Arc::new(HttpsDownload::new(args.model_hosts.clone()));
     let models = Arc::new(Models::new(workspace, network.clone(), download, pretrained(args)));
     let (memory, numerics) = (Memory::default(), args.numerics.into());
@@ -45,7 +34,7 @@ pub fn services(args: &ServeArgs, workspace: &Workspace, closing: CancellationTo
     let trainer = Trainer::new(workspace, models.clone(), network.clone(), labels.clone(), memory, numerics);
     let uploads = Uploads::open(workspace)?;
     let services = Services::new(workspace.clone(), jobs.clone(), uploads, models, predictor, labels, trainer, closing)
-        .with_device_health(move || network.device.health().map_err(|error| error.to_string()));
+        .with_device_health(move || network.health().map_err(|error| error.to_string()));
     Ok((services, jobs))
 }
 
@@ -73,136 +62,17 @@ fn pretrained(args: &ServeArgs) -> PretrainedNetworks {
     }
 }
 
-/// The U-Net on its device.
-pub struct Network {
-    device: DeviceHandle,
-    /// The model used last, kept until its file changes.
-    last_model: Mutex<Option<LoadedModel>>,
-    /// The model in training, which is ahead of its file.
-    published: Mutex<Option<LoadedModel>>,
-}
-
-/// What predictions by the model file `path` use while the file has this version.
-struct LoadedModel {
-    path: PathBuf,
-    version: FileVersion,
-    model: Arc<Model>,
-}
-
-impl Network {
-    pub fn start(args: &ComputeArgs) -> Result<Self> {
-        let device = match args.device {
-            DeviceArg::Auto => DeviceChoice::Auto,
-            DeviceArg::Cpu => DeviceChoice::Cpu,
-            DeviceArg::Cuda => DeviceChoice::Cuda(0),
-            DeviceArg::AllCuda => DeviceChoice::AllCuda,
-        };
-        let precision = match args.precision {
-            PrecisionArg::F32 => Precision::F32,
-            PrecisionArg::Bf16 => Precision::Bf16,
-        };
-        let options = DeviceOptions { device, threads: args.threads.map(usize::from), precision };
-        let device = DeviceHandle::start(options)?;
-        if matches!(args.device, DeviceArg::Cuda | DeviceArg::AllCuda) {
-            // Asked for by name, it must be there; otherwise it is found while the server already answers.
-            device.info()?;
-        }
-        Ok(Self { device, last_model: Mutex::default(), published: Mutex::default() })
-    }
-
-    fn model(&self, path: &Path) -> Result<Arc<Model>, PortError> {
-        let version = version(path)?;
-        let is_current = |loaded: &&LoadedModel| loaded.path == path && loaded.version == version;
-        if let Some(published) = self.published().as_ref().filter(is_current) {
-            return Ok(published.model.clone());
-        }
-        let mut last = self.last_model.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(loaded) = last.as_ref().filter(is_current) {
-            return Ok(loaded.model.clone());
-        }
-        let model = Arc::new(Model::read(path).map_err(|error| port_error(&error))?);
-        *last = Some(LoadedModel { path: path.to_owned(), version, model: model.clone() });
-        Ok(model)
-    }
-
-    fn published(&self) -> MutexGuard<'_, Option<LoadedModel>> {
-        self.published.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn version(path: &Path) -> Result<FileVersion, PortError> {
-    FileVersion::of(path).map_err(|error| PortError::new(error.code(), format!("cannot use the model: {error}")))
-}
-
-impl SegmentationModel for Network {
-    fn segment(
-        &self,
-        model: &Path,
-        request: SegmentationRequest,
-        context: &TaskContext,
-    ) -> Result<Array4<f32>, PortError> {
-        self.device.segment(self.model(model)?, request, context.clone()).map_err(|error| port_error(&error))
-    }
-
-    fn segment_bytes(&self, shape: [usize; 3], options: &SegmentationOptions) -> Result<u64, PortError> {
-        self.device.segment_bytes(shape, options).map_err(|error| port_error(&error))
-    }
-
-    fn identify(&self, checkpoint: &Checkpoint) -> Result<NetworkKind, PortError> {
-        Ok(Model::new(checkpoint.clone()).map_err(|error| port_error(&error))?.kind())
-    }
-
-    fn initialise(&self, kind: NetworkKind, seed: u64) -> Result<Checkpoint, PortError> {
-        Model::random(kind, seed).map(|model| model.checkpoint().clone()).map_err(|error| port_error(&error))
-    }
-}
-
-impl TrainableModel for Network {
-    fn step_bytes(&self, voxels: u64, numerics: Numerics) -> Result<u64, PortError> {
-        self.device.training_bytes(voxels, numerics).map_err(|error| port_error(&error))
-    }
-
-    fn device_count(&self) -> Result<usize, PortError> {
-        Ok(self.device.info().map_err(|error| port_error(&error))?.training_devices)
-    }
-
-    fn begin(
-        &self,
-        model: Checkpoint,
-        options: TrainingOptions,
-        state: Option<OptimizerState>,
-        cancel: &CancelToken,
-    ) -> Result<Box<dyn ModelInTraining>, PortError> {
-        let model = Arc::new(Model::new(model).map_err(|error| port_error(&error))?);
-        let training = self.device.train(model, options, state, cancel).map_err(|error| port_error(&error))?;
-        Ok(Box::new(NetworkInTraining(training)))
-    }
-
-    fn publish(&self, path: &Path, version: FileVersion, model: &Checkpoint) -> Result<(), PortError> {
-        let model = Arc::new(Model::new(model.clone()).map_err(|error| port_error(&error))?);
-        *self.published() = Some(LoadedModel { path: path.to_owned(), version, model });
-        Ok(())
-    }
-
-    fn withdraw(&self, path: &Path) {
-        self.published().take_if(|published| published.path == path);
-    }
-}
-
-/// The U-Net, while it is trained.
-struct NetworkInTraining(Training);
-
-impl ModelInTraining for NetworkInTraining {
-    fn step(&self, batch: TrainingBatch, learning_rate: f64, cancel: &CancelToken) -> Result<LossValues, PortError> {
-        self.0.step(batch, learning_rate, cancel).map_err(|error| port_error(&error))
-    }
-
-    fn snapshot(&self) -> Result<(Checkpoint, OptimizerState), PortError> {
-        let (model, state) = self.0.snapshot().map_err(|error| port_error(&error))?;
-        Ok((model.checkpoint().clone(), state))
-    }
-}
-
-fn port_error(error: &NnError) -> PortError {
-    PortError::new(error.code(), error.to_string())
+/// Starts the device that the command line names.
+pub fn networks(args: &ComputeArgs) -> Result<Networks> {
+    let device = match args.device {
+        DeviceArg::Auto => DeviceChoice::Auto,
+        DeviceArg::Cpu => DeviceChoice::Cpu,
+        DeviceArg::Cuda => DeviceChoice::Cuda(0),
+        DeviceArg::AllCuda => DeviceChoice::AllCuda,
+    };
+    let precision = match args.precision {
+        PrecisionArg::F32 => Precision::F32,
+        PrecisionArg::Bf16 => Precision::Bf16,
+    };
+    Ok(Networks::start(DeviceOptions { device, threads: args.threads.map(usize::from), precision })?)
 }

@@ -8,8 +8,9 @@ mod common;
 use std::{fs, sync::Arc, thread, time::Instant};
 
 use common::{AnyResult, Peer, nuclei, peak_mib};
+use elephant_model::{ModelInTraining, Objective, Targets, TrainingBatch, TrainingOptions};
 use elephant_nn::{DeviceChoice, DeviceHandle, DeviceOptions, Model, Precision, Training};
-use elephant_types::{CancelToken, KeepAxials, NetworkKind, Numerics, Objective, TrainingBatch, TrainingOptions};
+use elephant_types::{CancelToken, KeepAxials, NetworkKind, Numerics};
 use ndarray::Axis;
 use serde_json::json;
 
@@ -63,7 +64,7 @@ fn crops(shape: [usize; 3], n_keep_axials: i64) -> TrainingBatch {
         value if value < 0.15 => 1,
         _ => 0,
     });
-    TrainingBatch { images, labels, keep_axials: KeepAxials::first(n_keep_axials), punishes_false_positives: false }
+    TrainingBatch::labelled(images, labels, KeepAxials::first(n_keep_axials))
 }
 
 fn step(training: &Training, batch: &TrainingBatch, run: usize) -> AnyResult<f64> {
@@ -86,10 +87,11 @@ fn peer_step(
     threads: usize,
 ) -> AnyResult<f64> {
     let [images, labels] = ["images.f32", "labels.u8"].map(|name| folder.join(name));
-    fs::write(&images, batch.images.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>())?;
-    fs::write(&labels, batch.labels.iter().copied().collect::<Vec<u8>>())?;
+    let Targets::Classes(classes) = &batch.targets else { return Err("the targets are not classes".into()) };
+    fs::write(&images, batch.inputs.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>())?;
+    fs::write(&labels, classes.iter().copied().collect::<Vec<u8>>())?;
     peer.run(&json!({
-        "images": images, "labels": labels, "shape": batch.images.shape(), "n_keep_axials": n_keep_axials,
+        "images": images, "labels": labels, "shape": classes.shape(), "n_keep_axials": n_keep_axials,
         "threads": threads, "dtype": "float32",
     }))
 }

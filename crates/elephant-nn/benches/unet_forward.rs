@@ -6,12 +6,11 @@ mod common;
 
 use std::{fs, sync::Arc, thread, time::Instant};
 
-use common::{AnyResult, Peer, nuclei, peak_mib};
+use common::{AnyResult, Peer, nuclei, peak_mib, segment};
 
+use elephant_model::{ProbabilityOutput, SegmentationOptions};
 use elephant_nn::{DeviceChoice, DeviceHandle, DeviceOptions, Model, Precision};
-use elephant_types::{
-    KeepAxials, NetworkKind, Numerics, ProbabilityOutput, SegmentationOptions, SegmentationRequest, TaskContext,
-};
+use elephant_types::{KeepAxials, NetworkKind, Numerics};
 use ndarray::{Array3, Array4};
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
@@ -149,9 +148,9 @@ impl Bench {
             numerics,
             output: ProbabilityOutput::AllClasses,
         };
-        let request = SegmentationRequest { image: image.clone(), options };
+        let image = image.clone();
         let start = Instant::now();
-        let probabilities = device.segment(Arc::clone(&self.model), request, TaskContext::detached())?;
+        let probabilities = segment(device, &self.model, image, &options)?;
         Ok((start.elapsed().as_secs_f64(), probabilities))
     }
 

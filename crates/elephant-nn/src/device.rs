@@ -3,38 +3,28 @@
 //! Commands run one after the other in the order of their arrival. A panic fails its command only.
 
 use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
+    convert::Infallible,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, PoisonError,
         mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError},
     },
     thread::{self, JoinHandle},
     time::Duration,
 };
 
-use elephant_checkpoint::{Fingerprint, OptimizerState};
-use elephant_types::{
-    CancelToken, LossValues, Numerics, SegmentationOptions, SegmentationRequest, TaskContext, TrainingBatch,
+use elephant_checkpoint::{Checkpoint, OptimizerState};
+use elephant_model::{
+    ImageSource, LossValues, ModelError, ModelInTraining, ProbabilitySink, SegmentationOptions, TrainingBatch,
     TrainingOptions,
 };
-use ndarray::Array4;
-use tch::Device;
+use elephant_types::{CancelToken, Cancelled, Numerics, TaskContext};
 use tracing::Span;
 
-use crate::{
-    Model, NnError, cuda,
-    ops::{self, Arithmetic},
-    segment,
-    status::{NoDevice, Status},
-    threads,
-    train::{self, Hardware, Trainer},
-    unet::{Build, Unet},
-};
+use self::worker::Worker;
+use crate::{Model, NnError, blending::Slab, segment::SegmentationBytes, status::Status, train};
 
 /// Commands that may wait; further callers wait until there is room, in no order.
 const QUEUE_LENGTH: usize = 16;
-/// Models whose networks stay on the device.
-const CACHED_MODELS: usize = 2;
 /// How often a waiting caller looks whether it was cancelled, or whether there is room in the queue.
 const CANCEL_POLL: Duration = Duration::from_millis(50);
 
@@ -114,13 +104,40 @@ enum WhenCancelled {
     AwaitEnd,
 }
 
+/// From a command to its caller.
+enum Reply<M, T> {
+    Message(M),
+    Result(Result<T, NnError>),
+}
+
+/// Where a command puts its messages.
+struct Outbox<M, T> {
+    sender: SyncSender<Reply<M, T>>,
+    /// Cancelled when the caller takes no more messages.
+    refused: CancelToken,
+}
+
+impl<M, T> Outbox<M, T> {
+    /// Waits until the caller has taken the message before.
+    fn send(&self, message: M) -> Result<(), NnError> {
+        self.refused.check()?;
+        self.sender.send(Reply::Message(message)).map_err(|_| Cancelled.into())
+    }
+}
+
 impl DeviceHandle {
-    /// Starts the thread. It finds its device by itself, which takes a moment where there is a GPU.
+    /// Starts the thread. A GPU that was asked for is there when this returns; otherwise the thread still looks for its
+    /// device, which takes a moment where there is a GPU.
     ///
     /// # Errors
-    /// [`NnError::NoDevice`] when the system starts no more threads.
+    /// [`NnError::NoDevice`] when the GPU that was asked for is not there, or the system starts no more threads.
     pub fn start(options: DeviceOptions) -> Result<Self, NnError> {
-        Self::spawn(move |status, commands| run(&options, status, commands))
+        let is_named = matches!(options.device, DeviceChoice::Cuda(_) | DeviceChoice::AllCuda);
+        let device = Self::spawn(move |status, commands| worker::run(&options, status, commands))?;
+        if is_named {
+            device.info()?;
+        }
+        Ok(device)
     }
 
     /// Starts a thread that does `work`: finds the device, then executes commands.
@@ -157,31 +174,37 @@ impl DeviceHandle {
         self.0.status.health()
     }
 
-    /// Class probabilities of an image, (c, z, y, x) with one channel or three as the request says, the mean over an
-    /// ensemble. Waits for its turn and then for the result; returns soon after `context` is cancelled. Progress is in
-    /// tiles.
+    /// Predicts the class probabilities of an image, with one channel or three as the options say, the mean over an
+    /// ensemble. Waits for its turn, then gives `sink` the planes as they are finished; returns soon after `context` is
+    /// cancelled. Progress is in tiles.
     ///
     /// # Errors
-    /// [`NnError::WrongKind`] when the model is not of the request's kind, `InvalidRequest` for an empty image,
-    /// `Cancelled`, `OutOfMemory`, and `Panicked` or `Torch` for defects.
+    /// [`NnError::WrongKind`] when the model is not a detection network of the kind that the options say,
+    /// `InvalidRequest` for an empty image, `Caller` when the image or the sink fails, `Cancelled`, `OutOfMemory`, and
+    /// `Panicked` or `Torch` for defects.
     pub fn segment(
         &self,
         model: Arc<Model>,
-        request: SegmentationRequest,
-        context: TaskContext,
-    ) -> Result<Array4<f32>, NnError> {
-        if model.kind() != request.options.kind {
-            return Err(NnError::wrong_kind(model.kind(), request.options.kind));
-        }
-        let cancel = context.cancel_token().clone();
+        image: Arc<dyn ImageSource>,
+        options: &SegmentationOptions,
+        sink: &mut dyn ProbabilitySink,
+        context: &TaskContext,
+    ) -> Result<(), NnError> {
+        model.require_detection(options.kind)?;
+        let (cancel, options, progress) = (context.cancel_token(), *options, context.clone());
         // What it takes is the caller's until the device has let go of it.
-        self.call(&cancel, WhenCancelled::AwaitEnd, move |worker| worker.segment(&model, &request, &context))
+        self.exchange(
+            cancel,
+            WhenCancelled::AwaitEnd,
+            move |worker, outbox| worker.segment(&model, &*image, &options, &progress, &mut |slab| outbox.send(slab)),
+            |slab: Slab| sink.take(slab.z, slab.planes(), cancel).map_err(NnError::Caller),
+        )
     }
 
     /// Puts a model on the device to be trained; `state` is what the optimiser remembers of it.
     ///
     /// # Errors
-    /// [`NnError::InvalidTraining`] when `state` is not that model's; otherwise as for [`segment`](Self::segment).
+    /// [`NnError::WrongKind`] when the model is not a detection network; otherwise as for [`segment`](Self::segment).
     pub fn train(
         &self,
         model: Arc<Model>,
@@ -198,15 +221,15 @@ impl DeviceHandle {
         Ok(training)
     }
 
-    /// Memory of this computer in bytes that one forward pass of a prediction holds at once, for an image of `shape`
-    /// (z, y, x), beside the image and the probabilities that are returned. 0 where the network runs on a GPU.
+    /// Memory of this computer in bytes that a prediction holds at once while it is computed, for an image of `shape`
+    /// (z, y, x): tiles, planes that are blended or wait for the sink, and, on the CPU, the network's activations.
     ///
     /// # Errors
     /// [`NnError::InvalidRequest`] for an image or tiles that cannot be segmented, [`NnError::NoDevice`] when there is no
     /// device.
     pub fn segment_bytes(&self, shape: [usize; 3], options: &SegmentationOptions) -> Result<u64, NnError> {
-        let bytes = segment::activation_bytes(shape, options)?;
-        Ok(if self.info()?.gpu.is_some() { 0 } else { bytes })
+        let SegmentationBytes { activations, buffers } = SegmentationBytes::new(shape, options)?;
+        Ok(if self.info()?.gpu.is_some() { buffers } else { activations.saturating_add(buffers) })
     }
 
     /// Memory of this computer in bytes that a training step over crops of so many voxels in all holds at once, beside
@@ -226,7 +249,22 @@ impl DeviceHandle {
         when_cancelled: WhenCancelled,
         work: impl FnOnce(&mut Worker<'_>) -> Result<T, NnError> + Send + 'static,
     ) -> Result<T, NnError> {
-        let (reply, result) = mpsc::sync_channel(1);
+        let work = |worker: &mut Worker<'_>, _: &Outbox<Infallible, T>| work(worker);
+        self.exchange(cancel, when_cancelled, work, |message| match message {})
+    }
+
+    /// [`call`](Self::call) of work that sends messages while it goes on. `receive` takes them on this thread; when it
+    /// fails, the work ends with the next message.
+    fn exchange<M: Send + 'static, T: Send + 'static>(
+        &self,
+        cancel: &CancelToken,
+        when_cancelled: WhenCancelled,
+        work: impl FnOnce(&mut Worker<'_>, &Outbox<M, T>) -> Result<T, NnError> + Send + 'static,
+        mut receive: impl FnMut(M) -> Result<(), NnError>,
+    ) -> Result<T, NnError> {
+        let (sender, replies) = mpsc::sync_channel(1);
+        let outbox = Outbox { sender, refused: CancelToken::default() };
+        let refused = outbox.refused.clone();
         let waiting = Arc::new(Mutex::new(Some(work)));
         let (slot, span, asked) = (Arc::clone(&waiting), Span::current(), cancel.clone());
         let command: Command = Box::new(move |worker| {
@@ -234,15 +272,23 @@ impl DeviceHandle {
             let _entered = span.enter();
             let result = worker.guarded(|worker| {
                 asked.check()?;
-                work(worker)
+                work(worker, &outbox)
             });
             // A caller that was cancelled no longer listens.
-            let _ = reply.send(result);
+            let _ = outbox.sender.send(Reply::Result(result));
         });
         self.send(command, cancel)?;
+        let mut failure = None;
         loop {
-            match result.recv_timeout(CANCEL_POLL) {
-                Ok(result) => return result,
+            match replies.recv_timeout(CANCEL_POLL) {
+                Ok(Reply::Message(message)) if failure.is_none() => {
+                    if let Err(error) = receive(message) {
+                        refused.cancel();
+                        failure = Some(error);
+                    }
+                }
+                Ok(Reply::Message(_)) => {}
+                Ok(Reply::Result(result)) => return failure.map_or(result, Err),
                 Err(RecvTimeoutError::Disconnected) => return Err(self.0.status.ended()),
                 Err(RecvTimeoutError::Timeout) => {
                     let cancelled = cancel.check();
@@ -286,28 +332,19 @@ pub struct Training {
 #[derive(Debug)]
 struct Waking(DeviceHandle);
 
-impl Training {
-    /// One step of Adam, and the loss before it. Cancelled or failed, it has changed nothing. A step that runs when it is
-    /// cancelled returns soon after, before the next layer of the network; a step that waits returns at once.
-    ///
-    /// # Errors
-    /// [`NnError::InvalidTraining`] for crops that cannot be learnt from, [`NnError::Diverged`] when the loss, a gradient
-    /// or a new parameter is not finite; otherwise as for [`DeviceHandle::segment`].
-    pub fn step(&self, batch: TrainingBatch, learning_rate: f64, cancel: &CancelToken) -> Result<LossValues, NnError> {
+impl ModelInTraining for Training {
+    /// A step that runs when it is cancelled returns soon after, before the next layer of the network; a step that waits
+    /// returns at once.
+    fn step(&self, batch: TrainingBatch, learning_rate: f64, cancel: &CancelToken) -> Result<LossValues, ModelError> {
         let (owner, asked) = (Arc::downgrade(&self.owner), cancel.clone());
-        self.device.0.call(cancel, WhenCancelled::AwaitEnd, move |worker| {
-            worker.trainer(&owner)?.step(&batch, learning_rate, &asked)
-        })
+        let step = move |worker: &mut Worker<'_>| worker.trainer(&owner)?.step(&batch, learning_rate, &asked);
+        Ok(self.device.0.call(cancel, WhenCancelled::AwaitEnd, step)?)
     }
 
-    /// The model and what the optimiser remembers, after the last step that was completed.
-    ///
-    /// # Errors
-    /// As for [`DeviceHandle::segment`].
-    pub fn snapshot(&self) -> Result<(Model, OptimizerState), NnError> {
-        let owner = Arc::downgrade(&self.owner);
-        let never = CancelToken::default();
-        self.device.0.call(&never, WhenCancelled::Leave, move |worker| worker.trainer(&owner)?.snapshot())
+    fn snapshot(&self) -> Result<(Checkpoint, OptimizerState), ModelError> {
+        let (owner, never) = (Arc::downgrade(&self.owner), CancelToken::default());
+        let snapshot = move |worker: &mut Worker<'_>| worker.trainer(&owner)?.snapshot();
+        Ok(self.device.0.call(&never, WhenCancelled::Leave, snapshot)?)
     }
 }
 
@@ -330,136 +367,6 @@ impl Drop for Shared {
     }
 }
 
-fn run(options: &DeviceOptions, status: &Status, commands: &Receiver<Command>) {
-    let device = match cuda::choose(options.device) {
-        Ok(device) => device,
-        Err((device, reason)) => return status.set(Err(NoDevice::Missing { device, reason })),
-    };
-    let threads = options.threads.unwrap_or_else(|| tch::get_num_threads() as usize).max(1);
-    threads::wait_without_spinning();
-    tch::set_num_threads(threads as i32);
-    let gpu = if let Device::Cuda(index) = device { Some(index) } else { None };
-    let precision = usable(options.precision, device);
-    let name = ops::device_name(device);
-    tracing::info!(device = name, threads, ?precision, "the device is ready");
-    // oneDNN's bf16 gradients by the weights are not numbers where the features are small.
-    let training_precision = if device == Device::Cpu { Precision::F32 } else { precision };
-    let hardware = Hardware { devices: cuda::for_training(options.device, device), precision: training_precision };
-    let training_devices = hardware.devices.len();
-    status.set(Ok(DeviceInfo { name, gpu, threads, precision, training_devices }));
-
-    let _no_grad = tch::no_grad_guard();
-    let mut worker = Worker { device, precision, hardware, status, models: Vec::new(), trainers: Vec::new() };
-    while let Ok(command) = commands.recv() {
-        worker.drop_left_trainers();
-        command(&mut worker);
-    }
-}
-
-/// The precision that the device computes faster than `F32`, or `F32`.
-fn usable(wanted: Precision, device: Device) -> Precision {
-    let is_fast = device != Device::Cpu || cpu_multiplies_bf16();
-    if wanted == Precision::Bf16 && !is_fast {
-        tracing::warn!("this CPU has no AVX512-BF16; computing in f32");
-        return Precision::F32;
-    }
-    wanted
-}
-
-#[cfg(target_arch = "x86_64")]
-fn cpu_multiplies_bf16() -> bool {
-    std::arch::is_x86_feature_detected!("avx512bf16")
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn cpu_multiplies_bf16() -> bool {
-    false
-}
-
-struct Worker<'a> {
-    device: Device,
-    precision: Precision,
-    /// What trainings run on: the device, and the other GPUs where they were asked for.
-    hardware: Hardware,
-    status: &'a Status,
-    /// The networks of the last models used, the latest at the end.
-    models: Vec<BuiltModel>,
-    /// The models in training, each with what lives as long as its [`Training`].
-    trainers: Vec<(Weak<()>, Trainer)>,
-}
-
-struct BuiltModel {
-    fingerprint: Fingerprint,
-    build: Build,
-    networks: Vec<Unet>,
-}
-
-impl Worker<'_> {
-    /// The result of `work`, or why it has none if it panics. Notes what it says of the device's health.
-    fn guarded<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, NnError>) -> Result<T, NnError> {
-        let result = catch_unwind(AssertUnwindSafe(|| work(self))).unwrap_or(Err(NnError::Panicked));
-        self.status.note(result.as_ref().err());
-        if let Err(NnError::OutOfMemory { .. } | NnError::Panicked) = result {
-            // Tensors of a broken device panic when they are dropped.
-            let _ = catch_unwind(AssertUnwindSafe(|| self.models.clear()));
-        }
-        result
-    }
-
-    /// Drops the models in training whose [`Training`] was dropped.
-    fn drop_left_trainers(&mut self) {
-        let _ = catch_unwind(AssertUnwindSafe(|| self.trainers.retain(|(owner, _)| owner.strong_count() > 0)));
-    }
-
-    fn segment(
-        &mut self,
-        model: &Model,
-        request: &SegmentationRequest,
-        context: &TaskContext,
-    ) -> Result<Array4<f32>, NnError> {
-        segment::segment(self.networks(model, &request.options)?, request, context)
-    }
-
-    fn begin_training(
-        &mut self,
-        owner: Weak<()>,
-        model: &Model,
-        options: TrainingOptions,
-        state: Option<&OptimizerState>,
-    ) -> Result<(), NnError> {
-        let trainer = Trainer::new(model, options, state, &self.hardware)?;
-        self.trainers.push((owner, trainer));
-        Ok(())
-    }
-
-    fn trainer(&mut self, owner: &Weak<()>) -> Result<&mut Trainer, NnError> {
-        let mut trainers = self.trainers.iter_mut();
-        trainers.find(|(other, _)| other.ptr_eq(owner)).map(|(_, trainer)| trainer).ok_or(NnError::Stopped)
-    }
-
-    fn build(&self, options: &SegmentationOptions) -> Build {
-        let arithmetic = Arithmetic::of(options.numerics);
-        let precision = if arithmetic == Arithmetic::Original { Precision::F32 } else { self.precision };
-        Build { kind: options.kind, keep_axials: options.keep_axials, arithmetic, precision, device: self.device }
-    }
-
-    /// The model's networks on the device, built when they are not among the last that were used.
-    fn networks(&mut self, model: &Model, options: &SegmentationOptions) -> Result<&[Unet], NnError> {
-        let fingerprint = model.fingerprint();
-        let build = self.build(options);
-        let found = self.models.iter().position(|built| built.fingerprint == fingerprint && built.build == build);
-        let built = if let Some(at) = found {
-            self.models.remove(at)
-        } else {
-            let surplus = self.models.len().saturating_sub(CACHED_MODELS - 1);
-            self.models.drain(..surplus);
-            let networks = model.members().iter().map(|member| Unet::new(member, build)).collect::<Result<_, _>>()?;
-            BuiltModel { fingerprint, build, networks }
-        };
-        self.models.push(built);
-        Ok(self.models.last().map(|built| built.networks.as_slice()).unwrap_or_default())
-    }
-}
-
 #[cfg(test)]
 mod tests;
+mod worker;

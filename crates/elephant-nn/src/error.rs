@@ -1,7 +1,9 @@
 //! Why a network could not be built or run.
 
 use elephant_checkpoint::CheckpointError;
-use elephant_types::{Cancelled, Coded, ErrorCode, NetworkKind};
+use elephant_fs::FsError;
+use elephant_model::ModelError;
+use elephant_types::{Cancelled, Coded, ErrorCode};
 use tch::TchError;
 
 /// A network that could not be built or run.
@@ -10,7 +12,7 @@ pub enum NnError {
     /// The checkpoint cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// The checkpoint is not of the U-Net that this server runs.
+    /// The checkpoint is not a network that this server runs.
     #[error(
         "the model does not fit the detection network: {reason}; use a model that an ELEPHANT server has trained or reset"
     )]
@@ -18,16 +20,22 @@ pub enum NnError {
         /// Which parameter differs, and how.
         reason: String,
     },
-    /// A 2-D model was given for 3-D data or the reverse.
+    /// A model of another kind was given: 2-D for 3-D data or the reverse, or for another task.
     #[error(
         "the model is a {model} network, but a {requested} one was asked for; choose another model, or reset this one"
     )]
     WrongKind {
         /// What the checkpoint holds.
-        model: &'static str,
+        model: String,
         /// What the request needs.
-        requested: &'static str,
+        requested: String,
     },
+    /// A model's file cannot be looked at.
+    #[error("cannot use the model: {0}")]
+    File(#[from] FsError),
+    /// The image could not be read, or the result could not be used.
+    #[error(transparent)]
+    Caller(ModelError),
     /// The request makes no sense.
     #[error("cannot predict: {reason}")]
     InvalidRequest {
@@ -93,19 +101,6 @@ pub enum NnError {
     Stopped,
 }
 
-impl NnError {
-    pub(crate) fn wrong_kind(model: NetworkKind, requested: NetworkKind) -> Self {
-        Self::WrongKind { model: kind_name(model), requested: kind_name(requested) }
-    }
-}
-
-fn kind_name(kind: NetworkKind) -> &'static str {
-    match kind {
-        NetworkKind::Volumetric => "3-D",
-        NetworkKind::Planar => "2-D",
-    }
-}
-
 impl From<TchError> for NnError {
     fn from(error: TchError) -> Self {
         let message = match error {
@@ -123,10 +118,21 @@ impl From<TchError> for NnError {
     }
 }
 
+impl From<NnError> for ModelError {
+    fn from(error: NnError) -> Self {
+        match error {
+            NnError::Caller(error) => error,
+            other => Self::from_coded(&other),
+        }
+    }
+}
+
 impl Coded for NnError {
     fn code(&self) -> ErrorCode {
         match self {
             Self::Checkpoint(error) => error.code(),
+            Self::File(error) => error.code(),
+            Self::Caller(error) => error.code(),
             Self::WrongModel { .. }
             | Self::WrongKind { .. }
             | Self::InvalidRequest { .. }

@@ -1,17 +1,20 @@
-//! A checkpoint that is known to fit the detection network.
+//! A checkpoint that is known to fit a network.
 
 use std::path::Path;
 
 use elephant_checkpoint::{Checkpoint, Fingerprint, StateDict};
 use elephant_types::NetworkKind;
 
-use crate::{NnError, architecture};
+use crate::{
+    NnError,
+    spec::{self, NetworkSpec, Task},
+};
 
-/// The weights of a detection network, or of an ensemble of them.
+/// The weights of a network, or of an ensemble of networks of the same kind.
 #[derive(Clone, Debug)]
 pub struct Model {
     checkpoint: Checkpoint,
-    kind: NetworkKind,
+    spec: NetworkSpec,
     fingerprint: Fingerprint,
 }
 
@@ -22,13 +25,13 @@ impl Model {
     /// [`NnError::WrongModel`] naming the first parameter that does not fit.
     pub fn new(checkpoint: Checkpoint) -> Result<Self, NnError> {
         let wrong = |reason: &str| NnError::WrongModel { reason: reason.into() };
-        let kinds = checkpoint.members.iter().map(architecture::identify).collect::<Result<Vec<_>, _>>()?;
-        let kind = *kinds.first().ok_or_else(|| wrong("it is empty"))?;
-        if kinds.iter().any(|other| *other != kind) {
-            return Err(wrong("it mixes 2-D and 3-D networks"));
+        let specs = checkpoint.members.iter().map(spec::identify).collect::<Result<Vec<_>, _>>()?;
+        let spec = *specs.first().ok_or_else(|| wrong("it is empty"))?;
+        if let Some(other) = specs.iter().find(|other| **other != spec) {
+            return Err(wrong(&format!("it mixes {} and {} networks", spec.name(), other.name())));
         }
         let fingerprint = checkpoint.fingerprint();
-        Ok(Self { checkpoint, kind, fingerprint })
+        Ok(Self { checkpoint, spec, fingerprint })
     }
 
     /// Reads a `.pth` file.
@@ -39,12 +42,12 @@ impl Model {
         Self::new(Checkpoint::read(path)?)
     }
 
-    /// A network that has learnt nothing: random weights, the same for the same seed.
+    /// A detection network with random weights, the same for the same seed.
     ///
     /// # Errors
     /// Never, unless this crate contradicts itself.
     pub fn random(kind: NetworkKind, seed: u64) -> Result<Self, NnError> {
-        Self::new(architecture::random(kind, seed)?.into())
+        Self::new(spec::random(&NetworkSpec::detection(kind), seed)?.into())
     }
 
     /// The weights.
@@ -54,12 +57,39 @@ impl Model {
 
     /// Whether the network is 2-D or 3-D.
     pub fn kind(&self) -> NetworkKind {
-        self.kind
+        self.spec.dims
     }
 
     /// Equal for equal weights.
     pub fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
+    }
+
+    /// What the network is, which must be for this task.
+    ///
+    /// # Errors
+    /// [`NnError::WrongKind`] naming both.
+    pub(crate) fn require(&self, task: Task) -> Result<&NetworkSpec, NnError> {
+        if self.spec.task == task {
+            return Ok(&self.spec);
+        }
+        let requested = match task {
+            Task::Detection => NetworkSpec::detection(self.spec.dims),
+            Task::Flow => NetworkSpec::flow(self.spec.dims),
+        };
+        Err(NnError::WrongKind { model: self.spec.name(), requested: requested.name() })
+    }
+
+    /// What the network is, which must be a detection network of this kind.
+    ///
+    /// # Errors
+    /// [`NnError::WrongKind`] naming both.
+    pub(crate) fn require_detection(&self, dims: NetworkKind) -> Result<&NetworkSpec, NnError> {
+        let spec = self.require(Task::Detection)?;
+        if spec.dims != dims {
+            return Err(NnError::WrongKind { model: spec.dims.dims().into(), requested: dims.dims().into() });
+        }
+        Ok(spec)
     }
 
     pub(crate) fn members(&self) -> &[StateDict] {

@@ -55,7 +55,7 @@ impl Norm {
         Ok(x.f_relu_()?.f_group_norm(groups, Some(weight), Some(bias), EPSILON, true)?)
     }
 
-    fn in_place<T: Activation>(&self, samples: SamplesMut<'_, T>) {
+    fn in_place<T: ActivationElement>(&self, samples: SamplesMut<'_, T>) {
         let SamplesMut { values, sample_length } = samples;
         for sample in values.chunks_exact_mut(sample_length) {
             let affine = self.affine(&self.statistics(sample));
@@ -69,12 +69,12 @@ impl Norm {
         channels / MAX_GROUPS.min(channels)
     }
 
-    /// Of a sample `relu(x)`, what its channels are normalised with.
-    pub(crate) fn statistics<T: Activation>(&self, sample: &[T]) -> Vec<Statistics> {
+    /// What the channels of a sample `relu(x)` are normalised with.
+    pub(crate) fn statistics<T: ActivationElement>(&self, sample: &[T]) -> Vec<Statistics> {
         let moments = moments(sample, self.weight.len());
         let group_channels = self.group_channels();
         let groups = moments.chunks_exact(group_channels).map(|group| {
-            let average = |of: &dyn Fn(&Moments) -> f64| group.iter().map(of).sum::<f64>() / group.len() as f64;
+            let average = |value: &dyn Fn(&Moments) -> f64| group.iter().map(value).sum::<f64>() / group.len() as f64;
             let mean = average(&|channel| channel.mean);
             let variance = average(&|channel| channel.variance + (channel.mean - mean).powi(2));
             Statistics { mean, inverse: 1.0 / (variance + EPSILON).sqrt() }
@@ -96,67 +96,68 @@ impl Norm {
     }
 }
 
-/// Of a channel's group: its mean and one over its standard deviation.
+/// The mean of a channel's group, and one over its standard deviation.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Statistics {
     pub(crate) mean: f64,
     pub(crate) inverse: f64,
 }
 
-/// Of a channel's voxels.
+/// Mean and variance of a channel's voxels.
 #[derive(Clone, Copy, Debug)]
 struct Moments {
     mean: f64,
     variance: f64,
 }
 
-/// Sums over a channel's voxels.
-#[derive(Clone, Copy, Default)]
-struct Sums {
-    sum: f64,
-    squares: f64,
-}
-
+/// A channel becomes `(relu(x) − mean) · scale + bias`.
 #[derive(Clone, Copy)]
 pub(crate) struct Affine {
-    pub(crate) mean: f32,
-    pub(crate) scale: f32,
-    pub(crate) bias: f32,
+    mean: f32,
+    scale: f32,
+    bias: f32,
 }
 
-/// A number that activations are stored as.
-pub(crate) trait Activation: Copy + Send + Sync {
+impl Affine {
+    /// Mean, scale, bias.
+    pub(crate) fn fields(&self) -> [f32; 3] {
+        [self.mean, self.scale, self.bias]
+    }
+}
+
+/// Number type of stored activations.
+pub(crate) trait ActivationElement: Copy + Send + Sync {
     const KIND: Kind;
-    fn widen(self) -> f32;
-    fn narrow(value: f32) -> Self;
+    fn to_f32(self) -> f32;
+    fn from_f32(value: f32) -> Self;
 }
 
-impl Activation for f32 {
+impl ActivationElement for f32 {
     const KIND: Kind = Kind::Float;
 
     #[inline]
-    fn widen(self) -> f32 {
+    fn to_f32(self) -> f32 {
         self
     }
 
     #[inline]
-    fn narrow(value: f32) -> Self {
+    fn from_f32(value: f32) -> Self {
         value
     }
 }
 
-impl Activation for bf16 {
+impl ActivationElement for bf16 {
     const KIND: Kind = Kind::BFloat16;
 
     #[inline]
-    fn widen(self) -> f32 {
+    fn to_f32(self) -> f32 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
     }
 
     /// Rounds to the nearest, ties to even, without the branch for NaN that keeps `half`'s own from being vectorised: NaN
     /// only comes here out of infinite activations, which mean nothing either.
     #[inline]
-    fn narrow(value: f32) -> Self {
+    fn from_f32(value: f32) -> Self {
         let bits = value.to_bits();
         Self::from_bits((bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16)
     }
@@ -165,20 +166,20 @@ impl Activation for bf16 {
 /// The numbers of a tensor (n, c, …) whose channels are last in memory.
 pub(crate) struct Samples<'a, T> {
     pub(crate) values: &'a [T],
-    /// Numbers in one of the n samples.
+    /// Length of one of the n samples.
     pub(crate) sample_length: usize,
 }
 
 /// As [`Samples`], to be written.
 pub(crate) struct SamplesMut<'a, T> {
     pub(crate) values: &'a mut [T],
-    /// Numbers in one of the n samples.
+    /// Length of one of the n samples.
     pub(crate) sample_length: usize,
 }
 
 /// Whether a tensor holds numbers of type `T` in this computer's memory, dense with the channels last, and so many channels
 /// that the loops here take them.
-fn fits<T: Activation>(x: &Tensor) -> bool {
+fn fits<T: ActivationElement>(x: &Tensor) -> bool {
     let size = x.size();
     x.device() == Device::Cpu
         && x.kind() == T::KIND
@@ -189,7 +190,7 @@ fn fits<T: Activation>(x: &Tensor) -> bool {
 }
 
 /// The numbers of a tensor, or `None` where it does not lie in memory as the loops here take it.
-pub(crate) fn values<T: Activation>(x: &Tensor) -> Option<Samples<'_, T>> {
+pub(crate) fn values<T: ActivationElement>(x: &Tensor) -> Option<Samples<'_, T>> {
     if !fits::<T>(x) {
         return None;
     }
@@ -203,7 +204,7 @@ pub(crate) fn values<T: Activation>(x: &Tensor) -> Option<Samples<'_, T>> {
 
 /// The numbers of a tensor to be written, or `None` as for [`values`]. The caller must own the tensor's memory: no other
 /// handle to it is read afterwards.
-pub(crate) fn values_mut<T: Activation>(x: &mut Tensor) -> Option<SamplesMut<'_, T>> {
+pub(crate) fn values_mut<T: ActivationElement>(x: &mut Tensor) -> Option<SamplesMut<'_, T>> {
     if !fits::<T>(x) {
         return None;
     }
@@ -215,41 +216,68 @@ pub(crate) fn values_mut<T: Activation>(x: &mut Tensor) -> Option<SamplesMut<'_,
     Some(SamplesMut { values, sample_length: length / x.size()[0] as usize })
 }
 
-/// What is not a number stays so, unlike with `f32::max`: a network that has diverged must not look sound.
+/// NaN propagates, unlike with `f32::max`, so that a diverged network is noticed.
 #[inline]
 pub(crate) fn relu(x: f32) -> f32 {
     if x < 0.0 { 0.0 } else { x }
 }
 
-/// Mean and variance of `relu(x)` for each channel of (voxels, channels).
-fn moments<T: Activation>(sample: &[T], channels: usize) -> Vec<Moments> {
-    let tasks = sample.par_chunks(TASK_VOXELS * channels).map(|task| task_sums(task, channels));
-    let tasks: Vec<Vec<Sums>> = tasks.collect();
-    let count = (sample.len() / channels) as f64;
-    let moments = |channel: usize| {
-        let mean = tasks.iter().map(|task| task[channel].sum).sum::<f64>() / count;
-        let square = tasks.iter().map(|task| task[channel].squares).sum::<f64>() / count;
-        Moments { mean, variance: (square - mean * mean).max(0.0) }
-    };
-    (0..channels).map(moments).collect()
+/// `relu(x)`, normalised.
+#[inline]
+pub(crate) fn normalized(x: f32, mean: f32, scale: f32, bias: f32) -> f32 {
+    (relu(x) - mean) * scale + bias
 }
 
-fn task_sums<T: Activation>(task: &[T], channels: usize) -> Vec<Sums> {
-    let mut sums = vec![Sums::default(); channels];
+/// A structure of arrays, [`LANES`] channels together, from an array of structures.
+pub(crate) fn lanes<T, const N: usize>(channels: &[T], fields: impl Fn(&T) -> [f32; N]) -> Vec<[[f32; LANES]; N]> {
+    let group = |group: &[T]| std::array::from_fn(|field| std::array::from_fn(|lane| fields(&group[lane])[field]));
+    channels.chunks_exact(LANES).map(group).collect()
+}
+
+/// The sums over all voxels for each channel, from those that the tasks found; added in the order of the tasks, whichever
+/// thread did them.
+pub(crate) fn add_tasks<const N: usize>(
+    tasks: impl ParallelIterator<Item = Vec<[f64; N]>>,
+    channels: usize,
+) -> Vec<[f64; N]> {
+    let tasks: Vec<Vec<[f64; N]>> = tasks.collect();
+    let mut sums = vec![[0.0; N]; channels];
+    for task in tasks {
+        for (sums, task) in sums.iter_mut().zip(task) {
+            sums.iter_mut().zip(task).for_each(|(sum, task)| *sum += task);
+        }
+    }
+    sums
+}
+
+/// Mean and variance of `relu(x)` for each channel of (voxels, channels).
+fn moments<T: ActivationElement>(sample: &[T], channels: usize) -> Vec<Moments> {
+    let tasks = sample.par_chunks(TASK_VOXELS * channels).map(|task| task_sums(task, channels));
+    let count = (sample.len() / channels) as f64;
+    let moments = |[sum, squares]: [f64; 2]| {
+        let mean = sum / count;
+        Moments { mean, variance: (squares / count - mean * mean).max(0.0) }
+    };
+    add_tasks(tasks, channels).into_iter().map(moments).collect()
+}
+
+/// Sums of `relu(x)` and of its square.
+fn task_sums<T: ActivationElement>(task: &[T], channels: usize) -> Vec<[f64; 2]> {
+    let mut sums = vec![[0.0; 2]; channels];
     for block in task.chunks(CACHED_VOXELS * channels) {
         for (at, sums) in sums.chunks_exact_mut(SUM_LANES).enumerate() {
             let (mut sum, mut squares) = ([0.0; SUM_LANES], [0.0; SUM_LANES]);
             for voxel in block.chunks_exact(channels) {
                 let lanes = &voxel[at * SUM_LANES..][..SUM_LANES];
                 for i in 0..SUM_LANES {
-                    let value = f64::from(relu(lanes[i].widen()));
+                    let value = f64::from(relu(lanes[i].to_f32()));
                     sum[i] += value;
                     squares[i] += value * value;
                 }
             }
             for i in 0..SUM_LANES {
-                sums[i].sum += sum[i];
-                sums[i].squares += squares[i];
+                sums[i][0] += sum[i];
+                sums[i][1] += squares[i];
             }
         }
     }
@@ -257,20 +285,14 @@ fn task_sums<T: Activation>(task: &[T], channels: usize) -> Vec<Sums> {
 }
 
 /// `(relu(x) − mean) · scale + bias` for each channel.
-fn apply<T: Activation>(sample: &mut [T], affine: &[Affine]) {
+fn apply<T: ActivationElement>(sample: &mut [T], affine: &[Affine]) {
     let channels = affine.len();
-    let affine: Vec<[[f32; LANES]; 3]> = affine
-        .chunks_exact(LANES)
-        .map(|lanes| {
-            let field = |of: fn(&Affine) -> f32| std::array::from_fn(|i| of(&lanes[i]));
-            [field(|a| a.mean), field(|a| a.scale), field(|a| a.bias)]
-        })
-        .collect();
+    let affine = lanes(affine, Affine::fields);
     sample.par_chunks_mut(TASK_VOXELS * channels).for_each(|task| {
         for voxel in task.chunks_exact_mut(channels) {
             for (lanes, [mean, scale, bias]) in voxel.chunks_exact_mut(LANES).zip(&affine) {
                 for i in 0..LANES {
-                    lanes[i] = T::narrow((relu(lanes[i].widen()) - mean[i]) * scale[i] + bias[i]);
+                    lanes[i] = T::from_f32(normalized(lanes[i].to_f32(), mean[i], scale[i], bias[i]));
                 }
             }
         }
@@ -304,7 +326,7 @@ mod tests {
     #[test]
     fn it_is_relu_and_group_norm() {
         for size in [[2, 16, 3, 40, 41], [1, 32, 2, 9, 5], [3, 64, 1, 4, 4], [1, 256, 2, 2, 2]] {
-            let x = ops::arrange(&normal_tensor(3, &size, Kind::Float), Arithmetic::Fast).unwrap();
+            let x = ops::to_memory_layout(&normal_tensor(3, &size, Kind::Float), Arithmetic::Fast).unwrap();
             let (norm, weight, bias) = norm(size[1]);
             let expected = expected(&x, &weight, &bias);
             let found = norm.after_relu(x).unwrap();
@@ -315,7 +337,7 @@ mod tests {
     #[test]
     fn a_large_mean_does_not_hide_the_variance() {
         let x = normal_tensor(4, &[1, 16, 8, 64, 64], Kind::Float) * 0.01 + 20.0;
-        let x = ops::arrange(&x, Arithmetic::Fast).unwrap();
+        let x = ops::to_memory_layout(&x, Arithmetic::Fast).unwrap();
         let (norm, weight, bias) = norm(16);
         let expected = expected(&x, &weight, &bias);
         let found = norm.after_relu(x).unwrap();
@@ -325,7 +347,7 @@ mod tests {
     #[test]
     fn bf16_is_rounded_once() {
         let x = normal_tensor(5, &[1, 32, 2, 16, 16], Kind::Float).to_kind(Kind::BFloat16);
-        let x = ops::arrange(&x, Arithmetic::Fast).unwrap();
+        let x = ops::to_memory_layout(&x, Arithmetic::Fast).unwrap();
         let (norm, weight, bias) = norm(32);
         let expected = expected(&x, &weight, &bias);
         let found = norm.after_relu(x).unwrap();
@@ -334,15 +356,15 @@ mod tests {
     }
 
     #[test]
-    fn narrowing_rounds_to_the_nearest_even() {
+    fn from_f32_rounds_to_the_nearest_even() {
         for value in [0.0f32, -0.0, 1.0, 1.003_906_2, 1.011_718_8, -3.3e38, 1e-40, f32::MAX, f32::INFINITY] {
-            let own = <bf16 as Activation>::narrow(value);
+            let own = <bf16 as ActivationElement>::from_f32(value);
             assert_eq!(own.to_bits(), bf16::from_f32(value).to_bits(), "{value}");
         }
     }
 
     #[test]
-    fn other_layouts_take_libtorchs_way() {
+    fn other_layouts_are_left_to_libtorch() {
         let x = normal_tensor(6, &[2, 16, 3, 4, 5], Kind::Float);
         let (norm, weight, bias) = norm(16);
         let expected = expected(&x, &weight, &bias);

@@ -58,8 +58,8 @@ pub(crate) fn channels_last_strides(size: &[i64]) -> Vec<i64> {
     strides
 }
 
-/// The tensor in the memory layout that goes with the arithmetic.
-pub(crate) fn arrange(x: &Tensor, arithmetic: Arithmetic) -> Result<Tensor, NnError> {
+/// The tensor in the memory layout that goes with the arithmetic. It shares the memory of `x` where that lies so already.
+pub(crate) fn to_memory_layout(x: &Tensor, arithmetic: Arithmetic) -> Result<Tensor, NnError> {
     if x.device() != Device::Cpu || arithmetic == Arithmetic::Original {
         return Ok(x.f_contiguous()?);
     }
@@ -74,20 +74,28 @@ pub(crate) fn arrange(x: &Tensor, arithmetic: Arithmetic) -> Result<Tensor, NnEr
 pub(crate) fn convolution(
     x: &Tensor,
     weight: &Tensor,
-    bias: &Tensor,
+    bias: Option<&Tensor>,
     arithmetic: Arithmetic,
 ) -> Result<Tensor, NnError> {
     let axes = x.dim() - 2;
     let (ones, padding) = (vec![1; axes], vec![weight.size()[2] / 2; axes]);
     if arithmetic == Arithmetic::Fast && x.device() == Device::Cpu && tch::utils::has_mkldnn() {
         // Asked for by name: libtorch's own choice falls on a kernel many times slower where x has few elements.
-        return Ok(x.f_mkldnn_convolution(weight, Some(bias), &padding, &ones, &ones, 1)?);
+        return Ok(x.f_mkldnn_convolution(weight, bias, &padding, &ones, &ones, 1)?);
     }
     Ok(if has_z(x) {
-        x.f_conv3d(weight, Some(bias), &ones, &padding, &ones, 1)?
+        x.f_conv3d(weight, bias, &ones, &padding, &ones, 1)?
     } else {
-        x.f_conv2d(weight, Some(bias), &ones, &padding, &ones, 1)?
+        x.f_conv2d(weight, bias, &ones, &padding, &ones, 1)?
     })
+}
+
+/// `x` where it is above 0, a tenth of it elsewhere.
+pub(crate) fn leaky_relu(x: &Tensor) -> Result<Tensor, NnError> {
+    const SLOPE: f32 = 0.1;
+    // The binding of libtorch's `leaky_relu` leaves no choice of the slope.
+    let slope = Tensor::f_from_slice(&[SLOPE])?.f_to_device(x.device())?.f_to_kind(x.kind())?;
+    Ok(x.f_prelu(&slope)?)
 }
 
 /// The weight for [`upsampled_convolution`], (in, out, …kernel), from a convolution's, (out, in, …3).
@@ -229,10 +237,10 @@ mod tests {
     }
 
     #[test]
-    fn arranging_changes_memory_but_no_value() {
+    fn a_memory_layout_changes_memory_but_no_value() {
         for size in [[2, 1, 3, 4, 5], [1, 16, 1, 4, 1], [2, 3, 4, 5, 6]] {
             let x = normal_tensor(5, &size, Kind::Float);
-            let arranged = arrange(&x, Arithmetic::Fast).unwrap();
+            let arranged = to_memory_layout(&x, Arithmetic::Fast).unwrap();
             assert_eq!(arranged.stride(), channels_last_strides(&size));
             assert_eq!(largest_difference(&arranged, &x), 0.0);
         }

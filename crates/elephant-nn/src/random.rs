@@ -16,12 +16,6 @@ pub(crate) fn normal_tensor(seed: u64, size: &[i64], kind: tch::Kind) -> tch::Te
     tch::Tensor::from_slice(&values).reshape(size).to_kind(kind)
 }
 
-/// Number `index` of stream `stream`, in 0..1: what `tests/golden/nn/generate.py` makes weights and images of.
-#[cfg(test)]
-pub(crate) fn number(stream: u64, index: u64) -> f64 {
-    (Normal::new((stream << 32) + index).next() >> 40) as f64 / f64::from(1 << 24)
-}
-
 impl Normal {
     pub(crate) fn new(seed: u64) -> Self {
         Self { state: seed, spare: None }

@@ -1,43 +1,26 @@
 //! PyTorch's numbers for weights and images that a formula gives (`tests/golden/nn`).
 
+mod common;
+
 use std::sync::{Arc, LazyLock};
 
 use elephant_checkpoint::{Checkpoint, StateDict, Tensor};
-use elephant_nn::{DeviceChoice, DeviceHandle, DeviceOptions, Model};
-use elephant_testkit::{golden, read_json, read_npy};
-use elephant_types::{
-    CancelToken, KeepAxials, NetworkKind, Numerics, Objective, ProbabilityOutput, SegmentationOptions,
-    SegmentationRequest, TaskContext, TrainingBatch, TrainingOptions,
+use elephant_model::{
+    ModelInTraining, Objective, ProbabilityOutput, SegmentationOptions, TrainingBatch, TrainingOptions,
 };
+use elephant_nn::{DeviceChoice, DeviceHandle, DeviceOptions, Model};
+use elephant_testkit::{golden, golden_number, golden_parameter, read_json, read_npy};
+use elephant_types::{CancelToken, KeepAxials, NetworkKind, Numerics, TaskContext};
 use ndarray::{Array3, Array4, Ix4, s};
 use serde_json::Value;
 
 const TOLERANCE: f32 = 1e-4;
 
-/// Number `index` of stream `stream`, in 0..1; `generate.py` states the formula.
-fn number(stream: u64, index: u64) -> f64 {
-    let mut z = ((stream << 32) + index).wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^= z >> 31;
-    (z >> 40) as f64 / f64::from(1 << 24)
-}
-
 fn member(names_and_shapes: &Model, member: u64) -> StateDict {
     let parameters = names_and_shapes.checkpoint().members[0].iter();
     let parameter = |(stream, (name, like)): (u64, (&str, &Tensor))| {
-        let shape = like.shape().to_vec();
-        let value = |index| {
-            let centred = 2.0 * number(1000 * member + stream, index) - 1.0;
-            let value = match &shape[..] {
-                [_] => 0.25 * centred + f64::from(u8::from(name.ends_with("weight"))),
-                [_, fan_in @ ..] => centred * (6.0 / fan_in.iter().product::<usize>() as f64).sqrt(),
-                [] => unreachable!("no parameter is a scalar"),
-            };
-            value as f32
-        };
-        let values: Vec<f32> = (0..shape.iter().product::<usize>() as u64).map(value).collect();
-        (name.to_owned(), Tensor::from_f32(shape, &values).unwrap())
+        let values = golden_parameter(1000 * member + stream, name, like.shape());
+        (name.to_owned(), Tensor::from_f32(like.shape().to_vec(), &values).unwrap())
     };
     (0..).zip(parameters).map(parameter).collect()
 }
@@ -69,7 +52,8 @@ fn load(case_number: u64, case: &Value) -> Case {
         Some([sizes[0], sizes[1], sizes[2]])
     };
     let shape = sizes("shape").unwrap();
-    let pixels = (0..shape.iter().product::<usize>() as u64).map(|i| number(9000 + case_number, i) as f32).collect();
+    let pixels =
+        (0..shape.iter().product::<usize>() as u64).map(|i| golden_number(9000 + case_number, i) as f32).collect();
     let names_and_shapes = Model::random(kind, 0).unwrap();
     let members = (0..case["members"].as_u64().unwrap()).map(|i| member(&names_and_shapes, i)).collect();
     let name = case["name"].as_str().unwrap().to_owned();
@@ -96,8 +80,7 @@ fn start(threads: usize) -> DeviceHandle {
 }
 
 fn predict(device: &DeviceHandle, case: &Case, options: SegmentationOptions) -> Array4<f32> {
-    let request = SegmentationRequest { image: case.image.clone(), options };
-    device.segment(Arc::clone(&case.model), request, TaskContext::detached()).unwrap()
+    common::segment(device, &case.model, &case.image, &options, &TaskContext::detached()).unwrap()
 }
 
 #[track_caller]
@@ -163,13 +146,13 @@ fn a_step_of_adam_is_pytorchs() {
         let shape: Vec<usize> =
             case["shape"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap() as usize).collect();
         let shape = [shape[0], shape[1], shape[2], shape[3]];
-        let numbers = |stream| (0..shape.iter().product::<usize>() as u64).map(move |index| number(stream, index));
-        let batch = TrainingBatch {
-            images: Array4::from_shape_vec(shape, numbers(9101).map(|value| value as f32).collect()).unwrap(),
-            labels: Array4::from_shape_vec(shape, numbers(9100).map(|value| (7.0 * value) as u8).collect()).unwrap(),
-            keep_axials: KeepAxials::first(case["n_keep_axials"].as_i64().unwrap()),
-            punishes_false_positives: false,
-        };
+        let numbers =
+            |stream| (0..shape.iter().product::<usize>() as u64).map(move |index| golden_number(stream, index));
+        let batch = TrainingBatch::labelled(
+            Array4::from_shape_vec(shape, numbers(9101).map(|value| value as f32).collect()).unwrap(),
+            Array4::from_shape_vec(shape, numbers(9100).map(|value| (7.0 * value) as u8).collect()).unwrap(),
+            KeepAxials::first(case["n_keep_axials"].as_i64().unwrap()),
+        );
         let model = Arc::new(Model::new(member(&Model::random(kind, 0).unwrap(), 0).into()).unwrap());
         let options = TrainingOptions {
             objective: Objective::Labels { class_weights: [1.0, 10.0, 10.0], false_weight: 10.0 },
@@ -181,7 +164,7 @@ fn a_step_of_adam_is_pytorchs() {
         let expected = case["loss"].as_f64().unwrap();
         assert!((values.total / expected - 1.0).abs() < 1e-5, "{} instead of {expected}", values.total);
         let (model, _) = training.snapshot().unwrap();
-        for (name, tensor) in model.checkpoint().members[0].iter() {
+        for (name, tensor) in model.members[0].iter() {
             let (values, expected) = (tensor.to_f32(), &case["parameters"][name]);
             let norm = values.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
             let ends = [("first", &values[..3]), ("last", &values[values.len() - 3..])];

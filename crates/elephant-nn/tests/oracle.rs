@@ -2,13 +2,14 @@
 
 #![allow(clippy::disallowed_methods)]
 
+mod common;
+
 use std::{path::Path, sync::Arc};
 
+use elephant_model::{ProbabilityOutput, SegmentationOptions};
 use elephant_nn::{DeviceChoice, DeviceHandle, DeviceOptions, Model, Precision};
 use elephant_testkit::{read_json, read_npy, shared};
-use elephant_types::{
-    KeepAxials, NetworkKind, Numerics, ProbabilityOutput, SegmentationOptions, SegmentationRequest, TaskContext,
-};
+use elephant_types::{KeepAxials, NetworkKind, Numerics, TaskContext};
 use ndarray::{Array3, Array4, ArrayD, Axis, Ix3, Ix4};
 use serde_json::Value;
 
@@ -50,12 +51,15 @@ fn largest_difference(a: &Array4<f32>, b: &Array4<f32>) -> f32 {
 struct Case<'a> {
     name: &'a str,
     model: Arc<Model>,
-    request: SegmentationRequest,
+    image: Array3<f32>,
+    options: SegmentationOptions,
     expected: ArrayD<f32>,
 }
 
-fn with(request: &SegmentationRequest, options: SegmentationOptions) -> SegmentationRequest {
-    SegmentationRequest { image: request.image.clone(), options }
+impl Case<'_> {
+    fn predict(&self, device: &DeviceHandle, options: &SegmentationOptions) -> Array4<f32> {
+        common::segment(device, &self.model, &self.image, options, &TaskContext::detached()).unwrap()
+    }
 }
 
 /// A manifest's case, or `None` when its arrays are not there.
@@ -84,8 +88,7 @@ fn load<'a>(folder: &Path, models: &Path, case: &'a Value) -> Option<Case<'a>> {
         numerics: Numerics::Original,
         output: ProbabilityOutput::AllClasses,
     };
-    let request = SegmentationRequest { image, options };
-    Some(Case { name: text(case, "name"), model, request, expected: read_npy(&output) })
+    Some(Case { name: text(case, "name"), model, image, options, expected: read_npy(&output) })
 }
 
 #[test]
@@ -96,10 +99,7 @@ fn forward_passes_match_the_originals() {
     let mut checked = 0;
     for case in manifest["cases"].as_array().unwrap().iter().filter(|case| text(case, "kind") == "seg") {
         let Some(case) = load(&models, &models, case) else { continue };
-        let predict = |numerics| {
-            let request = with(&case.request, SegmentationOptions { numerics, ..case.request.options });
-            device.segment(Arc::clone(&case.model), request, TaskContext::detached()).unwrap()
-        };
+        let predict = |numerics| case.predict(&device, &SegmentationOptions { numerics, ..case.options });
         let logarithms = classes(case.expected.index_axis_move(Axis(0), 0), case.model.kind());
         let original = predict(Numerics::Original);
         for (probability, logarithm) in original.iter().zip(&logarithms).filter(|(p, _)| **p > 1e-4) {
@@ -128,10 +128,9 @@ fn tiled_predictions_match_the_originals() {
     let mut checked = 0;
     for case in manifest.as_array().unwrap().iter().filter(|case| text(case, "name").contains("_seg_")) {
         let Some(case) = load(&folder, &models, case) else { continue };
-        let expected = classes(case.expected, case.model.kind());
+        let expected = classes(case.expected.clone(), case.model.kind());
         for batch_size in [1, 3] {
-            let request = with(&case.request, SegmentationOptions { batch_size, ..case.request.options });
-            let found = device.segment(Arc::clone(&case.model), request, TaskContext::detached()).unwrap();
+            let found = case.predict(&device, &SegmentationOptions { batch_size, ..case.options });
             let difference = largest_difference(&found, &expected);
             assert!(difference < TOLERANCE, "{}: {difference}", case.name);
         }
@@ -148,7 +147,7 @@ fn half_precision_checkpoints_predict_almost_the_same() {
     let case = load(&models, &models, case).unwrap();
     let half = Arc::new(Model::read(&models.join("seg_2d_float16.pth")).unwrap());
     assert_ne!(half.fingerprint(), case.model.fingerprint());
-    let found = device().segment(half, case.request, TaskContext::detached()).unwrap();
+    let found = common::segment(&device(), &half, &case.image, &case.options, &TaskContext::detached()).unwrap();
     let expected = classes(case.expected.index_axis_move(Axis(0), 0), NetworkKind::Planar).mapv(f32::exp);
     let difference = largest_difference(&found, &expected);
     assert!(difference > 0.0 && difference < 5e-2, "{difference}");
@@ -192,9 +191,8 @@ fn bf16_stays_close_to_f32_for_a_trained_network() {
             numerics: Numerics::Corrected,
             output: ProbabilityOutput::AllClasses,
         };
-        let request = SegmentationRequest { image: nuclei([32, 96, 96]), options };
-        let predict =
-            |device: &DeviceHandle| device.segment(Arc::clone(&model), request.clone(), TaskContext::detached());
+        let image = nuclei([32, 96, 96]);
+        let predict = |device| common::segment(device, &model, &image, &options, &TaskContext::detached());
         let (single, half) = (predict(&single).unwrap(), predict(&half).unwrap());
         let foreground = single.index_axis(Axis(0), 2).iter().filter(|center| **center > 0.5).count();
         assert!((1000..100_000).contains(&foreground), "the network finds something: {foreground}");

@@ -1,13 +1,15 @@
 //! A model in training through the device's thread.
 
+mod common;
+
 use std::sync::{Arc, LazyLock};
 
 use elephant_checkpoint::Fingerprint;
-use elephant_nn::{DeviceChoice, DeviceHandle, DeviceOptions, Model, NnError, Precision, Training};
-use elephant_types::{
-    CancelToken, KeepAxials, NetworkKind, Numerics, Objective, ProbabilityOutput, SegmentationOptions,
-    SegmentationRequest, TaskContext, TrainingBatch, TrainingOptions,
+use elephant_model::{
+    ModelInTraining, Objective, ProbabilityOutput, SegmentationOptions, Targets, TrainingBatch, TrainingOptions,
 };
+use elephant_nn::{DeviceChoice, DeviceHandle, DeviceOptions, Model, Precision, Training};
+use elephant_types::{CancelToken, Coded, ErrorCode, KeepAxials, NetworkKind, Numerics, TaskContext};
 use ndarray::{Array3, Array4, Axis};
 
 static DEVICE: LazyLock<DeviceHandle> = LazyLock::new(|| {
@@ -34,17 +36,16 @@ fn batch(count: usize, [depth, height, width]: [usize; 3], number: usize) -> Tra
         (4.0 * square(z, depth / 2) + square(y, center) + square(x, center)).sqrt()
     };
     let shape = (count, depth, height, width);
-    TrainingBatch {
-        images: Array4::from_shape_fn(shape, |(n, z, y, x)| (-distance(n, z, y, x) / 4.0).exp() as f32),
-        labels: Array4::from_shape_fn(shape, |(n, z, y, x)| match distance(n, z, y, x) {
+    TrainingBatch::labelled(
+        Array4::from_shape_fn(shape, |(n, z, y, x)| (-distance(n, z, y, x) / 4.0).exp() as f32),
+        Array4::from_shape_fn(shape, |(n, z, y, x)| match distance(n, z, y, x) {
             d if d < 3.0 => 3,
             d if d < 5.0 => 2,
             d if d < 9.0 => 1,
             _ => 0,
         }),
-        keep_axials: KeepAxials::first(2),
-        punishes_false_positives: false,
-    }
+        KeepAxials::first(2),
+    )
 }
 
 fn step(training: &Training, batch: TrainingBatch) -> f64 {
@@ -61,7 +62,12 @@ fn the_loss_falls() {
     for (kind, shape) in [(NetworkKind::Volumetric, [8, 32, 32]), (NetworkKind::Planar, [1, 33, 40])] {
         for options in [from_labels(), options(Objective::Intensities)] {
             let training = DEVICE.train(random(kind), options.clone(), None, &cancel).unwrap();
-            let losses: Vec<f64> = (0..12).map(|number| step(&training, batch(2, shape, number))).collect();
+            let inputs_only = options.objective == Objective::Intensities;
+            let batch = |number| match batch(2, shape, number) {
+                batch if inputs_only => TrainingBatch { targets: Targets::Inputs, ..batch },
+                batch => batch,
+            };
+            let losses: Vec<f64> = (0..12).map(|number| step(&training, batch(number))).collect();
             assert!(losses[11] < 0.8 * losses[0], "{kind:?} {options:?} {losses:?}");
         }
     }
@@ -79,7 +85,7 @@ fn a_training_goes_on_exactly_where_it_stopped() {
     let (model, state) = first.snapshot().unwrap();
     assert_eq!(state.step, 2);
     drop(first);
-    let second = DEVICE.train(Arc::new(model), from_labels(), Some(state), &cancel).unwrap();
+    let second = DEVICE.train(Arc::new(Model::new(model).unwrap()), from_labels(), Some(state), &cancel).unwrap();
     parts.extend((2..4).map(|number| step(&second, batch(1, shape, number))));
     assert_eq!(parts, losses);
     assert_eq!(whole.snapshot().unwrap().1, second.snapshot().unwrap().1);
@@ -93,18 +99,20 @@ fn a_failed_or_cancelled_step_changes_nothing() {
     let shape = [4, 16, 16];
     step(&training, batch(1, shape, 0));
     let before = fingerprint(&training);
-    let unlabelled = TrainingBatch { labels: Array4::zeros((1, 4, 16, 16)), ..batch(1, shape, 1) };
-    let other_size = TrainingBatch { labels: Array4::zeros((1, 4, 16, 17)), ..batch(1, shape, 1) };
+    let unlabelled = TrainingBatch { targets: Targets::Classes(Array4::zeros((1, 4, 16, 16))), ..batch(1, shape, 1) };
+    let other_size = TrainingBatch { targets: Targets::Classes(Array4::zeros((1, 4, 16, 17))), ..batch(1, shape, 1) };
     let empty = batch(0, shape, 1);
     for (wrong, word) in [(unlabelled, "labelled"), (other_size, "size"), (empty, "empty")] {
         let error = training.step(wrong, 1e-3, &cancel).unwrap_err();
-        assert!(matches!(&error, NnError::InvalidTraining { reason } if reason.contains(word)), "{error}");
+        let message = error.to_string();
+        assert!(message.starts_with("cannot train: ") && message.contains(word), "{message}");
     }
     let mut undefined = batch(1, shape, 1);
-    undefined.images[[0, 1, 1, 1]] = f32::NAN;
-    assert!(matches!(training.step(undefined, 1e-3, &cancel), Err(NnError::Diverged)));
+    undefined.inputs[[0, 0, 1, 1, 1]] = f32::NAN;
+    let diverged = training.step(undefined, 1e-3, &cancel).unwrap_err().to_string();
+    assert!(diverged.starts_with("the training diverged"), "{diverged}");
     cancel.cancel();
-    assert!(matches!(training.step(batch(1, shape, 1), 1e-3, &cancel), Err(NnError::Cancelled(_))));
+    assert_eq!(training.step(batch(1, shape, 1), 1e-3, &cancel).unwrap_err().code(), ErrorCode::Cancelled);
     assert_eq!(fingerprint(&training), before);
     assert_eq!(training.snapshot().unwrap().1.step, 1);
 }
@@ -118,7 +126,7 @@ fn an_ensemble_learns_with_every_member() {
     step(&training, batch(1, [4, 16, 16], 0));
     let (trained, state) = training.snapshot().unwrap();
     assert_eq!(state.first_moments.len(), 2);
-    for (before, after) in members.iter().zip(&trained.checkpoint().members) {
+    for (before, after) in members.iter().zip(&trained.members) {
         assert_ne!(before, after);
     }
 }
@@ -128,7 +136,7 @@ fn predictions_find_their_turn_between_steps_and_see_the_model_they_ask_for() {
     let cancel = CancelToken::default();
     let model = random(NetworkKind::Volumetric);
     let training = DEVICE.train(model.clone(), from_labels(), None, &cancel).unwrap();
-    let image: Array3<f32> = batch(1, [4, 32, 32], 0).images.index_axis_move(Axis(0), 0);
+    let image: Array3<f32> = batch(1, [4, 32, 32], 0).inputs.index_axis_move(Axis(0), 0).index_axis_move(Axis(0), 0);
     let options = SegmentationOptions {
         kind: NetworkKind::Volumetric,
         keep_axials: KeepAxials::first(2),
@@ -138,12 +146,12 @@ fn predictions_find_their_turn_between_steps_and_see_the_model_they_ask_for() {
         numerics: Numerics::Corrected,
         output: ProbabilityOutput::AllClasses,
     };
-    let request = SegmentationRequest { image, options };
-    let predict = |model: &Arc<Model>| DEVICE.segment(model.clone(), request.clone(), TaskContext::detached()).unwrap();
+    let predict =
+        |model: &Arc<Model>| common::segment(&DEVICE, model, &image, &options, &TaskContext::detached()).unwrap();
     let before = predict(&model);
     step(&training, batch(1, [4, 32, 32], 0));
     assert_eq!(predict(&model), before);
-    assert_ne!(predict(&Arc::new(training.snapshot().unwrap().0)), before);
+    assert_ne!(predict(&Arc::new(Model::new(training.snapshot().unwrap().0).unwrap())), before);
 }
 
 /// Where there is a GPU; see `scripts/gpu_check.sh`.

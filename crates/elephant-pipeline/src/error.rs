@@ -2,9 +2,8 @@
 
 use elephant_image::UndrawableSpot;
 use elephant_memory::MemoryError;
+use elephant_model::ModelError;
 use elephant_types::{Cancelled, Coded, ErrorCode};
-
-use crate::PortError;
 
 /// A use case failed; the message says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -47,9 +46,9 @@ pub enum PipelineError {
     /// A checkpoint file cannot be read or written.
     #[error(transparent)]
     Checkpoint(#[from] elephant_checkpoint::CheckpointError),
-    /// The network or the download failed.
+    /// A network or the download of a model failed.
     #[error(transparent)]
-    Port(#[from] PortError),
+    Model(#[from] ModelError),
 }
 
 impl PipelineError {
@@ -89,7 +88,7 @@ impl Coded for PipelineError {
             Self::Volume(error) => error.code(),
             Self::Image(error) => error.code(),
             Self::Checkpoint(error) => error.code(),
-            Self::Port(error) => error.code(),
+            Self::Model(error) => error.code(),
         }
     }
 
@@ -99,6 +98,7 @@ impl Coded for PipelineError {
             Self::H5(error) => error.brief(),
             Self::Volume(error) => error.brief(),
             Self::Checkpoint(error) => error.brief(),
+            Self::Model(error) => error.brief(),
             _ => None,
         }
     }

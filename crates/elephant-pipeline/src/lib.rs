@@ -1,7 +1,8 @@
 //! The use cases: generate a dataset, receive a movie, keep models, predict spots, draw labels, train.
 //!
-//! Data goes one way, from the movie to the spots. What the use cases need from outside (the network, the download) is
-//! stated as small traits in this crate and joined to it in the server's `wiring`. Nothing here knows of HTTP.
+//! Data goes one way, from the movie to the spots. Networks are used through the traits of
+//! `elephant-model`, downloads through [`ModelDownload`]; the server's `wiring` joins them to the use cases. Nothing here knows
+//! of HTTP.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
@@ -34,7 +35,7 @@ pub use frames::CropBox;
 pub use generate::{GenerateOptions, generate_dataset};
 pub use labels::{Labels, UpdateLabels};
 pub use models::{ModelContent, ModelInfo, ModelSource, Models, PretrainedNetwork, PretrainedNetworks};
-pub use ports::{ModelDownload, ModelInTraining, PortError, SegmentationModel, TrainableModel};
+pub use ports::ModelDownload;
 pub use predict::{PredictRequest, Predictor};
 pub use score::{SceneScore, score_empty_frames, score_scene};
 pub use train::{

@@ -14,11 +14,11 @@ use std::{
 
 use elephant_checkpoint::{Checkpoint, CheckpointError, Provenance};
 use elephant_fs::{FileVersion, FsError, metadata, temporary_file};
+use elephant_model::{ModelError, SegmentationModel};
 use elephant_types::{CancelToken, Coded, ErrorCode, ModelName, NetworkKind, TaskContext, TaskEvent};
-
 use tempfile::NamedTempFile;
 
-use crate::{ModelDownload, PipelineError, PortError, PriorTraining, SegmentationModel, Workspace};
+use crate::{ModelDownload, PipelineError, PriorTraining, Workspace};
 
 /// No network of this project comes near; a larger download is not a model.
 const MAX_MODEL_BYTES: u64 = 1 << 30;
@@ -328,7 +328,7 @@ impl Models {
                 Ok(file) => return Ok(Checkpoint::read(file?.path())?),
                 Err(RecvTimeoutError::Timeout) => context.check()?,
                 Err(RecvTimeoutError::Disconnected) => {
-                    return Err(PortError::new(ErrorCode::Internal, format!("the download crashed: {url}")).into());
+                    return Err(ModelError::new(ErrorCode::Internal, format!("the download crashed: {url}")).into());
                 }
             }
         }

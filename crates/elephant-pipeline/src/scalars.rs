@@ -4,7 +4,7 @@ use std::path::Path;
 
 use elephant_checkpoint::{EventWriter, last_step};
 use elephant_fs::FsError;
-use elephant_types::LossValues;
+use elephant_model::LossValues;
 
 /// Scalars of one training. What cannot be logged is not: a full disk must not end a training because of it.
 pub(crate) struct ScalarLog {

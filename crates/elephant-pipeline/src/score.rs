@@ -3,14 +3,12 @@
 use std::path::Path;
 
 use elephant_image::{SpotOptions, find_spots};
+use elephant_model::{ProbabilityOutput, SegmentationModel, SegmentationOptions};
 use elephant_synth::{Nucleus, Scene, SceneOptions};
-use elephant_types::{
-    KeepAxials, NetworkKind, Numerics, ProbabilityOutput, SegmentationOptions, SegmentationRequest, Spot, TaskContext,
-    VoxelSize,
-};
+use elephant_types::{KeepAxials, NetworkKind, Numerics, Spot, TaskContext, VoxelSize};
 use ndarray::Array3;
 
-use crate::{PipelineError, SegmentationModel, scenes};
+use crate::{PipelineError, scenes};
 
 /// Counts of one scene. F1 is 2 · `hits` / (`found` + `nuclei`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -106,7 +104,7 @@ fn detect(
         numerics: Numerics::Corrected,
         output: ProbabilityOutput::Center,
     };
-    let probabilities = network.segment(model, SegmentationRequest { image, options }, context)?;
+    let probabilities = network.segment_whole(model, image, &options, context)?;
     let options = SpotOptions {
         t: 0,
         voxel_size,

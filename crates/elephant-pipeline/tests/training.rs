@@ -1,139 +1,51 @@
-//! Trainings with a network that only counts its steps: what it is given, and what is kept of it when.
+//! Trainings with the fake network, which only counts its steps: what it is given, and what is kept of it when.
 
 #![allow(clippy::disallowed_methods)]
 
 use std::{
     io::Read,
-    path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    path::PathBuf,
+    sync::{Arc, Mutex},
     time::Instant,
 };
 
-use elephant_checkpoint::{Checkpoint, OptimizerState, StateDict, Tensor};
-use elephant_fs::FileVersion;
+use elephant_checkpoint::{Checkpoint, OptimizerState};
 use elephant_memory::Memory;
+use elephant_model::{ModelError, Objective, Targets, TrainingBatch, fake::FakeNetwork};
 use elephant_pipeline::{
-    CropOptions, Labels, Lessons, ModelDownload, ModelInTraining, Models, PipelineError, PortError, PretrainedNetwork,
-    PretrainedNetworks, SegmentationModel, TrainRequest, TrainableModel, Trainer, TrainingControl, UpdateLabels,
-    Workspace,
+    CropOptions, Labels, Lessons, ModelDownload, Models, PipelineError, PretrainedNetwork, PretrainedNetworks,
+    TrainRequest, Trainer, TrainingControl, UpdateLabels, Workspace,
 };
 use elephant_testkit::eventually;
 use elephant_types::{
-    CancelToken, Coded, DatasetName, ErrorCode, KeepAxials, LossValues, NetworkKind, Numerics, Objective,
-    SegmentationOptions, SegmentationRequest, SpotTag, TaggedSpot, TaskContext, TaskEvent, TrainingBatch,
-    TrainingOptions, VoxelSize,
+    CancelToken, Coded, DatasetName, ErrorCode, KeepAxials, NetworkKind, Numerics, SpotTag, TaggedSpot, TaskContext,
+    TaskEvent, VoxelSize,
 };
 use elephant_volume::{DataType, Dataset, DatasetShape, Store};
 use ndarray::{Array4, ArrayD, IxDyn};
 
 const SHAPE: DatasetShape = DatasetShape { timepoints: 4, frame: [4, 24, 24], is_3d: true };
 
-/// Called with the number of a step, after it.
-type Hook = Box<dyn Fn(u64, &TrainingBatch) + Send + Sync>;
-
-#[derive(Default)]
-struct Shared {
-    /// The steps of the snapshots that were published, and 0 for a withdrawal.
-    published: Mutex<Vec<f32>>,
-    /// Nothing can be published.
-    refuses: AtomicBool,
-    hook: Mutex<Option<Hook>>,
+fn steps(checkpoint: &Checkpoint) -> u64 {
+    FakeNetwork::steps(checkpoint).unwrap()
 }
 
-/// A "network" of one parameter, the number of steps.
-#[derive(Default)]
-struct Counter(Arc<Shared>);
-
-struct Counting {
-    steps: Mutex<u64>,
-    shared: Arc<Shared>,
+fn trained(steps: u64) -> Checkpoint {
+    FakeNetwork::checkpoint(NetworkKind::Volumetric, steps)
 }
 
-fn dict(steps: u64) -> StateDict {
-    [("steps".to_owned(), Tensor::from_f32(vec![1], &[steps as f32]).unwrap())].into_iter().collect()
-}
-
-fn steps(checkpoint: &Checkpoint) -> f32 {
-    f32::from_le_bytes(checkpoint.members[0].get("steps").unwrap().bytes().try_into().unwrap())
-}
-
-impl SegmentationModel for Counter {
-    fn segment(&self, _: &Path, _: SegmentationRequest, _: &TaskContext) -> Result<Array4<f32>, PortError> {
-        Err(PortError::new(ErrorCode::Internal, "it cannot predict"))
-    }
-
-    fn segment_bytes(&self, _: [usize; 3], _: &SegmentationOptions) -> Result<u64, PortError> {
-        Ok(0)
-    }
-
-    fn identify(&self, _: &Checkpoint) -> Result<NetworkKind, PortError> {
-        Ok(NetworkKind::Volumetric)
-    }
-
-    fn initialise(&self, _: NetworkKind, _: u64) -> Result<Checkpoint, PortError> {
-        Ok(dict(0).into())
-    }
-}
-
-impl TrainableModel for Counter {
-    fn device_count(&self) -> Result<usize, PortError> {
-        Ok(1)
-    }
-
-    fn step_bytes(&self, _: u64, _: Numerics) -> Result<u64, PortError> {
-        Ok(0)
-    }
-
-    fn begin(
-        &self,
-        _: Checkpoint,
-        _: TrainingOptions,
-        _: Option<OptimizerState>,
-        _: &CancelToken,
-    ) -> Result<Box<dyn ModelInTraining>, PortError> {
-        Ok(Box::new(Counting { steps: Mutex::new(0), shared: self.0.clone() }))
-    }
-
-    fn publish(&self, path: &Path, version: FileVersion, model: &Checkpoint) -> Result<(), PortError> {
-        if self.0.refuses.load(Ordering::Relaxed) {
-            return Err(PortError::new(ErrorCode::Internal, "it refuses"));
-        }
-        assert_eq!(FileVersion::of(path).unwrap(), version);
-        self.0.published.lock().unwrap().push(steps(model));
-        Ok(())
-    }
-
-    fn withdraw(&self, _: &Path) {
-        self.0.published.lock().unwrap().push(0.0);
-    }
-}
-
-impl ModelInTraining for Counting {
-    fn step(&self, batch: TrainingBatch, _: f64, cancel: &CancelToken) -> Result<LossValues, PortError> {
-        cancel.check().map_err(|_| PortError::new(ErrorCode::Cancelled, "cancelled"))?;
-        let mut steps = self.steps.lock().unwrap();
-        *steps += 1;
-        if let Some(hook) = &*self.shared.hook.lock().unwrap() {
-            hook(*steps, &batch);
-        }
-        Ok(LossValues { total: 0.5, parts: Vec::new() })
-    }
-
-    fn snapshot(&self) -> Result<(Checkpoint, OptimizerState), PortError> {
-        let step = *self.steps.lock().unwrap();
-        let moments = || vec![dict(step)];
-        Ok((dict(step).into(), OptimizerState { step, first_moments: moments(), second_moments: moments() }))
+fn labels(batch: &TrainingBatch) -> &Array4<u8> {
+    match &batch.targets {
+        Targets::Classes(labels) => labels,
+        other => panic!("{other:?} are not classes"),
     }
 }
 
 struct NoDownload;
 
 impl ModelDownload for NoDownload {
-    fn open(&self, _: &str) -> Result<Box<dyn Read + Send>, PortError> {
-        Err(PortError::new(ErrorCode::Unavailable, "no network"))
+    fn open(&self, _: &str) -> Result<Box<dyn Read + Send>, ModelError> {
+        Err(ModelError::new(ErrorCode::Unavailable, "no network"))
     }
 }
 
@@ -150,7 +62,7 @@ impl TrainingControl for NoControl {
 struct Fixture {
     trainer: Arc<Trainer>,
     labels: Labels,
-    shared: Arc<Shared>,
+    network: FakeNetwork,
     model: PathBuf,
     dataset: PathBuf,
     _folder: tempfile::TempDir,
@@ -165,16 +77,16 @@ fn fixture() -> Fixture {
     let workspace = Workspace::open(folder.path()).unwrap();
     let dataset = workspace.dataset(&name()).unwrap();
     Dataset::create(&dataset, SHAPE, DataType::U8).unwrap();
-    let network = Arc::new(Counter::default());
+    let network = FakeNetwork::default();
     let nowhere = PretrainedNetwork { bundled: b"", given: None, original: String::new() };
     let pretrained = PretrainedNetworks { volumetric: nowhere.clone(), planar: nowhere };
-    let models = Arc::new(Models::new(&workspace, network.clone(), Arc::new(NoDownload), pretrained));
+    let models = Arc::new(Models::new(&workspace, Arc::new(network.clone()), Arc::new(NoDownload), pretrained));
     let model = workspace.path().join("models/m.pth");
-    Checkpoint::from(dict(0)).write(&model).unwrap();
+    trained(0).write(&model).unwrap();
     let labels = Labels::new(&workspace, Memory::default(), Numerics::Corrected);
-    let shared = network.0.clone();
-    let trainer = Trainer::new(&workspace, models, network, labels.clone(), Memory::default(), Numerics::Corrected);
-    Fixture { trainer: Arc::new(trainer), labels, shared, model, dataset, _folder: folder }
+    let trained = Arc::new(network.clone());
+    let trainer = Trainer::new(&workspace, models, trained, labels.clone(), Memory::default(), Numerics::Corrected);
+    Fixture { trainer: Arc::new(trainer), labels, network, model, dataset, _folder: folder }
 }
 
 fn update(t: usize, tag: SpotTag) -> UpdateLabels {
@@ -230,10 +142,6 @@ fn live(crops_per_timepoint: u32) -> TrainRequest {
 }
 
 impl Fixture {
-    fn after_each_step(&self, hook: impl Fn(u64, &TrainingBatch) + Send + Sync + 'static) {
-        *self.shared.hook.lock().unwrap() = Some(Box::new(hook));
-    }
-
     fn train(&self, request: &TrainRequest, context: &TaskContext) -> Result<(), PipelineError> {
         self.trainer.train(request, &NoControl, context)
     }
@@ -247,12 +155,12 @@ impl Fixture {
 #[test]
 fn predictions_use_what_was_learnt_before_the_file_is_written() {
     let fixture = fixture();
-    let (model, shared) = (fixture.model.clone(), fixture.shared.clone());
-    fixture.after_each_step(move |step, _| {
+    let (model, network) = (fixture.model.clone(), fixture.network.clone());
+    fixture.network.after_each_step(move |step, _| {
         if step == 3 {
-            eventually("the first epoch is used", || shared.published.lock().unwrap().contains(&2.0));
+            eventually("the first epoch is used", || network.published().contains(&2));
         }
-        assert_eq!(steps(&Checkpoint::read(&model).unwrap()), 0.0);
+        assert_eq!(steps(&Checkpoint::read(&model).unwrap()), 0);
     });
     let updates = Arc::new(Mutex::new(0));
     let told = updates.clone();
@@ -260,11 +168,11 @@ fn predictions_use_what_was_learnt_before_the_file_is_written() {
         *told.lock().unwrap() += usize::from(event == TaskEvent::ModelUpdated);
     });
     fixture.train(&epochs(4, 2), &context).unwrap();
-    let published = fixture.shared.published.lock().unwrap().clone();
-    assert_eq!(published[published.len() - 2..], [8.0, 0.0]);
+    let published = fixture.network.published();
+    assert_eq!(published[published.len() - 2..], [8, 0]);
     assert_eq!(*updates.lock().unwrap(), published.len() - 1);
     let saved = Checkpoint::read(&fixture.model).unwrap();
-    assert_eq!((steps(&saved), saved.provenance.as_ref().unwrap().steps), (8.0, 8));
+    assert_eq!((steps(&saved), saved.provenance.as_ref().unwrap().steps), (8, 8));
     let state = OptimizerState::read(&saved, &fixture.model.with_file_name(".m.pth.adam")).unwrap();
     assert_eq!(state.unwrap().step, 8);
 }
@@ -274,55 +182,55 @@ fn a_stopped_training_keeps_what_it_has_learnt() {
     let fixture = fixture();
     let cancel = CancelToken::default();
     let stop = cancel.clone();
-    fixture.after_each_step(move |step, _| {
+    fixture.network.after_each_step(move |step, _| {
         if step == 7 {
             stop.cancel();
         }
     });
     let error = fixture.train(&epochs(9, 5), &TaskContext::new(cancel, |_| {})).unwrap_err();
     assert_eq!(error.code(), ErrorCode::Cancelled);
-    assert_eq!(steps(&Checkpoint::read(&fixture.model).unwrap()), 7.0);
+    assert_eq!(steps(&Checkpoint::read(&fixture.model).unwrap()), 7);
 }
 
 #[test]
 fn nobodys_model_is_overwritten() {
     let fixture = fixture();
     let (model, aside) = (fixture.model.clone(), fixture.model.with_file_name("trained-m.pth"));
-    Checkpoint::from(dict(99)).write(&aside).unwrap();
-    fixture.after_each_step(move |step, _| {
+    trained(99).write(&aside).unwrap();
+    fixture.network.after_each_step(move |step, _| {
         if step == 1 {
-            Checkpoint::from(dict(77)).write(&model).unwrap();
+            trained(77).write(&model).unwrap();
         }
     });
     let error = fixture.train(&epochs(3, 2), &TaskContext::detached()).unwrap_err();
     assert_eq!(error.code(), ErrorCode::Conflict);
     assert!(error.to_string().contains("kept as trained-m-2.pth"), "{error}");
     let at = |name: &str| steps(&Checkpoint::read(&fixture.model.with_file_name(name)).unwrap());
-    assert_eq!((at("m.pth"), at("trained-m.pth")), (77.0, 99.0));
-    assert!(at("trained-m-2.pth") >= 2.0);
+    assert_eq!((at("m.pth"), at("trained-m.pth")), (77, 99));
+    assert!(at("trained-m-2.pth") >= 2);
 }
 
 #[test]
 fn a_model_that_was_deleted_is_made_again() {
     let fixture = fixture();
     let model = fixture.model.clone();
-    fixture.after_each_step(move |step, _| {
+    fixture.network.after_each_step(move |step, _| {
         if step == 1 {
             std::fs::remove_file(&model).unwrap();
         }
     });
     fixture.train(&epochs(2, 2), &TaskContext::detached()).unwrap();
-    assert_eq!(steps(&Checkpoint::read(&fixture.model).unwrap()), 4.0);
+    assert_eq!(steps(&Checkpoint::read(&fixture.model).unwrap()), 4);
 }
 
 #[test]
 fn what_predictions_cannot_use_is_written() {
     let fixture = fixture();
-    fixture.shared.refuses.store(true, Ordering::Relaxed);
+    fixture.network.refuse_to_publish();
     let error = fixture.train(&epochs(1, 3), &TaskContext::detached()).unwrap_err();
-    assert!(error.to_string().contains("it refuses"), "{error}");
-    assert_eq!(steps(&Checkpoint::read(&fixture.model).unwrap()), 3.0);
-    assert_eq!(*fixture.shared.published.lock().unwrap(), [0.0]);
+    assert!(error.to_string().contains("refuses to publish"), "{error}");
+    assert_eq!(steps(&Checkpoint::read(&fixture.model).unwrap()), 3);
+    assert_eq!(fixture.network.published(), [0]);
 }
 
 #[test]
@@ -331,9 +239,9 @@ fn a_live_training_learns_from_every_update() {
     let cancel = CancelToken::default();
     let seen = Arc::new(Mutex::new(Vec::new()));
     let (updating, stop, noted) = (fixture.clone(), cancel.clone(), seen.clone());
-    fixture.after_each_step(move |step, batch| {
+    fixture.network.after_each_step(move |step, batch| {
         // Of each timepoint's labels, the tag tells which it is.
-        noted.lock().unwrap().push(batch.labels.iter().copied().max());
+        noted.lock().unwrap().push(labels(batch).iter().copied().max());
         if step == 1 {
             updating.update(2, SpotTag::TrueBorder);
             updating.update(3, SpotTag::FalsePositive);
@@ -355,21 +263,21 @@ fn a_live_training_learns_from_every_update() {
 fn the_list_of_labels_is_read_once_in_an_epoch() {
     let fixture = fixture();
     let attributes = fixture.dataset.join("seg_labels.zarr/.zattrs");
-    fixture.after_each_step(move |step, _| {
+    fixture.network.after_each_step(move |step, _| {
         if step == 1 {
             std::fs::write(&attributes, "damaged").unwrap();
         }
     });
     let error = fixture.train(&epochs(2, 20), &TaskContext::detached()).unwrap_err();
     assert!(error.to_string().contains("seg_labels.zarr"), "{error}");
-    assert_eq!(steps(&Checkpoint::read(&fixture.model).unwrap()), 20.0, "the first epoch was finished");
+    assert_eq!(steps(&Checkpoint::read(&fixture.model).unwrap()), 20, "the first epoch was finished");
 }
 
 #[test]
 fn labels_that_vanish_are_not_learnt_from() {
     let fixture = fixture();
     let labels = fixture.labels.clone();
-    fixture.after_each_step(move |step, _| {
+    fixture.network.after_each_step(move |step, _| {
         if step == 1 {
             labels.reset(&name()).unwrap();
         }
@@ -383,11 +291,11 @@ fn labels_that_move_during_an_epoch_are_found_again() {
     let fixture = fixture();
     let labels = fixture.labels.clone();
     let cancel = CancelToken::default();
-    let (seen, stop) = (fixture.shared.clone(), cancel.clone());
+    let (network, stop) = (fixture.network.clone(), cancel.clone());
     let tags = Arc::new(Mutex::new(Vec::new()));
     let noted = tags.clone();
-    fixture.after_each_step(move |step, batch| {
-        noted.lock().unwrap().push(batch.labels.iter().copied().max().unwrap());
+    fixture.network.after_each_step(move |step, batch| {
+        noted.lock().unwrap().push(labels(batch).iter().copied().max().unwrap());
         if step == 1 {
             // The training is not told, so that only its first epoch can learn from it.
             labels.update(&update_at(1, SpotTag::FalsePositive, 20.0), &TaskContext::detached()).unwrap();
@@ -398,7 +306,7 @@ fn labels_that_move_during_an_epoch_are_found_again() {
     request.crops.crop_size = [4, 8, 8];
     fixture.trainer.live().updated(&name(), 1);
     let training = std::thread::spawn(move || fixture.train(&request, &TaskContext::new(cancel, |_| {})));
-    eventually("the epoch ends", || training.is_finished() || seen.published.lock().unwrap().contains(&12.0));
+    eventually("the epoch ends", || training.is_finished() || network.published().contains(&12));
     stop.cancel();
     assert_eq!(training.join().unwrap().unwrap_err().code(), ErrorCode::Cancelled);
     // Up to three crops were cut out before.
@@ -417,8 +325,8 @@ fn a_timepoint_that_loses_its_labels_is_left_out() {
     range.spots.remove(1);
     let (labels, seen) = (fixture.labels.clone(), Arc::new(Mutex::new([0_u64; 2])));
     let noted = seen.clone();
-    fixture.after_each_step(move |step, batch| {
-        noted.lock().unwrap()[usize::from(batch.labels.iter().all(|&label| label <= 1))] += 1;
+    fixture.network.after_each_step(move |step, batch| {
+        noted.lock().unwrap()[usize::from(labels(batch).iter().all(|&label| label <= 1))] += 1;
         if step == 1 {
             labels.update(&range, &TaskContext::detached()).unwrap();
         }
@@ -433,8 +341,8 @@ fn a_timepoint_that_loses_its_labels_is_left_out() {
 fn a_live_training_goes_on_after_a_reset_of_the_labels() {
     let fixture = Arc::new(fixture());
     let cancel = CancelToken::default();
-    let (resetting, stop, shared) = (fixture.clone(), cancel.clone(), fixture.shared.clone());
-    fixture.after_each_step(move |step, _| {
+    let (resetting, stop, network) = (fixture.clone(), cancel.clone(), fixture.network.clone());
+    fixture.network.after_each_step(move |step, _| {
         if step == 1 {
             resetting.labels.reset(&name()).unwrap();
         }
@@ -443,15 +351,15 @@ fn a_live_training_goes_on_after_a_reset_of_the_labels() {
     fixture.update(0, SpotTag::TruePositive);
     let running = fixture.clone();
     let training = std::thread::spawn(move || running.train(&request, &TaskContext::new(cancel, |_| {})));
-    eventually("the epoch ends", || training.is_finished() || !shared.published.lock().unwrap().is_empty());
+    eventually("the epoch ends", || training.is_finished() || !network.published().is_empty());
     fixture.update(2, SpotTag::TruePositive);
-    eventually("it learns again", || training.is_finished() || shared.published.lock().unwrap().len() == 2);
+    eventually("it learns again", || training.is_finished() || network.published().len() == 2);
     stop.cancel();
     assert_eq!(training.join().unwrap().unwrap_err().code(), ErrorCode::Cancelled);
-    let published = shared.published.lock().unwrap().clone();
-    assert!(published[0] <= 4.0, "{published:?}");
-    assert_eq!(published[1], published[0] + 20.0);
-    *shared.hook.lock().unwrap() = None;
+    let published = network.published();
+    assert!(published[0] <= 4, "{published:?}");
+    assert_eq!(published[1], published[0] + 20);
+    network.forget_hook();
 }
 
 #[test]

@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod broker;
+mod golden;
 mod npy;
 mod patience;
 mod redis;
@@ -12,6 +13,7 @@ mod server;
 use std::path::{Path, PathBuf};
 
 pub use broker::Broker;
+pub use golden::{golden_number, golden_parameter};
 pub use npy::read_npy;
 pub use patience::{eventually, eventually_some};
 pub use redis::RedisServer;

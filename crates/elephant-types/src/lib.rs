@@ -10,19 +10,15 @@
 mod annotation;
 mod error_code;
 mod name;
-mod segmentation;
+mod network;
 mod spot;
 mod task;
-mod training;
 mod voxel_size;
 
 pub use annotation::{SpotTag, TaggedSpot, UnknownTag};
 pub use error_code::{Coded, ErrorCode};
 pub use name::{DatasetName, FileName, InvalidName, ModelName};
-pub use segmentation::{
-    KeepAxials, NetworkKind, Numerics, ProbabilityOutput, SegmentationOptions, SegmentationRequest,
-};
+pub use network::{KeepAxials, NetworkKind, Numerics};
 pub use spot::Spot;
 pub use task::{CancelToken, Cancelled, Progress, TaskContext, TaskEvent, TrainingStep};
-pub use training::{LossValues, Objective, TrainingBatch, TrainingOptions};
 pub use voxel_size::{InvalidVoxelSize, VoxelSize};

@@ -4,8 +4,9 @@ use std::time::Instant;
 
 use axum::{Json as Reply, extract::State};
 use elephant_jobs::{JobKind, Jobs, LiveParameters};
+use elephant_model::Objective;
 use elephant_pipeline::{CropOptions, Lessons, TrainRequest, TrainingControl, UpdateLabels};
-use elephant_types::{DatasetName, FileName, KeepAxials, ModelName, Objective};
+use elephant_types::{DatasetName, FileName, KeepAxials, ModelName};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 

@@ -3,14 +3,14 @@
 
 use std::{fs, sync::Arc, thread, time::Duration};
 
-use elephant_nn::{DeviceChoice, DeviceHandle, DeviceOptions, Model};
-use elephant_types::{
-    CancelToken, KeepAxials, NetworkKind, Numerics, Objective, ProbabilityOutput, SegmentationOptions,
-    SegmentationRequest, TaskContext, TrainingBatch, TrainingOptions,
+use elephant_model::{
+    ModelInTraining, Objective, ProbabilityOutput, SegmentationOptions, TrainingBatch, TrainingOptions,
 };
+use elephant_nn::{DeviceChoice, DeviceHandle, DeviceOptions, Model};
+use elephant_types::{CancelToken, KeepAxials, NetworkKind, Numerics};
 use ndarray::Axis;
 
-use crate::common::{AnyResult, nuclei, peak_mib};
+use crate::common::{AnyResult, nuclei, peak_mib, segment};
 
 const RUNS: usize = 3;
 /// After that long, an allocator has handed back what it means to hand back.
@@ -32,9 +32,9 @@ pub fn measure(allocator: &str) -> AnyResult<()> {
         output: ProbabilityOutput::Center,
     };
     for _ in 0..RUNS {
-        let request = SegmentationRequest { image: nuclei([16, 384, 384]), options };
+        let image = nuclei([16, 384, 384]);
         let before = Usage::now();
-        device.segment(model.clone(), request, TaskContext::detached())?;
+        segment(&device, &model, image, &options)?;
         before.print(&format!("{allocator}, forward 16x384x384"));
     }
     print_memory(allocator, "forward");
@@ -47,7 +47,7 @@ pub fn measure(allocator: &str) -> AnyResult<()> {
         let images = nuclei([16, 192, 192]).insert_axis(Axis(0));
         let labels = images.mapv(|value| if value > 0.5 { 3 } else { 1 });
         let keep_axials = KeepAxials::first(3);
-        let batch = TrainingBatch { images, labels, keep_axials, punishes_false_positives: false };
+        let batch = TrainingBatch::labelled(images, labels, keep_axials);
         let before = Usage::now();
         training.step(batch, 1e-4, &cancel)?;
         before.print(&format!("{allocator}, step 16x192x192"));

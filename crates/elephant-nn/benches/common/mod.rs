@@ -7,9 +7,13 @@ use std::{
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
+    sync::Arc,
 };
 
-use ndarray::Array3;
+use elephant_model::{CollectedProbabilities, ImageSource, SegmentationOptions};
+use elephant_nn::{DeviceHandle, Model};
+use elephant_types::TaskContext;
+use ndarray::{Array3, Array4};
 use serde_json::Value;
 
 pub type AnyResult<T> = Result<T, Box<dyn Error>>;
@@ -23,6 +27,20 @@ pub fn nuclei([depth, height, width]: [usize; 3]) -> Array3<f32> {
         let square = 16.0 * distance(z, 8).powi(2) + distance(y, 32).powi(2) + distance(x, 32).powi(2);
         0.2 * noise + 0.7 * (-square / 72.0).exp()
     })
+}
+
+/// All probabilities of an image in memory, (c, z, y, x).
+#[allow(dead_code, reason = "not every benchmark predicts")]
+pub fn segment(
+    device: &DeviceHandle,
+    model: &Arc<Model>,
+    image: Array3<f32>,
+    options: &SegmentationOptions,
+) -> AnyResult<Array4<f32>> {
+    let image: Arc<dyn ImageSource> = Arc::new(image);
+    let mut collected = CollectedProbabilities::new(image.shape());
+    device.segment(model.clone(), image, options, &mut collected, &TaskContext::detached())?;
+    Ok(collected.into_map())
 }
 
 /// The most memory that this process has held.

@@ -1,6 +1,7 @@
 //! What happens at the edges of the device's thread.
 
-use elephant_types::{KeepAxials, NetworkKind, Objective, ProbabilityOutput};
+use elephant_model::{CollectedProbabilities, Objective, ProbabilityOutput, TrainingBatch};
+use elephant_types::{KeepAxials, NetworkKind};
 use ndarray::Array3;
 
 use super::*;
@@ -33,8 +34,10 @@ fn segment(device: &DeviceHandle) -> Result<Array4<f32>, NnError> {
         numerics: Numerics::Corrected,
         output: ProbabilityOutput::Center,
     };
-    let request = SegmentationRequest { image: Array3::zeros((1, 16, 16)), options };
-    device.segment(Arc::new(Model::random(NetworkKind::Planar, 1).unwrap()), request, TaskContext::detached())
+    let mut collected = CollectedProbabilities::new([1, 16, 16]);
+    let (model, image) = (Arc::new(Model::random(NetworkKind::Planar, 1).unwrap()), Array3::zeros((1, 16, 16)));
+    device.segment(model, Arc::new(image), &options, &mut collected, &TaskContext::detached())?;
+    Ok(collected.into_map())
 }
 
 fn training(device: &DeviceHandle) -> Training {
@@ -173,12 +176,11 @@ fn a_step_that_runs_stops_and_has_changed_nothing() {
     let device = cpu();
     let training = training(&device);
     let shape = (2, 16, 96, 96);
-    let batch = TrainingBatch {
-        images: Array4::from_shape_fn(shape, |(n, z, y, x)| ((n + z + y + x) % 7) as f32 / 7.0),
-        labels: Array4::from_shape_fn(shape, |(n, z, y, x)| ((n + z + y + x) % 4) as u8),
-        keep_axials: KeepAxials::first(2),
-        punishes_false_positives: false,
-    };
+    let batch = TrainingBatch::labelled(
+        Array4::from_shape_fn(shape, |(n, z, y, x)| ((n + z + y + x) % 7) as f32 / 7.0),
+        Array4::from_shape_fn(shape, |(n, z, y, x)| ((n + z + y + x) % 4) as u8),
+        KeepAxials::first(2),
+    );
     let before = training.snapshot().unwrap();
     let cancel = CancelToken::default();
     let (owner, stop) = (Arc::downgrade(&training.owner), cancel.clone());

@@ -4,14 +4,15 @@
 use std::ops::Range;
 
 use elephant_checkpoint::{Checkpoint, StateDict, Tensor as Parameter};
-use elephant_testkit::{golden, read_json};
-use elephant_types::{CancelToken, KeepAxials, NetworkKind, Numerics, Objective, TrainingBatch, TrainingOptions};
+use elephant_model::{Objective, Targets, TrainingBatch, TrainingOptions};
+use elephant_testkit::{golden, golden_number, golden_parameter, read_json};
+use elephant_types::{CancelToken, KeepAxials, NetworkKind, Numerics};
 use ndarray::{Array4, Axis, s};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
 use super::{Hardware, Trainer};
-use crate::{Model, NnError, random::number};
+use crate::{Model, NnError};
 
 /// Largest difference of a gradient's norm and of its dot product from PyTorch's, relative to that norm. PyTorch computed
 /// in f64; nine blocks of normalisations amplify what rounding to f32 changes, up to a ReLU that turns over.
@@ -26,18 +27,8 @@ fn tolerance(numerics: Numerics) -> f64 {
 fn network(kind: NetworkKind, member: u64) -> StateDict {
     let names_and_shapes = Model::random(kind, 0).unwrap();
     let parameter = |(stream, (name, like)): (u64, (&str, &Parameter))| {
-        let shape = like.shape().to_vec();
-        let value = |index| {
-            let centred = 2.0 * number(1000 * member + stream, index) - 1.0;
-            let value = match &shape[..] {
-                [_] => 0.25 * centred + f64::from(u8::from(name.ends_with("weight"))),
-                [_, fan_in @ ..] => centred * (6.0 / fan_in.iter().product::<usize>() as f64).sqrt(),
-                [] => unreachable!("no parameter is a scalar"),
-            };
-            value as f32
-        };
-        let values: Vec<f32> = (0..shape.iter().product::<usize>() as u64).map(value).collect();
-        (name.to_owned(), Parameter::from_f32(shape, &values).unwrap())
+        let values = golden_parameter(1000 * member + stream, name, like.shape());
+        (name.to_owned(), Parameter::from_f32(like.shape().to_vec(), &values).unwrap())
     };
     (0..).zip(names_and_shapes.checkpoint().members[0].iter()).map(parameter).collect()
 }
@@ -50,12 +41,18 @@ fn kind(case: &Value) -> NetworkKind {
 fn batch(case: &Value) -> TrainingBatch {
     let shape: Vec<usize> = case["shape"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap() as usize).collect();
     let shape = [shape[0], shape[1], shape[2], shape[3]];
-    let numbers = |stream| (0..shape.iter().product::<usize>() as u64).map(move |index| number(stream, index));
-    TrainingBatch {
-        images: Array4::from_shape_vec(shape, numbers(9101).map(|value| value as f32).collect()).unwrap(),
-        labels: Array4::from_shape_vec(shape, numbers(9100).map(|value| (7.0 * value) as u8).collect()).unwrap(),
-        keep_axials: KeepAxials::first(case["n_keep_axials"].as_i64().unwrap()),
-        punishes_false_positives: false,
+    let numbers = |stream| (0..shape.iter().product::<usize>() as u64).map(move |index| golden_number(stream, index));
+    TrainingBatch::labelled(
+        Array4::from_shape_vec(shape, numbers(9101).map(|value| value as f32).collect()).unwrap(),
+        Array4::from_shape_vec(shape, numbers(9100).map(|value| (7.0 * value) as u8).collect()).unwrap(),
+        KeepAxials::first(case["n_keep_axials"].as_i64().unwrap()),
+    )
+}
+
+fn classes(batch: &mut TrainingBatch) -> &mut Array4<u8> {
+    match &mut batch.targets {
+        Targets::Classes(labels) => labels,
+        other => panic!("{other:?} are not classes"),
     }
 }
 
@@ -99,11 +96,12 @@ fn derivative(batch: &TrainingBatch, options: &TrainingOptions, hardware: &Hardw
 
 /// Some crops of a batch.
 fn crops(batch: &TrainingBatch, range: Range<usize>) -> TrainingBatch {
-    TrainingBatch {
-        images: batch.images.slice(s![range.clone(), .., .., ..]).to_owned(),
-        labels: batch.labels.slice(s![range, .., .., ..]).to_owned(),
-        ..batch.clone()
-    }
+    let inputs = batch.inputs.slice(s![range.clone(), .., .., .., ..]).to_owned();
+    let targets = match &batch.targets {
+        Targets::Classes(labels) => Targets::Classes(labels.slice(s![range, .., .., ..]).to_owned()),
+        other => other.clone(),
+    };
+    TrainingBatch { inputs, targets, ..batch.clone() }
 }
 
 /// Two devices have shares of two crops and of one. Every crop that has a label weighs the same, wherever it is computed.
@@ -111,21 +109,22 @@ fn crops(batch: &TrainingBatch, range: Range<usize>) -> TrainingBatch {
 fn devices_that_share_a_batch_compute_what_one_does() {
     let _no_grad = tch::no_grad_guard();
     let three = batch(&read_json(&golden("nn/gradients.json"))[1]);
-    assert_eq!(three.images.len_of(Axis(0)), 3);
+    assert_eq!(three.crop_count(), 3);
     let without = |crop: usize| {
         let mut batch = three.clone();
-        batch.labels.index_axis_mut(Axis(0), crop).fill(0);
+        classes(&mut batch).index_axis_mut(Axis(0), crop).fill(0);
         batch
     };
     let (one, two) = (Hardware::cpu(), Hardware { devices: vec![Device::Cpu, Device::Cpu], ..Hardware::cpu() });
     let labels = |numerics| from_labels(numerics);
     let intensities = TrainingOptions { objective: Objective::Intensities, ..labels(Numerics::Original) };
+    let unlabelled = TrainingBatch { targets: Targets::Inputs, ..three.clone() };
     for (batch, options, weights) in [
         (&three, labels(Numerics::Original), [2.0, 1.0]),
         (&three, labels(Numerics::Corrected), [2.0, 1.0]),
         (&without(2), labels(Numerics::Original), [1.0, 0.0]),
         (&without(0), labels(Numerics::Original), [1.0, 1.0]),
-        (&three, intensities, [2.0, 1.0]),
+        (&unlabelled, intensities, [2.0, 1.0]),
     ] {
         let (found, found_loss) = derivative(batch, &options, &two);
         let (mut expected, mut expected_loss) = (found.zeros_like(), 0.0);
@@ -179,7 +178,7 @@ fn values_that_no_label_has_are_refused() {
     let members = vec![network(NetworkKind::Volumetric, 0)];
     let mut trainer = trainer(members, from_labels(Numerics::Corrected), &Hardware::cpu());
     let mut batch = batch(case);
-    batch.labels[[0, 1, 2, 3]] = 7;
+    classes(&mut batch)[[0, 1, 2, 3]] = 7;
     let error = trainer.step(&batch, 1e-3, &CancelToken::default()).unwrap_err();
     assert!(error.to_string().contains("hold the value 7, but labels are 0 to 6"), "{error}");
 }

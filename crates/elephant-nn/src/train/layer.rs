@@ -10,14 +10,15 @@ use tch::{Device, Kind, Tensor};
 use super::norm;
 use crate::{
     NnError,
+    convolution::{Below, Convolution, Merge},
     norm::{EPSILON, MAX_GROUPS, Norm},
     ops::{self, Arithmetic},
 };
 
-/// Where a layer's four tensors are among the network's, and what surrounds it.
+/// One layer of a network.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
-    /// Index of the convolution's weight; its bias and the norm's weight and bias follow.
+pub(super) struct LayerSpec {
+    /// Index of the convolution's weight among the network's parameters; its bias and the norm's weight and bias follow.
     pub(super) first: usize,
     /// Whether the input is the image, whose gradient nobody needs.
     pub(super) is_first_layer: bool,
@@ -26,110 +27,85 @@ pub(super) struct Place {
     pub(super) kind: Kind,
 }
 
-impl Place {
-    /// Whether this crate's own kernels do the work.
-    fn is_own(self, x: &Tensor) -> bool {
-        is_own(x, self.arithmetic)
-    }
-}
-
 /// What the forward pass saves for the backward pass.
 #[derive(Debug)]
-pub(super) struct Trace {
-    place: Place,
+pub(super) struct SavedForBackward {
+    spec: LayerSpec,
     /// The recorded result and the tensors that it was computed from.
     result: Tensor,
     leaves: Leaves,
     /// `None` where libtorch recorded the whole layer.
-    own: Option<(Norm, norm::Trace)>,
-    keep_z: bool,
+    norm: Option<(Norm, norm::SavedForBackward)>,
 }
 
 #[derive(Debug)]
 struct Leaves {
     input: Tensor,
-    below: Option<Tensor>,
-    weight: Tensor,
-    /// For the features from below, folded with the upsampling; without it, `weight` is for both.
-    folded: Option<Tensor>,
+    below: Option<Below>,
+    convolution: Convolution,
     bias: Tensor,
     norm_weight: Tensor,
     norm_bias: Tensor,
 }
 
-/// The gradients by what came in.
+/// The gradients by a layer's or a block's inputs, where they are needed.
 #[derive(Debug)]
 pub(super) struct InputGradients {
     pub(super) input: Option<Tensor>,
     pub(super) below: Option<Tensor>,
 }
 
-/// Whether this crate's own kernels do the work.
-pub(super) fn is_own(x: &Tensor, arithmetic: Arithmetic) -> bool {
+/// Whether this crate's kernels for the CPU compute norm and pooling.
+pub(super) fn uses_cpu_kernels(x: &Tensor, arithmetic: Arithmetic) -> bool {
     x.device() == Device::Cpu && arithmetic == Arithmetic::Fast && tch::utils::has_mkldnn()
 }
 
-/// A tensor that shares the memory of `x`. libtorch records what is computed from it if `is_wanted`.
-fn leaf(x: &Tensor, is_wanted: bool) -> Tensor {
-    x.detach().set_requires_grad(is_wanted)
+/// A tensor that shares the memory of `x`. libtorch records what is computed from it if `requires_gradient`.
+pub(super) fn leaf(x: &Tensor, requires_gradient: bool) -> Tensor {
+    x.detach().set_requires_grad(requires_gradient)
 }
 
-/// The layer's result for `input` and the features from `below`, with whether z was kept on the way to these.
+/// The layer's result for `input` and the features from `below`.
 pub(super) fn forward(
     parameters: &[Tensor],
-    place: Place,
+    spec: LayerSpec,
+    merge: Option<Merge>,
     input: &Tensor,
-    below: Option<(&Tensor, bool)>,
+    below: Option<&Below>,
     cancel: &CancelToken,
-) -> Result<(Tensor, Trace), NnError> {
+) -> Result<(Tensor, SavedForBackward), NnError> {
     cancel.check()?;
-    let is_own = place.is_own(input);
-    let keep_z = below.is_some_and(|(_, keep_z)| keep_z);
-    let [weight, bias, norm_weight, norm_bias] = std::array::from_fn(|i| &parameters[place.first + i]);
-    let arrange = |t: &Tensor| ops::arrange(t, place.arithmetic);
-    let (weight, folded) = match below {
-        Some((below, _)) if place.arithmetic == Arithmetic::Fast => {
-            let (skipped, below) = (input.size()[1], below.size()[1]);
-            let folded = ops::fold_upsampling(&weight.f_narrow(1, skipped, below)?, keep_z)?;
-            (weight.f_narrow(1, 0, skipped)?, Some(arrange(&folded)?.set_requires_grad(true)))
-        }
-        _ => (weight.shallow_clone(), None),
-    };
+    let cpu_kernels = uses_cpu_kernels(input, spec.arithmetic);
+    let [weight, bias, norm_weight, norm_bias] = std::array::from_fn(|i| &parameters[spec.first + i]);
+    let bias = leaf(bias, !cpu_kernels);
+    let mut convolution = Convolution::new(weight, Some(&bias), merge, spec.arithmetic)?;
+    convolution.weight = leaf(&convolution.weight, true);
+    convolution.folded = convolution.folded.map(|folded| leaf(&folded, true));
     let leaves = Leaves {
-        input: leaf(input, !is_own && !place.is_first_layer),
-        below: below.map(|(below, _)| leaf(below, !is_own)),
-        weight: leaf(&arrange(&weight)?, true),
-        folded,
-        bias: leaf(bias, !is_own),
-        norm_weight: leaf(norm_weight, !is_own),
-        norm_bias: leaf(norm_bias, !is_own),
+        input: leaf(input, !cpu_kernels && !spec.is_first_layer),
+        below: below
+            .map(|Below { features, keep_z }| Below { features: leaf(features, !cpu_kernels), keep_z: *keep_z }),
+        convolution,
+        bias,
+        norm_weight: leaf(norm_weight, !cpu_kernels),
+        norm_bias: leaf(norm_bias, !cpu_kernels),
     };
-    let result = tch::with_grad(|| leaves.forward(place, keep_z, cancel))?;
-    if !is_own {
-        return Ok((result.detach(), Trace { place, result, leaves, own: None, keep_z }));
+    let result = tch::with_grad(|| leaves.forward(spec, cpu_kernels, cancel))?;
+    if !cpu_kernels {
+        return Ok((result.detach(), SavedForBackward { spec, result, leaves, norm: None }));
     }
     let values = |t: &Tensor| Vec::<f32>::try_from(t).map_err(NnError::from);
     let norm = Norm::new(values(norm_weight)?, values(norm_bias)?, Device::Cpu)?;
-    let (output, trace) = norm::forward(&norm, arrange(&result.detach())?)?.ok_or_else(unexpected_layout)?;
-    Ok((output, Trace { place, result, leaves, own: Some((norm, trace)), keep_z }))
+    let input = ops::to_memory_layout(&result.detach(), spec.arithmetic)?;
+    let (output, saved) = norm::forward(&norm, input)?.ok_or_else(unexpected_layout)?;
+    Ok((output, SavedForBackward { spec, result, leaves, norm: Some((norm, saved)) }))
 }
 
 impl Leaves {
-    fn forward(&self, place: Place, keep_z: bool, cancel: &CancelToken) -> Result<Tensor, NnError> {
-        let low = |t: &Tensor| t.f_to_kind(place.kind);
-        let (weight, bias) = (low(&self.weight)?, low(&self.bias)?);
-        let convolution = |input: &Tensor| ops::convolution(&low(input)?, &weight, &bias, place.arithmetic);
-        let y = match (&self.below, &self.folded) {
-            (None, _) => convolution(&self.input)?,
-            (Some(below), Some(folded)) => {
-                let upsampled = ops::upsampled_convolution(&low(below)?, &low(folded)?, keep_z)?;
-                cancel.check()?;
-                convolution(&self.input)?.f_add_(&upsampled)?
-            }
-            (Some(below), None) => convolution(&Tensor::f_cat(&[&self.input, &ops::upsample(below, keep_z)?], 1)?)?,
-        };
-        let y = y.f_to_kind(Kind::Float)?;
-        if place.is_own(&self.input) {
+    fn forward(&self, spec: LayerSpec, cpu_kernels: bool, cancel: &CancelToken) -> Result<Tensor, NnError> {
+        let convolution = self.convolution.to_kinds(spec.kind, spec.kind)?;
+        let y = convolution.apply(&self.input, self.below.as_ref(), cancel)?.f_to_kind(Kind::Float)?;
+        if cpu_kernels {
             return Ok(y);
         }
         let groups = (MAX_GROUPS as i64).min(y.size()[1]);
@@ -141,7 +117,7 @@ fn unexpected_layout() -> NnError {
     NnError::Torch { message: "a tensor lies in memory in an unexpected order".into() }
 }
 
-impl Trace {
+impl SavedForBackward {
     /// Adds the gradients by the layer's parameters to `gradients`, and returns those by its input.
     pub(super) fn backward(
         self,
@@ -150,8 +126,8 @@ impl Trace {
         cancel: &CancelToken,
     ) -> Result<InputGradients, NnError> {
         cancel.check()?;
-        if self.own.is_some() {
-            self.own_backward(gradient, gradients, cancel)
+        if self.norm.is_some() {
+            self.backward_with_cpu_kernels(gradient, gradients, cancel)
         } else {
             self.recorded_backward(&gradient, gradients)
         }
@@ -159,53 +135,56 @@ impl Trace {
 
     /// `gradient` is overwritten.
     #[expect(clippy::needless_pass_by_value, reason = "nobody may look at the gradient afterwards")]
-    fn own_backward(
+    fn backward_with_cpu_kernels(
         mut self,
         gradient: Tensor,
         gradients: &mut [Tensor],
         cancel: &CancelToken,
     ) -> Result<InputGradients, NnError> {
-        let mut gradient = ops::arrange(&gradient, Arithmetic::Fast)?;
-        let (norm, trace) = self.own.as_ref().ok_or_else(unexpected_layout)?;
-        let sums = norm::backward(norm, trace, &mut gradient).ok_or_else(unexpected_layout)?;
+        let mut gradient = ops::to_memory_layout(&gradient, Arithmetic::Fast)?;
+        let (norm, saved) = self.norm.take().ok_or_else(unexpected_layout)?;
+        let sums = norm::backward(&norm, &saved, &mut gradient).ok_or_else(unexpected_layout)?;
+        drop(saved);
         for (at, sum) in [(1, sums.input_bias), (2, sums.weight), (3, sums.bias)] {
-            let _ = gradients[self.place.first + at].f_add_(&Tensor::f_from_slice(&sum)?)?;
+            let _ = gradients[self.spec.first + at].f_add_(&Tensor::f_from_slice(&sum)?)?;
         }
-        self.own = None;
-        let Leaves { weight, folded, below, .. } = &self.leaves;
+        let Leaves { convolution: Convolution { weight, folded, .. }, below, .. } = &self.leaves;
         let weights: Vec<&Tensor> = std::iter::once(weight).chain(folded).collect();
         let mut found = differentiate(&self.result, &gradient, &weights)?.into_iter();
-        self.add_weight_gradients(&mut gradients[self.place.first], found.next(), found.next())?;
+        self.add_weight_gradients(&mut gradients[self.spec.first], found.next(), found.next())?;
 
         cancel.check()?;
-        let input = if self.place.is_first_layer {
+        let input = if self.spec.is_first_layer {
             None
         } else {
             Some(convolution_backward(&gradient, weight, Arithmetic::Fast)?)
         };
         cancel.check()?;
         let below = match (below, folded) {
-            (Some(_), Some(folded)) => Some(ops::upsampled_convolution_backward(&gradient, folded, self.keep_z)?),
+            (Some(Below { keep_z, .. }), Some(folded)) => {
+                Some(ops::upsampled_convolution_backward(&gradient, folded, *keep_z)?)
+            }
             _ => None,
         };
         Ok(InputGradients { input, below })
     }
 
     fn recorded_backward(self, gradient: &Tensor, gradients: &mut [Tensor]) -> Result<InputGradients, NnError> {
-        let Leaves { input, below, weight, folded, bias, norm_weight, norm_bias } = &self.leaves;
+        let Leaves { input, below, convolution, bias, norm_weight, norm_bias } = &self.leaves;
+        let Convolution { weight, folded, .. } = convolution;
         let mut leaves = vec![bias, norm_weight, norm_bias, weight];
         leaves.extend(folded);
-        leaves.extend(below);
-        leaves.extend((!self.place.is_first_layer).then_some(input));
+        leaves.extend(below.as_ref().map(|below| &below.features));
+        leaves.extend((!self.spec.is_first_layer).then_some(input));
         let mut found = differentiate(&self.result, gradient, &leaves)?.into_iter();
         for at in 1..4 {
             if let Some(found) = found.next() {
-                let _ = gradients[self.place.first + at].f_add_(&found)?;
+                let _ = gradients[self.spec.first + at].f_add_(&found)?;
             }
         }
         let weight = found.next();
         let folded = if folded.is_some() { found.next() } else { None };
-        self.add_weight_gradients(&mut gradients[self.place.first], weight, folded)?;
+        self.add_weight_gradients(&mut gradients[self.spec.first], weight, folded)?;
         let below = if below.is_some() { found.next() } else { None };
         Ok(InputGradients { input: found.next(), below })
     }
@@ -217,15 +196,16 @@ impl Trace {
         weight: Option<Tensor>,
         folded: Option<Tensor>,
     ) -> Result<(), NnError> {
-        let skipped = self.leaves.weight.size()[1];
+        let skipped = self.leaves.convolution.weight.size()[1];
         if let Some(weight) = weight {
             let _ = sum.f_narrow(1, 0, skipped)?.f_add_(&weight)?;
         }
         if let Some(folded) = folded {
+            let keep_z = self.leaves.below.as_ref().is_some_and(|below| below.keep_z);
             let mut part = sum.f_narrow(1, skipped, sum.size()[1] - skipped)?;
             // Folding is linear, so where it is differentiated does not matter.
             let weight = part.f_zeros_like()?.set_requires_grad(true);
-            let refolded = tch::with_grad(|| ops::fold_upsampling(&weight, self.keep_z))?;
+            let refolded = tch::with_grad(|| ops::fold_upsampling(&weight, keep_z))?;
             for gradient in differentiate(&refolded, &folded, &[&weight])? {
                 let _ = part.f_add_(&gradient)?;
             }
@@ -252,9 +232,8 @@ pub(super) fn convolution_backward(
 ) -> Result<Tensor, NnError> {
     let weight = weight.detach();
     let axes: Vec<i64> = (2..weight.dim() as i64).collect();
-    let turned = ops::arrange(&weight.f_flip(&axes)?.f_transpose(0, 1)?, arithmetic)?;
-    let no_bias = Tensor::f_zeros([turned.size()[0]], (turned.kind(), turned.device()))?;
-    ops::convolution(gradient, &turned, &no_bias, arithmetic)
+    let turned = ops::to_memory_layout(&weight.f_flip(&axes)?.f_transpose(0, 1)?, arithmetic)?;
+    ops::convolution(gradient, &turned, None, arithmetic)
 }
 
 #[cfg(test)]
@@ -269,15 +248,18 @@ mod tests {
         input: &Tensor,
         below: Option<(&Tensor, bool)>,
     ) -> Vec<Tensor> {
-        let place = Place { first: 0, is_first_layer: input.size()[1] == 1, arithmetic, kind };
-        let below = below.map(|(below, keep_z)| (ops::arrange(below, arithmetic).unwrap(), keep_z));
-        let below = below.as_ref().map(|(below, keep_z)| (below, *keep_z));
+        let spec = LayerSpec { first: 0, is_first_layer: input.size()[1] == 1, arithmetic, kind };
+        let merge = below.map(|(_, keep_z)| Merge { skipped: input.size()[1], keep_z });
+        let below = below.map(|(below, keep_z)| {
+            let features = ops::to_memory_layout(below, arithmetic).unwrap();
+            Below { features, keep_z }
+        });
         let cancel = CancelToken::default();
-        let (result, trace) =
-            forward(parameters, place, &ops::arrange(input, arithmetic).unwrap(), below, &cancel).unwrap();
+        let input = ops::to_memory_layout(input, arithmetic).unwrap();
+        let (result, saved) = forward(parameters, spec, merge, &input, below.as_ref(), &cancel).unwrap();
         let mut gradients: Vec<Tensor> = parameters.iter().map(Tensor::zeros_like).collect();
         let gradient = normal_tensor(7, &result.size(), Kind::Float);
-        let inputs = trace.backward(gradient, &mut gradients, &cancel).unwrap();
+        let inputs = saved.backward(gradient, &mut gradients, &cancel).unwrap();
         [Some(result), inputs.input, inputs.below].into_iter().flatten().chain(gradients).collect()
     }
 

@@ -1,6 +1,6 @@
 //! What training minimises (contract section 6.9).
 
-use elephant_types::{LossValues, Objective};
+use elephant_model::{LossValues, Objective};
 use ndarray::{ArrayD, ArrayViewD, Axis};
 use tch::{Device, Kind, Tensor};
 

@@ -1,4 +1,4 @@
-//! Training of the detection network: the passes through it, the loss, and the optimiser.
+//! Training of networks: the forward and the backward pass, the loss, and the optimiser.
 //!
 //! A [`Trainer`] lives on the device's thread and is told to make one step after the other; whoever tells it brings the
 //! crops and decides when to stop and when to save.
@@ -8,11 +8,11 @@ mod adam;
 mod golden;
 mod layer;
 mod loss;
-mod network;
 mod norm;
 #[cfg(test)]
 mod oracle;
 mod pool;
+mod tape;
 mod trainer;
 
 pub(crate) use trainer::{Hardware, Trainer, step_bytes};

@@ -6,12 +6,15 @@ use tch::Tensor;
 
 use crate::{
     NnError,
-    norm::{Affine, CACHED_VOXELS, LANES, Norm, Statistics, TASK_VOXELS, relu, values, values_mut},
+    norm::{
+        Affine, CACHED_VOXELS, LANES, Norm, Statistics, TASK_VOXELS, add_tasks, lanes, normalized, relu, values,
+        values_mut,
+    },
 };
 
 /// What the forward pass saves for the backward pass.
 #[derive(Debug)]
-pub(super) struct Trace {
+pub(super) struct SavedForBackward {
     /// What came in, before the ReLU.
     input: Tensor,
     /// For each sample and channel.
@@ -30,7 +33,7 @@ pub(super) struct ChannelGradients {
 }
 
 /// `group_norm(relu(input))`, or `None` where the tensor is not one that this module's loops take.
-pub(super) fn forward(norm: &Norm, input: Tensor) -> Result<Option<(Tensor, Trace)>, NnError> {
+pub(super) fn forward(norm: &Norm, input: Tensor) -> Result<Option<(Tensor, SavedForBackward)>, NnError> {
     let mut output = input.f_empty_like()?;
     let statistics = {
         let (Some(from), Some(to)) = (values::<f32>(&input), values_mut::<f32>(&mut output)) else {
@@ -44,17 +47,17 @@ pub(super) fn forward(norm: &Norm, input: Tensor) -> Result<Option<(Tensor, Trac
         });
         each.collect()
     };
-    Ok(Some((output, Trace { input, statistics })))
+    Ok(Some((output, SavedForBackward { input, statistics })))
 }
 
 /// Turns `gradient`, of the loss by the output, into the one by the input, in place.
-pub(super) fn backward(norm: &Norm, trace: &Trace, gradient: &mut Tensor) -> Option<ChannelGradients> {
+pub(super) fn backward(norm: &Norm, saved: &SavedForBackward, gradient: &mut Tensor) -> Option<ChannelGradients> {
     let channels = norm.weight.len();
     let zeros = || vec![0.0; channels];
     let mut found = ChannelGradients { weight: zeros(), bias: zeros(), input_bias: zeros() };
-    let (inputs, gradients) = (values::<f32>(&trace.input)?, values_mut::<f32>(gradient)?);
+    let (inputs, gradients) = (values::<f32>(&saved.input)?, values_mut::<f32>(gradient)?);
     let samples = inputs.values.chunks_exact(inputs.sample_length);
-    let samples = samples.zip(gradients.values.chunks_exact_mut(gradients.sample_length)).zip(&trace.statistics);
+    let samples = samples.zip(gradients.values.chunks_exact_mut(gradients.sample_length)).zip(&saved.statistics);
     for ((input, gradient), statistics) in samples {
         let channel_sums = channel_sums(input, gradient, channels);
         let slopes = slopes(norm, statistics, &channel_sums, input.len() / channels);
@@ -76,29 +79,23 @@ pub(super) fn backward(norm: &Norm, trace: &Trace, gradient: &mut Tensor) -> Opt
 /// `(relu(x) − mean) · scale + bias` for each channel.
 fn apply(from: &[f32], to: &mut [f32], affine: &[Affine]) {
     let channels = affine.len();
-    let affine: Vec<[[f32; LANES]; 3]> = lanes(affine, |a| [a.mean, a.scale, a.bias]);
+    let affine = lanes(affine, Affine::fields);
     let tasks = from.par_chunks(TASK_VOXELS * channels).zip(to.par_chunks_mut(TASK_VOXELS * channels));
     tasks.for_each(|(from, to)| {
         for (from, to) in from.chunks_exact(channels).zip(to.chunks_exact_mut(channels)) {
             let lanes = from.chunks_exact(LANES).zip(to.chunks_exact_mut(LANES)).zip(&affine);
             for ((from, to), [mean, scale, bias]) in lanes {
                 for i in 0..LANES {
-                    to[i] = (relu(from[i]) - mean[i]) * scale[i] + bias[i];
+                    to[i] = normalized(from[i], mean[i], scale[i], bias[i]);
                 }
             }
         }
     });
 }
 
-/// A structure of arrays from an array of structures.
-fn lanes<T, const N: usize>(channels: &[T], of: impl Fn(&T) -> [f32; N]) -> Vec<[[f32; LANES]; N]> {
-    let group = |group: &[T]| std::array::from_fn(|field| std::array::from_fn(|lane| of(&group[lane])[field]));
-    channels.chunks_exact(LANES).map(group).collect()
-}
-
 /// Sums over a channel's voxels, with `input` after the ReLU.
-#[derive(Clone, Copy, Debug, Default)]
-struct Sums {
+#[derive(Clone, Copy, Debug)]
+struct BackwardSums {
     gradient: f64,
     product: f64,
     input: f64,
@@ -108,44 +105,28 @@ struct Sums {
     positive_gradient: f64,
 }
 
-impl Sums {
-    fn add(&mut self, other: [f32; 5]) {
-        let [gradient, product, input, positive, positive_gradient] = other.map(f64::from);
-        self.gradient += gradient;
-        self.product += product;
-        self.input += input;
-        self.positive += positive;
-        self.positive_gradient += positive_gradient;
-    }
-
-    fn plus(mut self, other: &Self) -> Self {
-        self.gradient += other.gradient;
-        self.product += other.product;
-        self.input += other.input;
-        self.positive += other.positive;
-        self.positive_gradient += other.positive_gradient;
-        self
+impl From<[f64; 5]> for BackwardSums {
+    fn from([gradient, product, input, positive, positive_gradient]: [f64; 5]) -> Self {
+        Self { gradient, product, input, positive, positive_gradient }
     }
 }
 
-fn channel_sums(input: &[f32], gradient: &[f32], channels: usize) -> Vec<Sums> {
+fn channel_sums(input: &[f32], gradient: &[f32], channels: usize) -> Vec<BackwardSums> {
     let tasks = input.par_chunks(TASK_VOXELS * channels).zip(gradient.par_chunks(TASK_VOXELS * channels));
     let tasks = tasks.map(|(input, gradient)| {
-        let mut sums = vec![Sums::default(); channels];
+        let mut sums = vec![[0.0; 5]; channels];
         let blocks = input.chunks(CACHED_VOXELS * channels).zip(gradient.chunks(CACHED_VOXELS * channels));
         for (input, gradient) in blocks {
             for (at, sums) in sums.chunks_exact_mut(LANES).enumerate() {
                 let block = block_sums(input, gradient, at * LANES, channels);
                 for (lane, sums) in sums.iter_mut().enumerate() {
-                    sums.add(std::array::from_fn(|field| block[field][lane]));
+                    sums.iter_mut().zip(&block).for_each(|(sum, block)| *sum += f64::from(block[lane]));
                 }
             }
         }
         sums
     });
-    // In the order of the tasks, whoever did them.
-    let tasks: Vec<_> = tasks.collect();
-    (0..channels).map(|channel| tasks.iter().fold(Sums::default(), |sums, task| sums.plus(&task[channel]))).collect()
+    add_tasks(tasks, channels).into_iter().map(BackwardSums::from).collect()
 }
 
 /// The five sums of a few voxels and [`LANES`] channels from `first` on.
@@ -176,7 +157,7 @@ struct Slope {
 }
 
 /// The derivative of the normalisation (Wu and He, "Group Normalization", ECCV 2018), gathered by what it multiplies.
-fn slopes(norm: &Norm, statistics: &[Statistics], sums: &[Sums], voxels: usize) -> Vec<Slope> {
+fn slopes(norm: &Norm, statistics: &[Statistics], sums: &[BackwardSums], voxels: usize) -> Vec<Slope> {
     let group_channels = norm.group_channels();
     let count = (voxels * group_channels) as f64;
     let groups = norm.weight.chunks_exact(group_channels).zip(sums.chunks_exact(group_channels));
@@ -236,12 +217,13 @@ mod tests {
             let y = x.relu().group_norm(groups, Some(&weight), Some(&bias), EPSILON, false);
             let expected = Tensor::run_backward(&[&y * &gradient], &[&x, &weight, &bias], false, false);
 
-            let single = |t: &Tensor| ops::arrange(&t.detach().to_kind(Kind::Float), Arithmetic::Fast).unwrap();
+            let single =
+                |t: &Tensor| ops::to_memory_layout(&t.detach().to_kind(Kind::Float), Arithmetic::Fast).unwrap();
             let values = |t: &Tensor| Vec::<f32>::try_from(t.detach().to_kind(Kind::Float)).unwrap();
             let norm = Norm::new(values(&weight), values(&bias), Device::Cpu).unwrap();
-            let (output, trace) = forward(&norm, single(&x)).unwrap().unwrap();
+            let (output, saved) = forward(&norm, single(&x)).unwrap().unwrap();
             let mut found = single(&gradient);
-            let sums = backward(&norm, &trace, &mut found).unwrap();
+            let sums = backward(&norm, &saved, &mut found).unwrap();
 
             let assert_close = |found: &Tensor, expected: &Tensor| {
                 let largest = expected.abs().max().double_value(&[]).max(1e-3);

@@ -3,8 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
+use elephant_model::{LossValues, Objective, TrainingBatch, TrainingOptions};
 use elephant_testkit::{golden, read_json, read_npy, shared};
-use elephant_types::{CancelToken, KeepAxials, LossValues, Numerics, Objective, TrainingBatch, TrainingOptions};
+use elephant_types::{CancelToken, KeepAxials, Numerics};
 use ndarray::{ArrayD, Axis};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
@@ -130,12 +131,11 @@ fn steps_case(folder: &Path, case: &Value, numerics: Numerics) -> (Trainer, Trai
     let options = TrainingOptions { objective: objective(case), numerics };
     let planar = |array: ArrayD<f32>| if array.ndim() == 3 { array.insert_axis(Axis(1)) } else { array };
     let images = file(folder, case, "x").unwrap().index_axis_move(Axis(1), 0);
-    let batch = TrainingBatch {
-        images: planar(images).into_dimensionality().unwrap(),
-        labels: labels(&planar(file(folder, case, "y").unwrap())).into_dimensionality().unwrap(),
+    let batch = TrainingBatch::labelled(
+        planar(images).into_dimensionality().unwrap(),
+        labels(&planar(file(folder, case, "y").unwrap())).into_dimensionality().unwrap(),
         keep_axials,
-        punishes_false_positives: false,
-    };
+    );
     (Trainer::new(&model, options, None, &Hardware::cpu()).unwrap(), batch)
 }
 

@@ -92,11 +92,12 @@ mod tests {
         for (size, keep_z) in [(vec![2, 16, 4, 6, 8], true), (vec![2, 32, 4, 6, 8], false), (vec![1, 16, 6, 4], true)] {
             // Few different values, so that there are ties.
             let x = normal_tensor(1, &size, Kind::Float).abs().floor().clamp(0.0, 3.0);
-            let x = ops::arrange(&x, Arithmetic::Fast).unwrap().set_requires_grad(true);
+            let x = ops::to_memory_layout(&x, Arithmetic::Fast).unwrap().set_requires_grad(true);
             let pooled = ops::max_pool(&x, keep_z).unwrap();
-            let gradient = ops::arrange(&normal_tensor(2, &pooled.size(), Kind::Float), Arithmetic::Fast).unwrap();
+            let gradient =
+                ops::to_memory_layout(&normal_tensor(2, &pooled.size(), Kind::Float), Arithmetic::Fast).unwrap();
             let expected = Tensor::run_backward(&[&pooled * &gradient], &[&x], false, false).remove(0) + 1.0;
-            let mut found = ops::arrange(&expected.ones_like(), Arithmetic::Fast).unwrap();
+            let mut found = ops::to_memory_layout(&expected.ones_like(), Arithmetic::Fast).unwrap();
             add_backward(&x.detach(), &gradient, &mut found, keep_z).unwrap();
             assert!((found - expected).abs().max().double_value(&[]) < 1e-6);
         }

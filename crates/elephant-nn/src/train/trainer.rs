@@ -3,22 +3,23 @@
 use std::thread;
 
 use elephant_checkpoint::{Checkpoint, OptimizerState, StateDict};
-use elephant_types::{
-    CancelToken, KeepAxials, LossValues, NetworkKind, Numerics, Objective, TrainingBatch, TrainingOptions,
-};
+use elephant_model::{LossValues, Objective, Targets, TrainingBatch, TrainingOptions};
+use elephant_types::{CancelToken, NetworkKind, Numerics};
 use ndarray::ArrayD;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use super::{
     adam::Adam,
     layer,
     loss::{self, EmptyCrop, Target},
-    network,
+    tape::{self, TapeConfig},
 };
 use crate::{
-    Model, NnError, Precision, architecture,
+    Model, NnError, Precision,
+    network::parameter,
     ops::{self, Arithmetic},
-    unet,
+    spec::{NetworkSpec, Task},
+    walk,
 };
 
 /// What a training runs on.
@@ -32,7 +33,7 @@ pub(crate) struct Hardware {
 /// A model in training. Every member of an ensemble sees the same crops.
 #[derive(Debug)]
 pub(crate) struct Trainer {
-    kind: NetworkKind,
+    spec: NetworkSpec,
     options: TrainingOptions,
     hardware: Hardware,
     names: Vec<String>,
@@ -56,10 +57,11 @@ impl Trainer {
         state: Option<&OptimizerState>,
         hardware: &Hardware,
     ) -> Result<Self, NnError> {
-        let names = architecture::names(model.kind());
+        let spec = *model.require(Task::Detection)?;
+        let names = spec.names();
         let device = hardware.device();
         let tensors =
-            |dict: &StateDict| names.iter().map(|name| tensor(dict, name, device)).collect::<Result<Vec<_>, _>>();
+            |dict: &StateDict| names.iter().map(|name| parameter(dict, name, device)).collect::<Result<Vec<_>, _>>();
         let member = |(index, dict): (usize, &StateDict)| {
             let parameters = tensors(dict)?;
             let moments = state.and_then(|state| {
@@ -72,7 +74,7 @@ impl Trainer {
             Ok(Member { parameters, optimizer, last_dice: 0.0 })
         };
         let members = model.members().iter().enumerate().map(member).collect::<Result<_, NnError>>()?;
-        Ok(Self { kind: model.kind(), options, hardware: hardware.clone(), names, members })
+        Ok(Self { spec, options, hardware: hardware.clone(), names, members })
     }
 
     /// One step with every member; the values are the members' mean. When it fails or is cancelled, nothing has changed:
@@ -109,11 +111,10 @@ impl Trainer {
         targets: &[Option<Target<'_>>],
         cancel: &CancelToken,
     ) -> Result<Derivative, NnError> {
+        let arithmetic = Arithmetic::of(self.options.numerics);
+        let precision = if arithmetic == Arithmetic::Original { Precision::F32 } else { self.hardware.precision };
         let pass = Pass {
-            kind: self.kind,
-            numerics: self.options.numerics,
-            keep_axials: batch.keep_axials,
-            precision: self.hardware.precision,
+            config: TapeConfig { spec: self.spec, keep_axials: batch.keep_axials, arithmetic, precision },
             count: targets.iter().flatten().count(),
             empty: if batch.punishes_false_positives {
                 EmptyCrop::PunishFalsePositives
@@ -146,43 +147,53 @@ impl Trainer {
         sum(found.into_iter().collect::<Result<Vec<_>, _>>()?, self.hardware.device())
     }
 
-    /// Images (n, 1, z, y, x) on the device and labels (n, z, y, x); without z for a planar network, whose planes are
+    /// Inputs (n, c, z, y, x) on the device and labels (n, z, y, x), empty where none are needed; without z for a planar network, whose planes are
     /// crops of their own.
     fn batch_to_tensors(&self, batch: &TrainingBatch) -> Result<(Tensor, ArrayD<u8>), NnError> {
-        let (n, z, y, x) = batch.images.dim();
-        if batch.images.is_empty() {
-            return Err(NnError::InvalidTraining { reason: format!("a batch is empty ({n} × {z} × {y} × {x})") });
+        let (n, c, z, y, x) = batch.inputs.dim();
+        let invalid = |reason: String| NnError::InvalidTraining { reason };
+        if batch.inputs.is_empty() {
+            return Err(invalid(format!("a batch is empty ({n} × {c} × {z} × {y} × {x})")));
         }
-        if self.options.objective != Objective::Intensities && batch.labels.dim() != batch.images.dim() {
-            return Err(NnError::InvalidTraining { reason: "images and labels differ in size".into() });
+        if c != self.spec.inputs {
+            return Err(invalid(format!("crops have {c} channels, but the network takes {}", self.spec.inputs)));
         }
-        let images = Tensor::f_from_slice(batch.images.as_standard_layout().as_slice().unwrap_or_default())?;
-        let labels = batch.labels.view();
-        let size = [n, z, y, x].map(|size| size as i64);
-        let (images, labels) = match self.kind {
-            NetworkKind::Volumetric => {
-                (images.f_reshape([size[0], 1, size[1], size[2], size[3]])?, labels.into_dyn().to_owned())
-            }
-            NetworkKind::Planar => {
-                let labels = labels.to_shape((labels.dim().0 * labels.dim().1, labels.dim().2, labels.dim().3));
-                let labels = labels.map_err(|error| NnError::InvalidTraining { reason: error.to_string() })?;
-                (images.f_reshape([size[0] * size[1], 1, size[2], size[3]])?, labels.into_owned().into_dyn())
-            }
+        let inputs = Tensor::f_from_slice(batch.inputs.as_standard_layout().as_slice().unwrap_or_default())?;
+        let [n64, c64, z64, y64, x64] = [n, c, z, y, x].map(|size| size as i64);
+        let inputs = inputs.f_reshape([n64, c64, z64, y64, x64])?;
+        let inputs = match self.spec.dims {
+            NetworkKind::Volumetric => inputs,
+            NetworkKind::Planar => inputs.f_transpose(1, 2)?.f_reshape([n64 * z64, c64, y64, x64])?,
         };
-        Ok((images.f_to_device(self.hardware.device())?, labels))
+        let labels = match (&self.options.objective, &batch.targets) {
+            (Objective::Intensities, Targets::Inputs) => ArrayD::zeros(vec![0]),
+            (Objective::Labels { .. }, Targets::Classes(labels)) => {
+                if labels.dim() != (n, z, y, x) {
+                    return Err(invalid("images and labels differ in size".into()));
+                }
+                let shape = match self.spec.dims {
+                    NetworkKind::Volumetric => vec![n, z, y, x],
+                    NetworkKind::Planar => vec![n * z, y, x],
+                };
+                labels.to_shape(shape).map_err(|error| invalid(error.to_string()))?.into_owned()
+            }
+            (Objective::Labels { .. }, _) => return Err(invalid("labels are needed".into())),
+            (Objective::Intensities, _) => return Err(invalid("the images are the only targets".into())),
+        };
+        Ok((inputs.f_to_device(self.hardware.device())?, labels))
     }
 
     /// The parameters and the optimiser's memory as they are now.
-    pub(crate) fn snapshot(&self) -> Result<(Model, OptimizerState), NnError> {
-        let dicts = |of: fn(&Member) -> &[Tensor]| {
-            self.members.iter().map(|member| self.dict(of(member))).collect::<Result<Vec<_>, _>>()
+    pub(crate) fn snapshot(&self) -> Result<(Checkpoint, OptimizerState), NnError> {
+        let dicts = |tensors: fn(&Member) -> &[Tensor]| {
+            self.members.iter().map(|member| self.dict(tensors(member))).collect::<Result<Vec<_>, _>>()
         };
         let state = OptimizerState {
             step: self.members.first().map_or(0, |member| member.optimizer.step),
             first_moments: dicts(|member| &member.optimizer.first)?,
             second_moments: dicts(|member| &member.optimizer.second)?,
         };
-        Ok((Model::new(Checkpoint::new(dicts(|member| &member.parameters)?))?, state))
+        Ok((Checkpoint::new(dicts(|member| &member.parameters)?), state))
     }
 
     fn dict(&self, tensors: &[Tensor]) -> Result<StateDict, NnError> {
@@ -203,13 +214,6 @@ pub(crate) fn step_bytes(voxels: u64, numerics: Numerics) -> u64 {
         Numerics::Corrected => 1700,
     };
     voxels.saturating_mul(bytes_per_voxel)
-}
-
-fn tensor(dict: &StateDict, name: &str, device: Device) -> Result<Tensor, NnError> {
-    let missing = || NnError::WrongModel { reason: format!("the parameter {name} is missing") };
-    let tensor = dict.get(name).ok_or_else(missing)?;
-    let shape: Vec<i64> = tensor.shape().iter().map(|&size| size as i64).collect();
-    Ok(Tensor::f_from_slice(&tensor.to_f32())?.f_reshape(shape)?.f_to_device(device)?)
 }
 
 /// Whether all numbers of the tensors are finite, and far from being infinite.
@@ -264,10 +268,7 @@ impl Member {
 
 /// How a forward and a backward pass are made.
 struct Pass<'a> {
-    kind: NetworkKind,
-    numerics: Numerics,
-    keep_axials: KeepAxials,
-    precision: Precision,
+    config: TapeConfig,
     /// Crops with a target in the whole batch; the loss is the mean over them.
     count: usize,
     empty: EmptyCrop,
@@ -282,23 +283,16 @@ impl Pass<'_> {
         images: &Tensor,
         targets: &[Option<Target<'_>>],
     ) -> Result<Derivative, NnError> {
-        let keep_axials = self.keep_axials;
-        let arithmetic = Arithmetic::of(self.numerics);
-        let precision = if arithmetic == Arithmetic::Original { Precision::F32 } else { self.precision };
-        let size = ops::spatial_size(images);
-        let fitting = unet::fitting_size(&size, self.kind, keep_axials);
-        let is_resized = size != fitting;
-        let resized = if is_resized { ops::resize(images, &fitting)? } else { images.shallow_clone() };
-        let (logits, trace) = network::forward(parameters, keep_axials, arithmetic, precision, &resized, self.cancel)?;
+        let TapeConfig { spec, keep_axials, arithmetic, .. } = self.config;
+        let (fitting, size) = walk::fit(&spec, keep_axials, images)?;
+        let (logits, tape) = tape::forward(parameters, self.config, &fitting, self.cancel)?;
         let leaf = logits.f_contiguous()?.set_requires_grad(true);
-        let logarithms = tch::with_grad(|| -> Result<Tensor, NnError> {
-            let logarithms = leaf.f_log_softmax(1, Kind::Float)?;
-            if is_resized { ops::resize(&logarithms, &size) } else { Ok(logarithms) }
-        })?;
+        let activate = || walk::activate(&spec, &leaf, &(0..spec.outputs), size.as_deref());
+        let logarithms = tch::with_grad(activate)?;
         let (values, gradient) = loss::differentiate(&logarithms, targets, self.count, images, self.empty)?;
         let gradient = layer::differentiate(&logarithms, &gradient, &[&leaf])?.remove(0);
         let mut gradients = parameters.iter().map(Tensor::f_zeros_like).collect::<Result<Vec<_>, _>>()?;
-        trace.backward(&ops::arrange(&gradient, arithmetic)?, &mut gradients, self.cancel)?;
+        tape.backward(&ops::to_memory_layout(&gradient, arithmetic)?, &mut gradients)?;
         Ok((values, gradients))
     }
 }

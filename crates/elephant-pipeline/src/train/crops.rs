@@ -1,7 +1,8 @@
 //! Crops of a dataset's frames and labels.
 
 use elephant_image::{Augmentation, MAX_LABEL};
-use elephant_types::{CancelToken, DatasetName, KeepAxials, TrainingBatch};
+use elephant_model::{Targets, TrainingBatch};
+use elephant_types::{CancelToken, DatasetName, KeepAxials};
 use elephant_volume::FrameSource;
 use fastrand::Rng;
 use ndarray::{Array3, Array4, Axis};
@@ -75,7 +76,9 @@ impl<'a> Crops<'a> {
         let crop = self.augmentation.draw(frame, self.rescaled, None, &mut self.rng);
         let (origin, size) = crop.source(frame);
         let image = self.read_image(t, origin, size, cancel)?;
-        stack(vec![(crop.image(image.view(), origin), Array3::zeros((0, 0, 0)))], self.keep_axials)
+        let inputs = crop.image(image.view(), origin).insert_axis(Axis(0)).insert_axis(Axis(0));
+        let (targets, keep_axials) = (Targets::Inputs, self.keep_axials);
+        Ok(TrainingBatch { inputs, targets, keep_axials, punishes_false_positives: false })
     }
 
     /// A crop around one of the anchors; `None` when no draw has a label in it.
@@ -204,25 +207,18 @@ fn no_labelled_voxel(t: usize) -> PipelineError {
     ))
 }
 
-/// A batch of crops of the same size.
+/// A batch of crops of the same size with their labels.
 pub(super) fn stack(
     crops: Vec<(Array3<f32>, Array3<u8>)>,
     keep_axials: KeepAxials,
 ) -> Result<TrainingBatch, PipelineError> {
     let (images, labels): (Vec<_>, Vec<_>) = crops.into_iter().unzip();
-    let (images, labels) = (stack_arrays(&images), stack_arrays(&labels));
-    let wrong = |error: ndarray::ShapeError| PipelineError::Invalid(error.to_string());
-    Ok(TrainingBatch {
-        images: images.map_err(wrong)?,
-        labels: labels.map_err(wrong)?,
-        keep_axials,
-        punishes_false_positives: false,
-    })
+    Ok(TrainingBatch::labelled(stack_arrays(&images)?, stack_arrays(&labels)?, keep_axials))
 }
 
-fn stack_arrays<T: Clone>(arrays: &[Array3<T>]) -> Result<Array4<T>, ndarray::ShapeError> {
+fn stack_arrays<T: Clone>(arrays: &[Array3<T>]) -> Result<Array4<T>, PipelineError> {
     let views: Vec<_> = arrays.iter().map(|array| array.view()).collect();
-    ndarray::stack(Axis(0), &views)
+    ndarray::stack(Axis(0), &views).map_err(|error| PipelineError::Invalid(error.to_string()))
 }
 
 #[cfg(test)]

@@ -21,9 +21,9 @@ use std::{
 
 use elephant_checkpoint::{Checkpoint, Provenance};
 use elephant_memory::{Memory, Need, Reservation};
-use elephant_types::{Coded, ErrorCode, Numerics, TaskContext, TaskEvent, TrainingOptions, TrainingStep};
+use elephant_model::{ModelError, ModelInTraining, SegmentationModel, TrainableModel, TrainingOptions};
+use elephant_types::{Coded, ErrorCode, Numerics, TaskContext, TaskEvent, TrainingStep};
 use elephant_volume::{Dataset, FrameSource};
-use ndarray::Axis;
 
 use self::{
     crops::Crops,
@@ -37,10 +37,7 @@ pub use self::{
     prior::PriorTraining,
     request::{CropOptions, Lessons, MAX_CROPS, MAX_LEARNING_RATE, TrainRequest},
 };
-use crate::{
-    Labels, ModelInTraining, Models, PipelineError, SegmentationModel, TrainableModel, Workspace, frames::open_dataset,
-    scalars::ScalarLog,
-};
+use crate::{Labels, Models, PipelineError, Workspace, frames::open_dataset, scalars::ScalarLog};
 
 /// Epochs that end so soon after the last snapshot do without one of their own, except in a live training: a snapshot
 /// copies all parameters.
@@ -247,7 +244,7 @@ impl Run<'_> {
         match event? {
             BatchEvent::EpochBegin { steps_left } => self.total = steps_left.map(|left| self.done + left),
             BatchEvent::Batch(batch) => {
-                let crop_count = batch.images.len_of(Axis(0));
+                let crop_count = batch.crop_count();
                 let rate = self.control.changes().0.unwrap_or(self.request.learning_rate);
                 let loss = self.model.step(batch, rate, self.context.cancel_token())?;
                 self.done += 1;
@@ -276,5 +273,5 @@ impl Run<'_> {
 
 /// The error of a training whose files cannot be written; the writer's own takes its place.
 fn stopped() -> PipelineError {
-    crate::PortError::new(ErrorCode::Internal, "the model could not be written").into()
+    ModelError::new(ErrorCode::Internal, "the model could not be written").into()
 }

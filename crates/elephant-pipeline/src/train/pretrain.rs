@@ -13,16 +13,16 @@ use std::{
 use elephant_checkpoint::{Checkpoint, OptimizerState, Provenance};
 use elephant_fs::{FolderLock, FsError};
 use elephant_image::{BACKGROUND, LabelFrame};
-use elephant_synth::{Content, Scene, SceneOptions, SceneSet};
-use elephant_types::{
-    CancelToken, Cancelled, KeepAxials, NetworkKind, Numerics, Objective, TaskContext, TaskEvent, TrainingBatch,
-    TrainingOptions, TrainingStep,
+use elephant_model::{
+    ModelInTraining, Objective, SegmentationModel, Targets, TrainableModel, TrainingBatch, TrainingOptions,
 };
+use elephant_synth::{Content, Scene, SceneOptions, SceneSet};
+use elephant_types::{CancelToken, Cancelled, KeepAxials, NetworkKind, Numerics, TaskContext, TaskEvent, TrainingStep};
 use fastrand::Rng;
 use ndarray::{Array3, Axis};
 
 use super::crops::stack;
-use crate::{ModelInTraining, PipelineError, SegmentationModel, TrainableModel, scenes};
+use crate::{PipelineError, scenes};
 
 /// Learning rate of Adam after the warm-up; it then falls to 0 as half a cosine.
 const LEARNING_RATE: f64 = 1e-3;
@@ -260,9 +260,10 @@ mod tests {
             for step in 0..3 {
                 let cancel = CancelToken::default();
                 let batch = batch(&request(kind), step, &cancel).unwrap();
-                assert_eq!(batch.images.dim(), batch.labels.dim());
-                assert!(batch.labels.iter().all(|label| (1..=3).contains(label)));
-                assert!(batch.images.iter().all(|value| (0.0..=1.0).contains(value)));
+                let Targets::Classes(labels) = &batch.targets else { panic!("the targets are not classes") };
+                assert_eq!(batch.inputs.index_axis(Axis(1), 0).dim(), labels.dim());
+                assert!(labels.iter().all(|label| (1..=3).contains(label)));
+                assert!(batch.inputs.iter().all(|value| (0.0..=1.0).contains(value)));
                 assert_eq!(batch, super::batch(&request(kind), step, &cancel).unwrap());
             }
         }

@@ -1,9 +1,8 @@
 //! What a network learns before it has labels: that cells are bright (contract sections 1.11 and 6.10).
 
 use elephant_checkpoint::{Checkpoint, Provenance};
-use elephant_types::{
-    DatasetName, ModelName, NetworkKind, Objective, TaskContext, TaskEvent, TrainingOptions, TrainingStep,
-};
+use elephant_model::{Objective, TrainingOptions};
+use elephant_types::{DatasetName, ModelName, NetworkKind, TaskContext, TaskEvent, TrainingStep};
 
 use super::{CropOptions, Trainer, check_dimensions, crops::Crops, request::check_crop_count};
 use crate::{ModelSource, PipelineError, frames::open_dataset};

@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use elephant_image::Augmentation;
-use elephant_types::{DatasetName, FileName, KeepAxials, ModelName, NetworkKind, Objective, VoxelSize};
+use elephant_model::Objective;
+use elephant_types::{DatasetName, FileName, KeepAxials, ModelName, NetworkKind, VoxelSize};
 
 use crate::{PipelineError, UpdateLabels};
 

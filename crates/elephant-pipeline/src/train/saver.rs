@@ -9,9 +9,10 @@ use std::{
 
 use elephant_checkpoint::{Checkpoint, OptimizerState};
 use elephant_fs::FileVersion;
+use elephant_model::{ModelError, TrainableModel};
 use elephant_types::{ErrorCode, TaskContext, TaskEvent};
 
-use crate::{PipelineError, PortError, TrainableModel};
+use crate::PipelineError;
 
 /// How long what was learnt may be in memory only. Both files of a 3-D network have 70 MB.
 const SAVE_INTERVAL: Duration = Duration::from_secs(30);
@@ -226,7 +227,7 @@ fn keep_aside(checkpoint: &Checkpoint, model: &Path) -> PipelineError {
     let aside = free_name(model);
     let aside_name = aside.file_name().unwrap_or_default().to_string_lossy();
     match checkpoint.write(&aside) {
-        Ok(()) => PortError::new(
+        Ok(()) => ModelError::new(
             ErrorCode::Conflict,
             format!("somebody replaced the model {name} during its training; what was learnt is kept as {aside_name}"),
         )

@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeSet, sync::mpsc::SyncSender};
 
-use elephant_types::{CancelToken, TrainingBatch};
+use elephant_model::TrainingBatch;
+use elephant_types::CancelToken;
 
 use super::{
     Lessons, TrainRequest, TrainingControl,

@@ -1,6 +1,4 @@
-//! What a segmentation network is asked to do with one image.
-
-use ndarray::Array3;
+//! Words for networks: whose numbers they compute, how many dimensions they have, and how they pool.
 
 /// Whose numbers to compute; see `docs/numerics.md` for the rules and the size of each difference.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,7 +29,8 @@ impl NetworkKind {
     }
 }
 
-/// For each of the four pooling levels of the U-Net, whether z keeps its size there.
+/// The pooling levels that leave z alone, for anisotropic voxels: for each of the four levels of a network, whether z keeps
+/// its size there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct KeepAxials(pub [bool; 4]);
 
@@ -47,43 +46,6 @@ impl KeepAxials {
     pub fn for_anisotropy(anisotropy: f64) -> Self {
         Self::first([2.0, 3.0, 6.0, 12.0].into_iter().filter(|&bound| anisotropy >= bound).count() as i64)
     }
-}
-
-/// Which class probabilities the caller needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProbabilityOutput {
-    /// Class 2, "cell centre", alone: one channel.
-    Center,
-    /// Background, border and centre: three channels.
-    AllClasses,
-}
-
-/// How an image is segmented.
-#[derive(Clone, Copy, Debug)]
-pub struct SegmentationOptions {
-    /// Which kind of network the checkpoint holds.
-    pub kind: NetworkKind,
-    /// Pooling along z.
-    pub keep_axials: KeepAxials,
-    /// Tile size (z, y, x) in voxels; clipped to the image. `None` computes the image in one piece.
-    pub tile: Option<[usize; 3]>,
-    /// Whether tiles are padded by replication before and cut after the network.
-    pub is_pad: bool,
-    /// Tiles per forward pass, at least 1.
-    pub batch_size: usize,
-    /// How tiles are blended.
-    pub numerics: Numerics,
-    /// Which channels are returned.
-    pub output: ProbabilityOutput,
-}
-
-/// One image to be segmented, and how.
-#[derive(Clone, Debug)]
-pub struct SegmentationRequest {
-    /// Intensities scaled to 0..=1, (z, y, x); a 2-D image has z = 1.
-    pub image: Array3<f32>,
-    /// How.
-    pub options: SegmentationOptions,
 }
 
 #[cfg(test)]
