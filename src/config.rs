@@ -44,6 +44,11 @@ pub struct Cli {
 pub enum Command {
     /// Serve clients until stopped with Ctrl-C or SIGTERM
     Serve(Box<ServeArgs>),
+    /// Run one request without a server, and print its result as JSON
+    ///
+    /// The request is what `POST /v1/jobs` of a server takes. Its progress is shown on the terminal, and its record is kept
+    /// in the workspace, as if a server had run it. A workspace that a server uses cannot be used by this command.
+    Job(Box<JobArgs>),
     /// Write a synthetic embryo movie with its ground truth, to try the server without data
     ///
     /// The folder then holds NAME.h5 and NAME.xml (open the latter in BigDataViewer or Mastodon), the true masks and
@@ -127,17 +132,8 @@ impl From<DimsArg> for NetworkKind {
 
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// Folder for datasets, models and logs; made when missing
-    #[arg(long, env = "ELEPHANT_WORKSPACE", default_value = "workspace", value_name = "DIR")]
-    pub workspace: PathBuf,
-
-    /// Folder elsewhere into which links in the workspace's `datasets` may lead, like another disk; may be given several
-    /// times, or as a list with `:` between the folders
-    ///
-    /// Movies and whole datasets may then be links into it; the server reads and writes there. Without it, links that
-    /// lead out of the workspace are refused.
-    #[arg(long = "data-root", env = "ELEPHANT_DATA_ROOTS", value_delimiter = ':', value_name = "DIR")]
-    pub data_roots: Vec<PathBuf>,
+    #[command(flatten)]
+    pub engine: EngineArgs,
 
     /// Address to listen on; use 0.0.0.0:8080 to be reached from other machines (then set a token, or use an SSH tunnel)
     #[arg(long, env = "ELEPHANT_BIND", default_value = "127.0.0.1:8080", value_name = "ADDRESS:PORT")]
@@ -146,13 +142,6 @@ pub struct ServeArgs {
     /// Prepare a synthetic dataset when the workspace has none, and print how to use it
     #[arg(long, env = "ELEPHANT_DEMO")]
     pub demo: bool,
-
-    /// Whose numbers to compute: the corrected method, or the original server's bit for bit
-    #[arg(long, env = "ELEPHANT_NUMERICS", value_enum, default_value_t)]
-    pub numerics: NumericsArg,
-
-    #[command(flatten)]
-    pub compute: ComputeArgs,
 
     /// Token that every request must carry as `Authorization: Bearer TOKEN` (the Java client cannot send one)
     ///
@@ -174,6 +163,36 @@ pub struct ServeArgs {
     /// the name or address of a reverse proxy that passes it on.
     #[arg(long = "allowed-host", env = "ELEPHANT_ALLOWED_HOSTS", value_delimiter = ',', value_name = "HOST")]
     pub allowed_hosts: Vec<String>,
+
+    #[command(flatten)]
+    pub broker: BrokerArgs,
+
+    /// How to write the log
+    #[arg(long, env = "ELEPHANT_LOG_FORMAT", value_enum, default_value_t)]
+    pub log_format: LogFormat,
+}
+
+/// What runs requests, and where.
+#[derive(Debug, Args)]
+pub struct EngineArgs {
+    /// Folder for datasets, models and logs; made when missing
+    #[arg(long, env = "ELEPHANT_WORKSPACE", default_value = "workspace", value_name = "DIR")]
+    pub workspace: PathBuf,
+
+    /// Folder elsewhere into which links in the workspace's `datasets` may lead, like another disk; may be given several
+    /// times, or as a list with `:` between the folders
+    ///
+    /// Movies and whole datasets may then be links into it; the server reads and writes there. Without it, links that
+    /// lead out of the workspace are refused.
+    #[arg(long = "data-root", env = "ELEPHANT_DATA_ROOTS", value_delimiter = ':', value_name = "DIR")]
+    pub data_roots: Vec<PathBuf>,
+
+    /// Whose numbers to compute: the corrected method, or the original server's bit for bit
+    #[arg(long, env = "ELEPHANT_NUMERICS", value_enum, default_value_t)]
+    pub numerics: NumericsArg,
+
+    #[command(flatten)]
+    pub compute: ComputeArgs,
 
     /// Hosts that models may be fetched from
     #[arg(
@@ -208,14 +227,27 @@ pub struct ServeArgs {
     /// Port of the Redis at --redis-host
     #[arg(long, env = "ELEPHANT_REDIS_PORT", value_name = "PORT", default_value_t = 6379)]
     pub redis_port: u16,
+}
+
+#[derive(Debug, Args)]
+#[command(after_long_help = JOB_EXAMPLE)]
+pub struct JobArgs {
+    /// JSON file with the request; `-` reads standard input
+    #[arg(value_name = "FILE.json")]
+    pub file: PathBuf,
 
     #[command(flatten)]
-    pub broker: BrokerArgs,
-
-    /// How to write the log
-    #[arg(long, env = "ELEPHANT_LOG_FORMAT", value_enum, default_value_t)]
-    pub log_format: LogFormat,
+    pub engine: EngineArgs,
 }
+
+const JOB_EXAMPLE: &str = r#"Example: the cells of the first frame
+  echo '{"predict": {"dataset": "elephant-demo", "timepoint": 0, "voxel_size": [2, 0.5, 0.5]}}' > job.json
+  elephant-server job job.json --workspace workspace > cells.json
+
+Other requests: {"generate": {"dataset": "fly"}}
+                {"reset": {"model": "detection.pth", "kind": "3d", "source": "pretrained"}}
+                {"erase_labels": {"dataset": "fly"}}
+Sizes and positions are in z, y, x order. POST /v1/jobs of a server takes the same; http://localhost:8080/docs describes it."#;
 
 /// What the network is computed with.
 #[derive(Debug, Args)]
@@ -289,7 +321,7 @@ impl BrokerArgs {
     }
 }
 
-impl ServeArgs {
+impl EngineArgs {
     /// The Redis to keep the state in, if not in the workspace.
     pub fn redis_url(&self) -> Option<String> {
         let host = self.redis_host.as_ref().filter(|host| !host.is_empty());
@@ -383,14 +415,14 @@ mod tests {
 
     #[test]
     fn data_roots_are_given_one_by_one_or_as_a_list() {
-        let roots = serve(&["--data-root", "/a", "--data-root", "/b:/c"]).data_roots;
+        let roots = serve(&["--data-root", "/a", "--data-root", "/b:/c"]).engine.data_roots;
         assert_eq!(roots, ["/a", "/b", "/c"].map(PathBuf::from));
-        assert!(serve(&[]).data_roots.is_empty());
+        assert!(serve(&[]).engine.data_roots.is_empty());
     }
 
     #[test]
     fn services_are_named_by_address_or_as_the_original_does() {
-        let redis = |arguments: &[&str]| serve(arguments).redis_url();
+        let redis = |arguments: &[&str]| serve(arguments).engine.redis_url();
         assert_eq!(redis(&["--redis-host", "state"]).as_deref(), Some("redis://state:6379/0"));
         assert_eq!(redis(&["--redis-host", "state", "--redis-port", "1"]).as_deref(), Some("redis://state:1/0"));
         let both = ["--redis-host", "state", "--redis-url", "redis://other"];

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::Path};
 use anyhow::{Context, Result};
 use elephant_pipeline::{GenerateOptions, Workspace, generate_dataset};
 use elephant_synth::{EmbryoOptions, Preset, write_movie};
-use elephant_types::{DatasetName, FileName};
+use elephant_types::{CancelToken, DatasetName, FileName};
 
 use crate::{config::DemoArgs, terminal::with_bar};
 
@@ -51,7 +51,7 @@ pub fn prepare(workspace: &Workspace) -> Result<Option<Demo>> {
     println!("the workspace is empty: making the demo dataset {NAME}");
     write_embryo(&folder, &NAME.parse()?, options.seed)?;
     let options = GenerateOptions::new(&folder.join(format!("{NAME}.h5")), &folder);
-    with_bar("making its stores", |context| Ok(generate_dataset(&options, context)?))?;
+    with_bar("making its stores", CancelToken::default(), |context| generate_dataset(&options, context))?;
     Ok(Some(demo))
 }
 
@@ -86,5 +86,7 @@ fn has_datasets(workspace: &Workspace) -> Result<bool> {
 
 fn write_embryo(folder: &Path, name: &FileName, seed: u64) -> Result<()> {
     let options = EmbryoOptions::preset(Preset::Small, seed);
-    with_bar("imaging a synthetic embryo", |context| Ok(write_movie(folder, name, &options, context)?))
+    Ok(with_bar("imaging a synthetic embryo", CancelToken::default(), |context| {
+        write_movie(folder, name, &options, context)
+    })?)
 }

@@ -4,13 +4,16 @@
 
 mod config;
 mod demo;
+mod devices;
 mod download;
+mod job;
 mod pretrain;
 mod serve;
 mod state;
 mod telemetry;
 mod terminal;
 mod wiring;
+mod workspace;
 
 use std::process::ExitCode;
 
@@ -34,6 +37,7 @@ pub static MALLOC_CONF: &[u8; 82] =
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(args) => serve::serve(&args),
+        Command::Job(args) => job::run(&args),
         Command::Demo(args) => demo::write(&args),
         Command::Pretrain(args) => pretrain::pretrain(&args),
         Command::Score(args) => pretrain::score(&args),

@@ -8,7 +8,8 @@ use std::{
 use anyhow::Result;
 use elephant_pipeline::{Pretraining, SceneScore, pretrain as train, score_empty_frames, score_scene};
 use elephant_synth::{SceneOptions, SceneSet};
-use elephant_types::{CancelToken, NetworkKind, TaskContext, TaskEvent, TrainingStep};
+use elephant_types::{CancelToken, NetworkKind, TaskContext, TaskEvent};
+use serde_json::Value;
 
 use crate::{
     config::{PretrainArgs, ScoreArgs},
@@ -27,9 +28,7 @@ pub fn pretrain(args: &PretrainArgs) -> Result<()> {
         Pretraining { kind: args.dims.into(), steps: args.steps, seed: args.seed, folder: args.state.clone() };
     let log = Mutex::new(Log { begun: Instant::now(), steps: 0, losses: Vec::new() });
     let context = TaskContext::watched(CancelToken::default(), move |event| {
-        if let TaskEvent::TrainingStep(step) = event {
-            log.lock().unwrap_or_else(PoisonError::into_inner).add(&step);
-        }
+        log.lock().unwrap_or_else(PoisonError::into_inner).add(&event);
     });
     train(&request, &network, &context)?.to_half().write(&args.output)?;
     println!("{}: trained in {} steps", args.output.display(), args.steps);
@@ -46,17 +45,20 @@ struct Log {
 }
 
 impl Log {
-    fn add(&mut self, step: &TrainingStep) {
+    /// Takes note of a step of the training; other events say nothing.
+    fn add(&mut self, event: &TaskEvent) {
+        let loss = event.payload.get("loss").and_then(Value::as_f64);
+        let (Some(done), Some(loss)) = (event.done, loss) else { return };
         self.steps += 1;
-        self.losses.push(step.loss);
-        if !step.done.is_multiple_of(LOG_STEPS) {
+        self.losses.push(loss);
+        if !done.is_multiple_of(LOG_STEPS) {
             return;
         }
         let mean = self.losses.iter().sum::<f64>() / self.losses.len() as f64;
         self.losses.clear();
-        let (minutes, total) = (self.begun.elapsed().as_secs_f64() / 60.0, step.total.unwrap_or(step.done));
-        let left = minutes / self.steps as f64 * (total - step.done) as f64;
-        eprintln!("step {} of {total}: mean loss {mean:.4}; {minutes:.1} min, about {left:.0} left", step.done);
+        let (minutes, total) = (self.begun.elapsed().as_secs_f64() / 60.0, event.total.unwrap_or(done));
+        let left = minutes / self.steps as f64 * (total - done) as f64;
+        eprintln!("step {done} of {total}: mean loss {mean:.4}; {minutes:.1} min, about {left:.0} left");
     }
 }
 
@@ -108,7 +110,7 @@ pub fn score(args: &ScoreArgs) -> Result<()> {
     start_threads(&args.compute)?;
     let network = networks(&args.compute)?;
     let kind: NetworkKind = args.dims.into();
-    let scores = with_bar("scoring", |context| {
+    let scores = with_bar("scoring", CancelToken::default(), |context| -> Result<_> {
         let mut scores = Vec::new();
         for (set, count) in [(SceneSet::Scored, args.scenes), (SceneSet::HeldOut, args.scenes.div_ceil(4))] {
             for seed in 0..count {

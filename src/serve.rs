@@ -9,9 +9,10 @@ use std::{
 
 use anyhow::{Context, Result};
 use elephant_amqp::Publisher;
-use elephant_api::{Access, MetricsHandle};
-use elephant_fs::FolderLock;
-use elephant_pipeline::Workspace;
+use elephant_api_core::{Access, EventFeed, Family, MetricsHandle, Operations};
+use elephant_api_elephant::ElephantApi;
+use elephant_api_v1::V1Api;
+use elephant_pipeline::{KINDS, PREDICTIONS};
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
     flag,
@@ -21,7 +22,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{Secret, ServeArgs},
-    demo, telemetry, wiring,
+    demo, telemetry,
+    wiring::{self, Engine},
+    workspace,
 };
 
 /// How long running requests may take to end after a signal.
@@ -30,24 +33,30 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Serves until SIGINT or SIGTERM.
 pub fn serve(args: &ServeArgs) -> Result<()> {
     let broker = args.broker.address().context("cannot use --amqp-url")?.map(Publisher::new);
-    telemetry::init(args.log_format, broker.as_ref());
-    wiring::start_threads(&args.compute)?;
-    // Before anything in the workspace is touched: another server may be using it.
-    let _lock = hold(args)?;
+    telemetry::init(args.log_format, telemetry::DEFAULT_FILTER, broker.as_ref());
+    wiring::start_threads(&args.engine.compute)?;
+    let purpose = format!("the server on {}", args.bind);
+    let _lock = workspace::hold(&args.engine, &purpose).context("cannot serve this workspace")?;
     let listener = listen(args.bind)?;
-    let workspace = Workspace::open(&args.workspace)
-        .with_context(|| format!("cannot use the workspace {}", args.workspace.display()))?
-        .with_data_roots(&args.data_roots)
-        .context("cannot use --data-root")?;
+    let workspace = workspace::open(&args.engine)?;
     let demo = if args.demo { demo::prepare(&workspace)? } else { None };
     let access = access(args)?;
     let metrics = MetricsHandle::install().context("cannot collect metrics")?;
     let closing = CancellationToken::new();
-    let (services, jobs) = wiring::services(args, &workspace, closing.clone())?;
-    let services = match broker.as_ref().map(Publisher::status) {
-        Some(status) => services.with_broker(move || status.now().to_string()),
-        None => services,
+    let engine = wiring::engine(&args.engine, &workspace)?;
+    let runner = engine.runner.clone();
+    let status = broker.as_ref().map(Publisher::status);
+    let broker_state = move || status.as_ref().map_or_else(|| "off".into(), |status| status.now().to_string());
+    let operations = Operations {
+        runner: engine.runner.clone(),
+        workspace: workspace.path().to_owned(),
+        devices: engine.devices.clone(),
+        broker: Arc::new(broker_state),
+        closing: closing.clone(),
+        kinds: &KINDS,
+        queues: &[PREDICTIONS.name],
     };
+    let families = families(engine, &closing);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
     runtime.block_on(async {
         let listener = TcpListener::from_std(listener)?;
@@ -57,19 +66,18 @@ pub fn serve(args: &ServeArgs) -> Result<()> {
         if let Some(demo) = demo {
             println!("{}", demo.instructions(address));
         }
-        let publisher = broker.map(|broker| broker.start(&jobs));
+        let publisher = broker.map(|broker| broker.start(runner.jobs()));
         tokio::spawn(metrics.clone().keep_up());
-        let router = elephant_api::router(services, access, metrics);
+        let router = elephant_api_core::router(families, operations, access, metrics);
         let stop = async {
             signal.await;
             tracing::info!("stopping; a second signal ends the server at once");
-            // First, so that cancelled jobs are told from stopped ones.
+            runner.close();
             closing.cancel();
-            jobs.cancel_all();
             tokio::time::sleep(SHUTDOWN_TIMEOUT).await;
         };
         tokio::select! {
-            () = elephant_api::serve(listener, router, closing.clone()) => {}
+            () = elephant_api_core::serve(listener, router, closing.clone()) => {}
             () = stop => tracing::warn!("requests are still running; leaving them"),
         }
         if let Some(publisher) = publisher {
@@ -82,10 +90,12 @@ pub fn serve(args: &ServeArgs) -> Result<()> {
     Ok(())
 }
 
-/// Keeps other servers off the workspace.
-fn hold(args: &ServeArgs) -> Result<FolderLock> {
-    let purpose = format!("the server on {}", args.bind);
-    FolderLock::try_acquire(&args.workspace, &purpose).context("cannot serve this workspace")
+/// All that is served.
+fn families(engine: Engine, closing: &CancellationToken) -> Vec<Family> {
+    let Engine { use_cases, runner, devices } = engine;
+    let events = EventFeed::new(runner.jobs(), closing.clone());
+    let v1 = V1Api::new(use_cases.clone(), runner.clone(), events);
+    vec![ElephantApi::new(use_cases, runner, devices).family(), v1.family()]
 }
 
 fn access(args: &ServeArgs) -> Result<Access> {

@@ -6,20 +6,23 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use elephant_jobs::{Jobs, RedisStore, SqliteStore};
+use elephant_jobs::{Jobs, Owner, RedisStore, SqliteStore};
 use elephant_pipeline::Workspace;
 
-use crate::config::ServeArgs;
+use crate::config::EngineArgs;
+
+/// The role of the process that holds the workspace's lock.
+const ROLE: &str = "workspace";
 
 /// Opens the state that the command line names.
-pub fn open(args: &ServeArgs, workspace: &Workspace) -> Result<Jobs> {
+pub fn open(args: &EngineArgs, workspace: &Workspace) -> Result<Jobs> {
     let Some(url) = args.redis_url() else {
         let path = workspace.state_file();
         let context = || format!("cannot use the state database {}", path.display());
-        return Jobs::recover(SqliteStore::open(&path).with_context(context)?).with_context(context);
+        return Jobs::open(SqliteStore::open(&path).with_context(context)?, Owner::new(ROLE)).with_context(context);
     };
     let store = RedisStore::open(&url, &identity(workspace)?).context("cannot use --redis-url")?;
-    Jobs::recover(store).context("cannot keep the state in Redis")
+    Jobs::open(store, Owner::new(ROLE)).context("cannot keep the state in Redis")
 }
 
 /// A word that no other workspace has, and that stays with this one: its records in a Redis are those of its folder,

@@ -7,13 +7,13 @@ use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::Subscribe
 
 use crate::config::LogFormat;
 
-/// What is logged unless `RUST_LOG` says otherwise. The client of the broker repeats each failed attempt, which is told
+/// What a server logs unless `RUST_LOG` says otherwise. The client of the broker repeats each failed attempt, which is told
 /// once elsewhere.
-const DEFAULT_FILTER: &str = "info,lapin=off";
+pub const DEFAULT_FILTER: &str = "info,lapin=off";
 
-/// Begins to log. `RUST_LOG` chooses what standard error gets; `broker` gets this program's own records from `info` up.
-pub fn init(format: LogFormat, broker: Option<&Publisher>) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
+/// Begins to log. `RUST_LOG` chooses what standard error gets, or else `default_filter`; `broker` gets this program's own records from `info` up.
+pub fn init(format: LogFormat, default_filter: &str, broker: Option<&Publisher>) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_filter));
     let format_layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let format_layer = match format {
         LogFormat::Text => format_layer.with_target(false).with_ansi(std::io::stderr().is_terminal()).boxed(),

@@ -2,25 +2,44 @@
 
 use std::{io::IsTerminal, time::Duration};
 
-use anyhow::Result;
 use elephant_types::{CancelToken, TaskContext};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Runs long work with a bar on the terminal, if there is one.
-pub fn with_bar<T>(what: &'static str, work: impl FnOnce(&TaskContext) -> Result<T>) -> Result<T> {
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_message(what);
-    if !std::io::stderr().is_terminal() {
-        bar.set_draw_target(ProgressDrawTarget::hidden());
+/// A bar on the terminal, if there is one, until it is dropped.
+pub struct Bar(ProgressBar);
+
+impl Bar {
+    /// A bar without progress; `what` stands before it.
+    pub fn new(what: &'static str) -> Self {
+        let is_terminal = std::io::stderr().is_terminal();
+        let target = if is_terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(None, target).with_message(what);
+        let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Self(bar)
     }
-    let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar.enable_steady_tick(Duration::from_millis(200));
-    let shown = bar.clone();
-    let context = TaskContext::new(CancelToken::default(), move |progress| {
-        shown.set_length(progress.total);
-        shown.set_position(progress.done);
-    });
-    let result = work(&context);
-    bar.finish_and_clear();
-    result
+
+    /// Shows that `done` of `total` steps are finished.
+    pub fn set(&self, done: u64, total: u64) {
+        self.0.set_length(total);
+        self.0.set_position(done);
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// Runs long work, which `cancel` stops, with a bar on the terminal.
+pub fn with_bar<T, E>(
+    what: &'static str,
+    cancel: CancelToken,
+    work: impl FnOnce(&TaskContext) -> Result<T, E>,
+) -> Result<T, E> {
+    let bar = Bar::new(what);
+    let context = TaskContext::new(cancel, move |progress| bar.set(progress.done, progress.total));
+    work(&context)
 }

@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use elephant_api::Services;
-use elephant_jobs::Jobs;
+use elephant_api_core::Devices;
+use elephant_jobs::JobRunner;
 use elephant_memory::Memory;
 use elephant_nn::{DeviceChoice, DeviceOptions, Networks, Precision};
 use elephant_pipeline::{
-    Labels, Models, Predictor, PretrainedNetwork, PretrainedNetworks, Trainer, Uploads, Workspace,
+    Labels, Models, Predictor, PretrainedNetwork, PretrainedNetworks, Trainer, Uploads, UseCases, Workspace,
 };
-use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{ComputeArgs, DeviceArg, PrecisionArg, ServeArgs},
+    config::{ComputeArgs, DeviceArg, EngineArgs, PrecisionArg},
+    devices::MachineDevices,
     download::HttpsDownload,
     state,
 };
@@ -22,8 +22,18 @@ use crate::{
 const ORIGINAL_3D: &str = "https://github.com/elephant-track/elephant-server/releases/download/data/versatile3d.pth";
 const ORIGINAL_2D: &str = "https://github.com/elephant-track/elephant-server/releases/download/data/versatile2d.pth";
 
-/// Joins everything that `serve` needs.
-pub fn services(args: &ServeArgs, workspace: &Workspace, closing: CancellationToken) -> Result<(Services, Jobs)> {
+/// What runs requests in one workspace.
+pub struct Engine {
+    /// What can be asked for.
+    pub use_cases: UseCases,
+    /// What runs it.
+    pub runner: JobRunner,
+    /// The devices, with the health of the network's.
+    pub devices: Arc<dyn Devices>,
+}
+
+/// Joins everything that runs requests.
+pub fn engine(args: &EngineArgs, workspace: &Workspace) -> Result<Engine> {
     let jobs = state::open(args, workspace)?;
     let network = Arc::new(networks(&args.compute)?);
     let download = Arc::new(HttpsDownload::new(args.model_hosts.clone()));
@@ -32,10 +42,17 @@ pub fn services(args: &ServeArgs, workspace: &Workspace, closing: CancellationTo
     let predictor = Predictor::new(workspace, models.clone(), network.clone(), memory.clone(), numerics);
     let labels = Labels::new(workspace, memory.clone(), numerics);
     let trainer = Trainer::new(workspace, models.clone(), network.clone(), labels.clone(), memory, numerics);
-    let uploads = Uploads::open(workspace)?;
-    let services = Services::new(workspace.clone(), jobs.clone(), uploads, models, predictor, labels, trainer, closing)
-        .with_device_health(move || network.health().map_err(|error| error.to_string()));
-    Ok((services, jobs))
+    let use_cases = UseCases {
+        workspace: workspace.clone(),
+        uploads: Uploads::open(workspace)?,
+        models,
+        predictor: Arc::new(predictor),
+        labels,
+        trainer: Arc::new(trainer),
+        jobs: jobs.clone(),
+    };
+    let health = move || network.health().map_err(|error| error.to_string());
+    Ok(Engine { use_cases, runner: JobRunner::new(jobs), devices: Arc::new(MachineDevices(health)) })
 }
 
 /// Starts the threads for work outside the network.
@@ -47,7 +64,7 @@ pub fn start_threads(args: &ComputeArgs) -> Result<()> {
 }
 
 /// The networks that stand in for a model that does not exist yet.
-fn pretrained(args: &ServeArgs) -> PretrainedNetworks {
+fn pretrained(args: &EngineArgs) -> PretrainedNetworks {
     PretrainedNetworks {
         volumetric: PretrainedNetwork {
             bundled: include_bytes!("../models/nuclei-3d.pth"),

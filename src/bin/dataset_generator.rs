@@ -1,17 +1,14 @@
 //! `dataset_generator`: makes an ELEPHANT dataset of a BigDataViewer movie, without a server.
 
-use std::{
-    io::{self, IsTerminal},
-    path::PathBuf,
-    process::ExitCode,
-    thread,
-    time::Duration,
-};
+#[path = "../terminal.rs"]
+mod terminal;
+
+use std::{path::PathBuf, process::ExitCode, thread};
 
 use clap::Parser;
 use elephant_pipeline::{GenerateOptions, PipelineError, Reach, Summary, generate_dataset};
-use elephant_types::{CancelToken, TaskContext};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use elephant_types::CancelToken;
+use terminal::with_bar;
 
 /// Exit status after Ctrl-C, as shells expect it.
 const INTERRUPTED: u8 = 130;
@@ -77,16 +74,9 @@ fn main() -> ExitCode {
         is_2d: args.is_2d,
         ..GenerateOptions::new(&args.input, &args.output)
     };
-    let bar = progress_bar();
-    let shown = bar.clone();
     let cancel = CancelToken::default();
     cancel_on_interrupt(cancel.clone());
-    let context = TaskContext::new(cancel, move |progress| {
-        shown.set_length(progress.total);
-        shown.set_position(progress.done);
-    });
-    let result = generate_dataset(&options, &context);
-    bar.finish_and_clear();
+    let result = with_bar("timepoints", cancel, |context| generate_dataset(&options, context));
     match result {
         Ok(summary) => {
             report(&args, &summary);
@@ -115,16 +105,6 @@ fn report(args: &Args, summary: &Summary) {
     for remark in summary.remarks("--uint16", "--divisor") {
         eprintln!("dataset_generator: {remark}");
     }
-}
-
-/// A bar on the terminal; nothing when the output goes elsewhere.
-fn progress_bar() -> ProgressBar {
-    let target = if io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-    let style = ProgressStyle::with_template("{wide_bar} timepoint {pos} of {len}, {eta} left");
-    let bar = ProgressBar::with_draw_target(None, target);
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
 }
 
 /// Lets Ctrl-C end the work in order, so that no half-made stores stay behind.

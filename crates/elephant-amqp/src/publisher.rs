@@ -152,7 +152,7 @@ impl RunningPublisher {
 
 #[cfg(test)]
 mod tests {
-    use elephant_jobs::{JobKind, Outcome, SqliteStore};
+    use elephant_jobs::{JobSpec, Outcome, Owner, SqliteStore};
 
     use super::*;
 
@@ -160,13 +160,14 @@ mod tests {
     #[tokio::test]
     async fn the_last_events_are_taken_before_the_end() {
         let folder = tempfile::tempdir().unwrap();
-        let jobs = Jobs::recover(SqliteStore::open(&folder.path().join("state.db")).unwrap()).unwrap();
+        let jobs =
+            Jobs::open(SqliteStore::open(&folder.path().join("state.db")).unwrap(), Owner::new("server")).unwrap();
         let publisher = Publisher::new(BrokerAddress::parse("amqp://127.0.0.1:1").unwrap());
         let outbox = publisher.outbox.clone();
         let running = publisher.start(&jobs);
         let events = 5;
         for _ in 0..events {
-            jobs.begin(JobKind::Predict, "fly").unwrap().finish(Outcome::Completed);
+            jobs.begin(&JobSpec::new("predict", "fly")).unwrap().finish(Outcome::Completed);
         }
         running.close().await;
         assert_eq!(outbox.take(100).await.len(), events);

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use elephant_amqp::{BrokerAddress, BrokerState, BrokerStatus, EXCHANGE, Publisher, RunningPublisher};
-use elephant_jobs::{JobKind, Jobs, Outcome, SqliteStore};
+use elephant_jobs::{JobSpec, Jobs, Outcome, Owner, SqliteStore};
 use elephant_testkit::Broker;
 use elephant_types::TaskEvent;
 use futures_util::StreamExt;
@@ -26,7 +26,8 @@ struct Server {
 impl Server {
     fn start(url: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let jobs = Jobs::recover(SqliteStore::open(&folder.path().join("state.db")).unwrap()).unwrap();
+        let jobs =
+            Jobs::open(SqliteStore::open(&folder.path().join("state.db")).unwrap(), Owner::new("server")).unwrap();
         let publisher = Publisher::new(BrokerAddress::parse(url).unwrap());
         Self { status: publisher.status(), publisher: publisher.start(&jobs), jobs, _folder: folder }
     }
@@ -40,8 +41,8 @@ impl Server {
     }
 
     fn model_updated(&self) {
-        let job = self.jobs.begin(JobKind::Train, "detection.pth").unwrap();
-        job.context().tell(TaskEvent::ModelUpdated);
+        let job = self.jobs.begin(&JobSpec::new("train", "detection.pth")).unwrap();
+        job.context().tell(TaskEvent::model_updated());
         job.finish(Outcome::Completed);
     }
 }

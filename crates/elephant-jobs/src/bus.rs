@@ -1,56 +1,48 @@
-//! Progress for whoever listens.
+//! Events for whoever follows the jobs.
+
+use std::borrow::Cow;
 
 use serde::Serialize;
+use serde_json::{Map, Value};
 use tokio::sync::broadcast;
 
-use crate::{JobKind, JobProgress, loss::Values};
+use crate::JobProgress;
 
 /// Events a slow listener may fall behind before it loses the oldest.
 const CAPACITY: usize = 1024;
 
+/// Stages that every job has. What it tells between them is up to its kind; see [`elephant_types::TaskEvent`].
+pub mod stage {
+    /// It began.
+    pub const STARTED: &str = "started";
+    /// It ended as asked.
+    pub const COMPLETED: &str = "completed";
+    /// It was stopped on request.
+    pub const CANCELLED: &str = "cancelled";
+    /// It ended with the `error` of the payload.
+    pub const FAILED: &str = "failed";
+}
+
 /// Something that happened to a job.
+///
+/// In JSON: `job`, `kind`, `subject`, `event` (the stage), then the fields of the progress and of the payload.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Event {
     /// The job's number.
     pub job: i64,
     /// What the job does.
-    pub kind: JobKind,
+    pub kind: &'static str,
     /// The dataset or model it works on.
     pub subject: String,
     /// What happened.
+    #[serde(rename = "event")]
+    pub stage: Cow<'static, str>,
+    /// How far the job is, where the event tells.
     #[serde(flatten)]
-    pub event: EventKind,
-}
-
-/// What happened to a job.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
-pub enum EventKind {
-    /// It began.
-    Started,
-    /// Steps are finished; of long jobs, one event for each percent.
-    Progress(JobProgress),
-    /// An optimiser made a step.
-    TrainingStep {
-        /// How far the training is.
-        #[serde(flatten)]
-        progress: JobProgress,
-        /// The value that was minimised; null where it is not finite.
-        loss: Option<f64>,
-        /// What it is made of.
-        parts: Values,
-    },
-    /// From now on a prediction uses a newer version of the model that the job trains.
-    ModelUpdated,
-    /// It ended as asked.
-    Completed,
-    /// It was stopped on request.
-    Cancelled,
-    /// It ended with an error.
-    Failed {
-        /// Why.
-        error: String,
-    },
+    pub progress: Option<JobProgress>,
+    /// What else the event tells.
+    #[serde(flatten)]
+    pub payload: Map<String, Value>,
 }
 
 /// A bounded broadcast: publishing never waits and never fails, listeners that are too slow lose the oldest events.

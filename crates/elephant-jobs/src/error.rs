@@ -2,6 +2,8 @@
 
 use elephant_types::{Coded, ErrorCode};
 
+use crate::{JobStatus, QueueSpec};
+
 /// The state store failed, or a job cannot be what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum JobsError {
@@ -21,7 +23,7 @@ pub enum JobsError {
         /// The last form known here.
         known: i64,
     },
-    /// The text is not an address of a Redis.
+    /// The text is not the address of a Redis server.
     #[error("cannot read the address of Redis: {reason}; give it as redis://HOST:PORT/DB")]
     RedisAddress {
         /// What is wrong with it, without its password.
@@ -53,6 +55,9 @@ pub enum JobsError {
     /// A job that excludes this one runs.
     #[error("a {0} is running; wait until it has finished, or abort it")]
     Busy(&'static str),
+    /// As many jobs wait in the queue as may.
+    #[error("{} {} wait already; try again later", .0.waiting, .0.name)]
+    QueueFull(QueueSpec),
     /// No such job is remembered.
     #[error("there is no job {0}")]
     UnknownJob(i64),
@@ -62,7 +67,7 @@ pub enum JobsError {
         /// The job.
         id: i64,
         /// How it ended.
-        status: String,
+        status: JobStatus,
     },
     /// The record says that the job runs, but not here.
     #[error("job {0} runs in another server process; cancel it there")]
@@ -86,6 +91,7 @@ impl Coded for JobsError {
             Self::RedisAddress { .. } => ErrorCode::InvalidArgument,
             Self::RedisUnreachable { .. } | Self::RedisRefused { .. } => ErrorCode::Unavailable,
             Self::UnknownJob(_) => ErrorCode::NotFound,
+            Self::QueueFull(_) => ErrorCode::TooMany,
             Self::Busy(_) | Self::AlreadyEnded { .. } | Self::RunsElsewhere(_) => ErrorCode::Conflict,
         }
     }
@@ -95,6 +101,62 @@ impl Coded for JobsError {
             Self::RedisUnreachable { .. } => Some("Redis cannot be reached; try again when it runs".to_owned()),
             Self::RedisRefused { reason, .. } => Some(format!("Redis refuses: {reason}")),
             _ => None,
+        }
+    }
+
+    fn retry_after(&self) -> Option<u32> {
+        match self {
+            Self::QueueFull(queue) => Some(queue.retry_after),
+            _ => None,
+        }
+    }
+}
+
+/// Why a job did not end as asked, where its own errors are `E`.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError<E> {
+    /// It has not begun.
+    #[error(transparent)]
+    Refused(JobsError),
+    /// It failed.
+    #[error("{0}")]
+    Failed(E),
+    /// It panicked, which is a defect.
+    #[error("the {kind} job crashed: {reason}")]
+    Crashed {
+        /// What the job does.
+        kind: &'static str,
+        /// What the runtime says.
+        reason: String,
+    },
+    /// The process is ending.
+    #[error("the server is stopping; try again when it is back")]
+    Closing,
+}
+
+impl<E: Coded> Coded for JobError<E> {
+    fn code(&self) -> ErrorCode {
+        match self {
+            Self::Refused(error) => error.code(),
+            Self::Failed(error) => error.code(),
+            Self::Crashed { .. } => ErrorCode::Internal,
+            Self::Closing => ErrorCode::Unavailable,
+        }
+    }
+
+    fn brief(&self) -> Option<String> {
+        match self {
+            Self::Refused(error) => error.brief(),
+            Self::Failed(error) => error.brief(),
+            Self::Crashed { .. } | Self::Closing => None,
+        }
+    }
+
+    fn retry_after(&self) -> Option<u32> {
+        match self {
+            Self::Refused(error) => error.retry_after(),
+            Self::Failed(error) => error.retry_after(),
+            Self::Crashed { .. } | Self::Closing => None,
         }
     }
 }

@@ -6,7 +6,7 @@ use elephant_types::TaskContext;
 use tokio::sync::watch;
 
 use crate::{
-    EventKind, JobRecord, Outcome,
+    JobRecord, Outcome,
     monitor::Monitor,
     record::unix_now,
     recorder::{End, Recorder},
@@ -18,8 +18,8 @@ use crate::{
 pub struct Job {
     recorder: Arc<Recorder>,
     ticket: u64,
-    record: Option<JobRecord>,
-    id: i64,
+    record: JobRecord,
+    has_ended: bool,
     monitor: Arc<Monitor>,
     context: TaskContext,
     cancelled: watch::Receiver<bool>,
@@ -34,12 +34,17 @@ impl Job {
         context: TaskContext,
         cancelled: watch::Receiver<bool>,
     ) -> Self {
-        Self { recorder, ticket, id: record.id, record: Some(record), monitor, context, cancelled }
+        Self { recorder, ticket, record, has_ended: false, monitor, context, cancelled }
     }
 
     /// The job's number.
     pub fn id(&self) -> i64 {
-        self.id
+        self.record.id
+    }
+
+    /// The job's record, as it was when it began.
+    pub fn record(&self) -> &JobRecord {
+        &self.record
     }
 
     /// Cancellation and progress, for the code that does the work.
@@ -62,21 +67,16 @@ impl Job {
     pub fn finish(mut self, outcome: Outcome) {
         if let Some(end) = self.take_end(&outcome) {
             self.recorder.end(self.ticket, end);
-            self.publish(outcome);
+            self.monitor.ended(&outcome);
         }
     }
 
     fn take_end(&mut self, outcome: &Outcome) -> Option<End> {
-        let record = self.record.take()?.ended(outcome, self.monitor.note(), unix_now());
+        if std::mem::replace(&mut self.has_ended, true) {
+            return None;
+        }
+        let record = self.record.clone().ended(outcome, self.monitor.note(), unix_now());
         Some(End { record, losses: self.monitor.take_unsaved_losses() })
-    }
-
-    fn publish(&self, outcome: Outcome) {
-        self.monitor.publish(match outcome {
-            Outcome::Completed => EventKind::Completed,
-            Outcome::Cancelled => EventKind::Cancelled,
-            Outcome::Failed(error) => EventKind::Failed { error },
-        });
     }
 }
 
@@ -89,7 +89,7 @@ impl Drop for Job {
         };
         if let Some(end) = self.take_end(&outcome) {
             self.recorder.end_later(self.ticket, end);
-            self.publish(outcome);
+            self.monitor.ended(&outcome);
         }
     }
 }

@@ -10,17 +10,18 @@ use serde::Serialize;
 use tokio::sync::broadcast;
 
 use crate::{
-    Activity, Event, EventKind, Job, JobFilter, JobKind, JobProgress, JobRecord, JobStatus, JobsError, LiveParameters,
-    LossPoint, ProcessState, StateStore, TrainingParameters,
+    Activity, ElephantState, Event, Job, JobFilter, JobProgress, JobRecord, JobSpec, JobStatus, JobStore, JobsError,
+    LiveParameters, LossPoint, Owner, ProcessState, TrainingParameters,
     bus::Bus,
     monitor::Monitor,
     parameters::Latest,
     record::unix_now,
     recorder::Recorder,
-    running::{Place, Recorded},
+    running::{Recorded, Reservation},
+    stage,
 };
 
-/// The jobs of this process. Clones are the same set.
+/// The jobs of this process. Clones share state.
 #[derive(Clone, Debug)]
 pub struct Jobs(Arc<Inner>);
 
@@ -45,13 +46,14 @@ pub struct JobDetails {
 }
 
 impl Jobs {
-    /// Takes over the records in `store`: the state is idle, and jobs that a killed server left running are marked as
-    /// interrupted and logged. Where the store is away this happens when it comes; until then no job can begin.
+    /// Opens the records in `store` as `owner`: the process state is idle, and the jobs that an earlier process of the same
+    /// role left running, or whose lease has run out, are marked as interrupted and logged. Where the store is away this
+    /// happens when it comes; until then no job can begin.
     ///
     /// # Errors
     /// When the store is there and cannot be used, or no thread can be had.
-    pub fn recover(store: impl StateStore) -> Result<Self, JobsError> {
-        let recorder = Arc::new(Recorder::new(Arc::new(store)));
+    pub fn open(store: impl JobStore + ElephantState, owner: Owner) -> Result<Self, JobsError> {
+        let recorder = Arc::new(Recorder::new(store, owner));
         match recorder.recover() {
             Err(error @ JobsError::RedisUnreachable { .. }) => {
                 tracing::warn!(%error, "no job can begin until the state can be reached");
@@ -67,8 +69,13 @@ impl Jobs {
     }
 
     /// The records themselves.
-    pub fn store(&self) -> &dyn StateStore {
+    pub fn store(&self) -> &dyn JobStore {
         &*self.0.recorder.store
+    }
+
+    /// The state that clients of the original ELEPHANT server see.
+    pub fn elephant(&self) -> &dyn ElephantState {
+        &*self.0.recorder.elephant
     }
 
     /// Every event from now on.
@@ -76,41 +83,47 @@ impl Jobs {
         self.0.bus.subscribe()
     }
 
-    /// Begins a job of `kind` on `subject`, the name of a dataset or model. A job that is refused leaves no trace.
+    /// Begins a job without its queue; see [`JobRunner`](crate::JobRunner). A job that is refused leaves no trace.
     ///
     /// # Errors
-    /// [`JobsError::Busy`] when both this job and a running one change a model, or when the job cannot be recorded.
-    pub fn begin(&self, kind: JobKind, subject: &str) -> Result<Job, JobsError> {
+    /// [`JobsError::Busy`] when a running job excludes this one, or when the job cannot be recorded.
+    pub fn begin(&self, spec: &JobSpec) -> Result<Job, JobsError> {
         let recorder = &self.0.recorder;
-        let place = recorder.running.reserve(kind)?;
-        let record = self.record(kind, subject).inspect_err(|_| recorder.running.remove(place.ticket))?;
-        let template = Event { job: record.id, kind, subject: subject.into(), event: EventKind::Started };
-        let monitor = Arc::new(Monitor::new(self.0.bus.clone(), template));
-        let Place { ticket, cancel, cancelled } = place;
+        let Reservation { ticket, cancel, cancelled } = recorder.running.reserve(spec)?;
+        let record = self.record(spec).inspect_err(|_| recorder.running.remove(ticket))?;
+        let started = Event {
+            job: record.id,
+            kind: spec.kind,
+            subject: record.subject.clone(),
+            stage: stage::STARTED.into(),
+            progress: None,
+            payload: serde_json::Map::new(),
+        };
+        let monitor = Arc::new(Monitor::new(self.0.bus.clone(), started));
         recorder.running.record(ticket, Recorded { record: record.clone(), monitor: monitor.clone() });
-        monitor.publish(EventKind::Started);
+        monitor.begun();
         recorder.write_activity();
         let context = TaskContext::watched(cancel, {
             let monitor = monitor.clone();
-            move |event| monitor.observe(&event)
+            move |event| monitor.observe(event)
         });
         Ok(Job::new(recorder.clone(), ticket, record, monitor, context, cancelled))
     }
 
-    fn record(&self, kind: JobKind, subject: &str) -> Result<JobRecord, JobsError> {
+    fn record(&self, spec: &JobSpec) -> Result<JobRecord, JobsError> {
         let recorder = &self.0.recorder;
         recorder.recover()?;
         let record = JobRecord {
             id: recorder.store.new_job_id()?,
-            kind: kind.as_str().into(),
-            subject: subject.into(),
-            status: JobStatus::Running.as_str().into(),
+            kind: spec.kind.into(),
+            subject: spec.subject.clone(),
+            status: JobStatus::Running,
             error: None,
             note: None,
             begun_at: Some(unix_now()),
             ended_at: None,
         };
-        recorder.store.save_job(&record)?;
+        recorder.store.save_job(&record, Some(&recorder.lease()))?;
         Ok(record)
     }
 
@@ -118,12 +131,12 @@ impl Jobs {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn list(&self, filter: JobFilter) -> Result<Vec<JobRecord>, JobsError> {
+    pub fn list(&self, filter: &JobFilter) -> Result<Vec<JobRecord>, JobsError> {
         self.store().jobs(filter)
     }
 
     /// How many jobs of `kind` have begun and not ended.
-    pub fn running(&self, kind: JobKind) -> usize {
+    pub fn running(&self, kind: &str) -> usize {
         self.0.recorder.running.count(kind)
     }
 
@@ -151,16 +164,21 @@ impl Jobs {
             return Ok(record);
         }
         let record = self.store().job(id)?.ok_or(JobsError::UnknownJob(id))?;
-        if record.status == JobStatus::Running.as_str() {
+        if record.status == JobStatus::Running {
             return Err(JobsError::RunsElsewhere(id));
         }
         Err(JobsError::AlreadyEnded { id, status: record.status })
     }
 
-    /// Asks every job that the client's abort concerns to stop: all but dataset generations (contract section 3).
+    /// Asks a job of this process to stop, if it runs, without looking into the store.
+    pub(crate) fn cancel_running(&self, id: i64) {
+        self.0.recorder.running.cancel_job(id);
+    }
+
+    /// Asks every job to stop that counts for the process state, as the abort of ELEPHANT's client does (contract section 3).
     pub fn abort(&self) {
-        self.0.recorder.running.cancel(|kind| kind != JobKind::Generate);
-        self.0.recorder.show_activity(Activity { state: ProcessState::Idle, updating_labels: false });
+        self.0.recorder.running.cancel(|spec| spec.activity.is_abortable());
+        self.0.recorder.show_activity(Activity::default());
     }
 
     /// Asks every job to stop, as the server is going down.
@@ -173,7 +191,7 @@ impl Jobs {
     /// # Errors
     /// When the store cannot be written.
     pub fn set_process_state(&self, state: ProcessState) -> Result<(), JobsError> {
-        self.store().set_activity(Activity { state, ..self.0.recorder.running.activity() })
+        self.elephant().set_activity(Activity { state, ..self.0.recorder.running.activity() })
     }
 
     /// Sets those training parameters that are given: for the next session to see, and for trainings that run now.
@@ -182,9 +200,9 @@ impl Jobs {
     /// # Errors
     /// When the store cannot be written; then running trainings keep theirs.
     pub fn set_training_parameters(&self, parameters: TrainingParameters) -> Result<TrainingParameters, JobsError> {
-        self.store().set_training_parameters(parameters)?;
+        self.elephant().set_training_parameters(parameters)?;
         self.0.parameters.set(parameters);
-        self.store().training_parameters()
+        self.elephant().training_parameters()
     }
 
     /// Changes of training parameters from now on: what a training looks at while it runs.

@@ -1,15 +1,16 @@
 //! A training's loss over its steps, in bounded memory.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::collections::BTreeMap;
 
-use elephant_types::TrainingStep;
+use elephant_types::TaskEvent;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// Points kept of one training; of a longer one every 2nd, 4th, 8th… step is kept.
 const MAX_POINTS: usize = 2000;
 
 /// Named numbers; null where they are not finite, as JSON has no NaN.
-pub type Values = BTreeMap<Cow<'static, str>, Option<f64>>;
+pub type Values = BTreeMap<String, Option<f64>>;
 
 /// The loss at one step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,15 +23,16 @@ pub struct LossPoint {
     pub parts: Values,
 }
 
-impl From<&TrainingStep> for LossPoint {
-    fn from(step: &TrainingStep) -> Self {
-        let parts = step.parts.iter().map(|(name, value)| (Cow::Borrowed(*name), finite(*value))).collect();
-        Self { step: step.done, loss: finite(step.loss), parts }
+impl LossPoint {
+    /// The loss that a step of a training tells.
+    pub(crate) fn from_event(event: &TaskEvent) -> Option<Self> {
+        if event.stage != TaskEvent::TRAINING_STEP {
+            return None;
+        }
+        let parts = event.payload.get("parts").and_then(Value::as_object).into_iter().flatten();
+        let parts = parts.map(|(name, value)| (name.clone(), value.as_f64())).collect();
+        Some(Self { step: event.done?, loss: event.payload.get("loss").and_then(Value::as_f64), parts })
     }
-}
-
-fn finite(value: f64) -> Option<f64> {
-    value.is_finite().then_some(value)
 }
 
 /// The points of one training: evenly spaced ones, and the newest.
@@ -72,6 +74,8 @@ impl LossCurve {
 
 #[cfg(test)]
 mod tests {
+    use elephant_types::TrainingStep;
+
     use super::*;
 
     #[test]
@@ -79,7 +83,7 @@ mod tests {
         let mut curve = LossCurve::default();
         for done in 1..=100_000 {
             let step = TrainingStep { done, total: None, loss: f64::NAN, parts: vec![("nll", done as f64)] };
-            curve.push(LossPoint::from(&step));
+            curve.push(LossPoint::from_event(&step.into()).unwrap());
         }
         let steps: Vec<u64> = curve.points().iter().map(|point| point.step).collect();
         assert!((MAX_POINTS / 2..=MAX_POINTS + 1).contains(&steps.len()), "{}", steps.len());

@@ -5,10 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use elephant_types::{Progress, TaskEvent, TrainingStep};
+use elephant_types::TaskEvent;
 use serde::Serialize;
+use serde_json::{Map, Value};
 
-use crate::{Event, EventKind, LossPoint, bus::Bus, loss::LossCurve};
+use crate::{Event, LossPoint, Outcome, bus::Bus, loss::LossCurve, stage};
 
 /// How often the log tells how far a job is.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
@@ -28,7 +29,7 @@ pub struct JobProgress {
 #[derive(Debug)]
 pub(crate) struct Monitor {
     bus: Bus,
-    template: Event,
+    started: Event,
     seen: Mutex<Seen>,
 }
 
@@ -46,11 +47,17 @@ struct Seen {
 }
 
 impl Monitor {
-    pub(crate) fn new(bus: Bus, template: Event) -> Self {
+    /// A monitor of the job that the event `started` names, for the listeners of `bus`.
+    pub(crate) fn new(bus: Bus, started: Event) -> Self {
         let pace = Pace { begun: Instant::now(), first: None };
         let curve = LossCurve::default();
         let seen = Seen { pace, last_percent: None, progress: None, curve, note: None, logged: None, unsaved: false };
-        Self { bus, template, seen: Mutex::new(seen) }
+        Self { bus, started, seen: Mutex::new(seen) }
+    }
+
+    /// Tells the listeners that the job has begun.
+    pub(crate) fn begun(&self) {
+        self.bus.publish(self.started.clone());
     }
 
     /// No step of what is done under this lock can leave it half done.
@@ -58,51 +65,52 @@ impl Monitor {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn publish(&self, event: EventKind) {
-        self.bus.publish(Event { event, ..self.template.clone() });
+    /// Tells the listeners that the job has ended.
+    pub(crate) fn ended(&self, outcome: &Outcome) {
+        let (stage, payload) = match outcome {
+            Outcome::Completed => (stage::COMPLETED, Map::new()),
+            Outcome::Cancelled => (stage::CANCELLED, Map::new()),
+            Outcome::Failed(error) => (stage::FAILED, Map::from_iter([("error".to_owned(), Value::from(&**error))])),
+        };
+        self.bus.publish(Event { stage: stage.into(), payload, ..self.started.clone() });
     }
 
-    pub(crate) fn observe(&self, event: &TaskEvent) {
-        match event {
-            TaskEvent::Progress(progress) => self.progressed(*progress),
-            TaskEvent::TrainingStep(step) => self.stepped(step),
-            TaskEvent::ModelUpdated => self.publish(EventKind::ModelUpdated),
-            TaskEvent::Note(note) => {
-                tracing::info!(job = self.template.job, subject = self.template.subject, "{note}");
-                self.seen().note = Some(note.clone());
-            }
+    /// Takes note of what the task tells, and passes it on.
+    pub(crate) fn observe(&self, event: TaskEvent) {
+        if event.stage == TaskEvent::NOTE {
+            let note = event.payload.get("text").and_then(Value::as_str).unwrap_or_default().to_owned();
+            tracing::info!(job = self.started.job, subject = self.started.subject, "{note}");
+            self.seen().note = Some(note);
+            return;
         }
-    }
-
-    fn progressed(&self, Progress { done, total }: Progress) {
+        let point = LossPoint::from_event(&event);
         let mut seen = self.seen();
         let now = Instant::now();
-        let progress = seen.pace.progress(done, Some(total), now);
-        seen.progress = Some(progress);
-        let is_logged = done > 0 && log_is_due(&mut seen.logged, now, done >= total);
-        // Whoever watches sees at most a hundred steps of a job, however many it has.
-        let percent = done.saturating_mul(100).checked_div(total).unwrap_or(100);
-        let is_new = seen.last_percent.replace(percent) != Some(percent);
-        drop(seen);
-        if is_logged {
-            // The client's user follows the log.
-            let Event { job, kind, subject, .. } = &self.template;
-            tracing::info!(job, kind = kind.as_str(), subject, "processing {done} / {total}");
+        let progress = event.done.map(|done| seen.pace.progress(done, event.total, now));
+        seen.progress = progress.or(seen.progress);
+        if let Some(point) = point {
+            seen.curve.push(point);
+            seen.unsaved = true;
         }
-        if total <= 100 || is_new {
-            self.publish(EventKind::Progress(progress));
+        let is_told = event.stage != TaskEvent::PROGRESS || self.is_worth_telling(&mut seen, &event, now);
+        drop(seen);
+        if is_told {
+            let TaskEvent { stage, payload, .. } = event;
+            self.bus.publish(Event { stage, progress, payload, ..self.started.clone() });
         }
     }
 
-    fn stepped(&self, step: &TrainingStep) {
-        let point = LossPoint::from(step);
-        let mut seen = self.seen();
-        let progress = seen.pace.progress(step.done, step.total, Instant::now());
-        seen.progress = Some(progress);
-        seen.curve.push(point.clone());
-        seen.unsaved = true;
-        drop(seen);
-        self.publish(EventKind::TrainingStep { progress, loss: point.loss, parts: point.parts });
+    /// Whether listeners are told of this progress: of long jobs, of one step in each percent. The log is told once a
+    /// second, as the ELEPHANT client's user follows it.
+    fn is_worth_telling(&self, seen: &mut Seen, event: &TaskEvent, now: Instant) -> bool {
+        let (Some(done), Some(total)) = (event.done, event.total) else { return true };
+        if done > 0 && log_is_due(&mut seen.logged, now, done >= total) {
+            let Event { job, kind, subject, .. } = &self.started;
+            tracing::info!(job, kind, subject, "processing {done} / {total}");
+        }
+        let percent = done.saturating_mul(100).checked_div(total).unwrap_or(100);
+        let is_new = seen.last_percent.replace(percent) != Some(percent);
+        total <= 100 || is_new
     }
 
     pub(crate) fn progress(&self) -> Option<JobProgress> {

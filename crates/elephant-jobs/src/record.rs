@@ -1,62 +1,11 @@
 //! What is remembered of a job.
 
-use std::time::SystemTime;
+use std::{fmt, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-/// What a job does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum JobKind {
-    /// Conversion of a movie into a dataset's stores.
-    Generate,
-    /// Detection of cells in one frame.
-    Predict,
-    /// Replacement of a model.
-    Reset,
-    /// Drawing of labels.
-    Update,
-    /// Training of a model.
-    Train,
-}
-
-impl JobKind {
-    /// The name used in records, events and metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Generate => "generate",
-            Self::Predict => "predict",
-            Self::Reset => "reset",
-            Self::Update => "update",
-            Self::Train => "train",
-        }
-    }
-
-    /// Every kind, in the order of a session.
-    pub const ALL: [Self; 5] = [Self::Generate, Self::Predict, Self::Reset, Self::Update, Self::Train];
-
-    /// The kind of this name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
-    }
-
-    /// Whether at most one such job runs at a time: those that change a model.
-    pub(crate) fn is_exclusive(self) -> bool {
-        self.process_state() == ProcessState::Run
-    }
-
-    /// The process state that clients see while such a job runs (contract section 3).
-    pub(crate) fn process_state(self) -> ProcessState {
-        match self {
-            Self::Generate => ProcessState::Idle,
-            Self::Predict | Self::Update => ProcessState::Wait,
-            Self::Reset | Self::Train => ProcessState::Run,
-        }
-    }
-}
-
 /// Where a job stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JobStatus {
     /// Begun and not finished.
@@ -89,6 +38,12 @@ impl JobStatus {
             Self::Failed => "failed",
             Self::Interrupted => "interrupted",
         }
+    }
+}
+
+impl fmt::Display for JobStatus {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
     }
 }
 
@@ -125,12 +80,12 @@ impl Outcome {
 pub struct JobRecord {
     /// Counts up from 1 over the life of the workspace.
     pub id: i64,
-    /// What it does; see [`JobKind::as_str`].
+    /// What it does; see [`JobSpec::kind`](crate::JobSpec::kind).
     pub kind: String,
     /// The dataset or model it works on.
     pub subject: String,
-    /// Where it stands; see [`JobStatus::as_str`].
-    pub status: String,
+    /// Where it stands.
+    pub status: JobStatus,
     /// Why it failed.
     pub error: Option<String>,
     /// What whoever asked should know, such as where a model came from.
@@ -145,18 +100,23 @@ pub struct JobRecord {
 impl JobRecord {
     /// The record after the job's end at `ended_at`.
     pub(crate) fn ended(self, outcome: &Outcome, note: Option<String>, ended_at: f64) -> Self {
-        let status = outcome.status().as_str().to_owned();
-        Self { status, error: outcome.error().map(str::to_owned), note, ended_at: Some(ended_at), ..self }
+        Self {
+            status: outcome.status(),
+            error: outcome.error().map(str::to_owned),
+            note,
+            ended_at: Some(ended_at),
+            ..self
+        }
     }
 }
 
 /// Which records to list.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct JobFilter {
     /// At most so many, the newest.
     pub limit: u32,
     /// Only jobs of this kind.
-    pub kind: Option<JobKind>,
+    pub kind: Option<String>,
     /// Only jobs with this status.
     pub status: Option<JobStatus>,
 }
@@ -167,9 +127,9 @@ impl JobFilter {
         Self { limit, kind: None, status: None }
     }
 
-    pub(crate) fn matches(self, record: &JobRecord) -> bool {
-        self.kind.is_none_or(|kind| kind.as_str() == record.kind)
-            && self.status.is_none_or(|status| status.as_str() == record.status)
+    pub(crate) fn matches(&self, record: &JobRecord) -> bool {
+        self.kind.as_ref().is_none_or(|kind| *kind == record.kind)
+            && self.status.is_none_or(|status| status == record.status)
     }
 }
 
@@ -178,22 +138,4 @@ pub(crate) fn unix_now() -> f64 {
     // A clock before 1970 counts as 1970.
     let elapsed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     elapsed.as_millis() as f64 / 1000.0
-}
-
-/// The one global state that the ELEPHANT client knows (contract section 3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ProcessState {
-    /// Nothing runs.
-    Idle = 0,
-    /// A training or a model reset runs.
-    Run = 1,
-    /// A prediction or a label update runs.
-    Wait = 2,
-}
-
-impl ProcessState {
-    /// The state with this number on the wire.
-    pub fn from_number(number: i64) -> Option<Self> {
-        [Self::Idle, Self::Run, Self::Wait].into_iter().find(|state| *state as i64 == number)
-    }
 }

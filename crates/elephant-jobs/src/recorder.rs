@@ -8,7 +8,8 @@ use std::{
 };
 
 use crate::{
-    Activity, JobRecord, JobsError, LossPoint, StateStore,
+    Activity, ElephantState, JobRecord, JobStore, JobsError, Lease, LossPoint, Owner,
+    lease::HEARTBEAT,
     record::unix_now,
     running::{Recorded, RunningJobs},
 };
@@ -23,7 +24,9 @@ const MAX_ENDS: usize = 10_000;
 /// Writes to the store what the running jobs do.
 #[derive(Debug)]
 pub(crate) struct Recorder {
-    pub(crate) store: Arc<dyn StateStore>,
+    pub(crate) store: Arc<dyn JobStore>,
+    pub(crate) elephant: Arc<dyn ElephantState>,
+    owner: Owner,
     pub(crate) running: RunningJobs,
     pending: Mutex<Pending>,
     wake: Condvar,
@@ -44,6 +47,7 @@ struct Pending {
     /// As the store counted when the running jobs were written to it last.
     connections: u64,
     curves_written: Instant,
+    heartbeat: Instant,
     closed: bool,
 }
 
@@ -58,22 +62,26 @@ impl End {
     /// Says what will be missing in the store.
     fn give_up(self) {
         let JobRecord { id, kind, subject, status, .. } = self.record;
-        tracing::error!(job = id, kind, subject, status, "the end of this job is not recorded");
+        tracing::error!(job = id, kind, subject, status = status.as_str(), "the end of this job is not recorded");
     }
 }
 
 impl Recorder {
-    pub(crate) fn new(store: Arc<dyn StateStore>) -> Self {
+    pub(crate) fn new(store: impl JobStore + ElephantState, owner: Owner) -> Self {
+        let store = Arc::new(store);
         let pending = Pending {
             ends: VecDeque::new(),
             activity_is_stale: false,
             outage: false,
             connections: store.connections(),
             curves_written: Instant::now(),
+            heartbeat: Instant::now(),
             closed: false,
         };
         Self {
-            store,
+            store: store.clone(),
+            elephant: store,
+            owner,
             running: RunningJobs::default(),
             pending: Mutex::new(pending),
             wake: Condvar::new(),
@@ -89,13 +97,26 @@ impl Recorder {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Marks the jobs that a killed server left running, once, before any job of this process is recorded.
+    /// A lease of a job that this process runs.
+    pub(crate) fn lease(&self) -> Lease {
+        Lease::new(&self.owner)
+    }
+
+    /// Marks the jobs that a killed process left running, once, before any job of this process is recorded.
     pub(crate) fn recover(&self) -> Result<(), JobsError> {
         let mut recovered = self.writer();
         if recovered.0 {
             return Ok(());
         }
-        for job in self.store.interrupt_running(unix_now())? {
+        self.interrupt_abandoned()?;
+        self.elephant.set_live_timepoint(None)?;
+        self.elephant.set_activity(self.running.activity())?;
+        recovered.0 = true;
+        Ok(())
+    }
+
+    fn interrupt_abandoned(&self) -> Result<(), JobsError> {
+        for job in self.store.interrupt_abandoned(&self.owner, unix_now())? {
             tracing::warn!(
                 job = job.id,
                 kind = job.kind,
@@ -103,9 +124,6 @@ impl Recorder {
                 "interrupted when the server was killed"
             );
         }
-        self.store.set_live_timepoint(None)?;
-        self.store.set_activity(self.running.activity())?;
-        recovered.0 = true;
         Ok(())
     }
 
@@ -123,7 +141,7 @@ impl Recorder {
     fn write_activity_as(&self, _writer: &MutexGuard<'_, Recovered>, activity: Activity) {
         if self.pending().outage {
             self.pending().activity_is_stale = true;
-        } else if let Err(error) = self.store.set_activity(activity) {
+        } else if let Err(error) = self.elephant.set_activity(activity) {
             self.pending().activity_is_stale = true;
             self.failed(&error);
         }
@@ -164,7 +182,7 @@ impl Recorder {
         if let Some(losses) = &end.losses {
             self.store.save_losses(end.record.id, losses)?;
         }
-        self.store.save_job(&end.record)
+        self.store.save_job(&end.record, None)
     }
 
     fn failed(&self, error: &JobsError) {
@@ -197,7 +215,7 @@ impl Recorder {
         }
     }
 
-    /// Names what the store will never hear of; the next server takes these jobs for interrupted.
+    /// Logs what the store will never be told; the next server takes these jobs for interrupted.
     fn give_up(&self) {
         let ends = std::mem::take(&mut self.pending().ends);
         ends.into_iter().for_each(End::give_up);
@@ -216,14 +234,28 @@ impl Recorder {
             self.write_running().inspect_err(|_| self.pending().connections = 0)?;
         }
         self.write_ends()?;
-        self.write_curves()
+        self.write_curves()?;
+        self.send_heartbeat()
+    }
+
+    /// Extends the leases of the running jobs, and looks for jobs of others whose leases have run out.
+    fn send_heartbeat(&self) -> Result<(), JobsError> {
+        if self.pending().heartbeat.elapsed() < HEARTBEAT {
+            return Ok(());
+        }
+        let _writer = self.writer();
+        let jobs: Vec<i64> = self.running.recorded().iter().map(|job| job.record.id).collect();
+        self.store.renew(&jobs, &self.lease())?;
+        self.interrupt_abandoned()?;
+        self.pending().heartbeat = Instant::now();
+        Ok(())
     }
 
     /// A store that was restarted may have forgotten the running jobs.
     fn write_running(&self) -> Result<(), JobsError> {
         let _writer = self.writer();
         for job in self.running.recorded() {
-            self.store.save_job(&job.record)?;
+            self.store.save_job(&job.record, Some(&self.lease()))?;
         }
         self.pending().activity_is_stale = true;
         Ok(())
@@ -240,7 +272,7 @@ impl Recorder {
             }
         }
         if std::mem::take(&mut self.pending().activity_is_stale) {
-            let written = self.store.set_activity(self.running.activity());
+            let written = self.elephant.set_activity(self.running.activity());
             written.inspect_err(|_| self.pending().activity_is_stale = true)?;
         }
         Ok(())
@@ -272,7 +304,7 @@ mod tests {
     use std::io;
 
     use super::*;
-    use crate::{Event, EventKind, JobKind, RedisStore, bus::Bus, monitor::Monitor};
+    use crate::{Event, JobSpec, JobStatus, RedisStore, bus::Bus, monitor::Monitor, stage};
 
     /// Collects the log as text.
     #[derive(Clone, Default)]
@@ -291,31 +323,38 @@ mod tests {
     #[test]
     fn what_is_never_recorded_is_named_at_the_end() {
         // Nobody listens there.
-        let recorder = Recorder::new(Arc::new(RedisStore::open("redis://127.0.0.1:1", "test").unwrap()));
-        let record = |id, kind: JobKind| JobRecord {
+        let recorder = Recorder::new(RedisStore::open("redis://127.0.0.1:1", "test").unwrap(), Owner::new("test"));
+        let record = |id, kind: &str| JobRecord {
             id,
-            kind: kind.as_str().into(),
+            kind: kind.into(),
             subject: "fly".into(),
-            status: "completed".into(),
+            status: JobStatus::Completed,
             error: None,
             note: None,
             begun_at: None,
             ended_at: None,
         };
         let begin = |id, kind| {
-            let ticket = recorder.running.reserve(kind).unwrap().ticket;
-            let template = Event { job: id, kind, subject: "fly".into(), event: EventKind::Started };
-            let monitor = Arc::new(Monitor::new(Bus::new(), template));
+            let ticket = recorder.running.reserve(&JobSpec::new(kind, "fly")).unwrap().ticket;
+            let started = Event {
+                job: id,
+                kind,
+                subject: "fly".into(),
+                stage: stage::STARTED.into(),
+                progress: None,
+                payload: serde_json::Map::new(),
+            };
+            let monitor = Arc::new(Monitor::new(Bus::new(), started));
             recorder.running.record(ticket, Recorded { record: record(id, kind), monitor });
             ticket
         };
-        let ended = begin(7, JobKind::Train);
-        begin(8, JobKind::Predict);
+        let ended = begin(7, "train");
+        begin(8, "predict");
         let log = Log::default();
         let writer = log.clone();
         let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
         tracing::subscriber::with_default(subscriber, || {
-            recorder.end(ended, End { record: record(7, JobKind::Train), losses: None });
+            recorder.end(ended, End { record: record(7, "train"), losses: None });
             recorder.close();
             recorder.run();
         });

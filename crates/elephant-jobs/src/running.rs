@@ -8,7 +8,7 @@ use std::sync::{
 use elephant_types::CancelToken;
 use tokio::sync::watch;
 
-use crate::{Activity, JobKind, JobRecord, JobsError, ProcessState, monitor::Monitor};
+use crate::{Activity, JobRecord, JobSpec, JobsError, ProcessState, monitor::Monitor};
 
 /// All running jobs.
 #[derive(Debug, Default)]
@@ -21,7 +21,7 @@ pub(crate) struct RunningJobs {
 #[derive(Debug)]
 struct Running {
     ticket: u64,
-    kind: JobKind,
+    spec: JobSpec,
     cancel: CancelToken,
     cancelled: watch::Sender<bool>,
     /// None until the job is recorded.
@@ -35,9 +35,9 @@ pub(crate) struct Recorded {
     pub(crate) monitor: Arc<Monitor>,
 }
 
-/// A place among the running jobs.
+/// What a reservation among the running jobs gives.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct Reservation {
     pub(crate) ticket: u64,
     pub(crate) cancel: CancelToken,
     pub(crate) cancelled: watch::Receiver<bool>,
@@ -49,17 +49,19 @@ impl RunningJobs {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a job of `kind`, unless it excludes one that has a place already.
-    pub(crate) fn reserve(&self, kind: JobKind) -> Result<Place, JobsError> {
+    /// Adds a job, unless one that excludes it is there already.
+    pub(crate) fn reserve(&self, spec: &JobSpec) -> Result<Reservation, JobsError> {
         let mut entries = self.entries();
-        if let Some(other) = entries.iter().find(|other| kind.is_exclusive() && other.kind.is_exclusive()) {
-            return Err(JobsError::Busy(other.kind.as_str()));
+        let excludes = |other: &&Running| spec.exclusive.is_some() && spec.exclusive == other.spec.exclusive;
+        if let Some(other) = entries.iter().find(excludes) {
+            return Err(JobsError::Busy(other.spec.kind));
         }
         let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
         let cancel = CancelToken::default();
         let (sender, receiver) = watch::channel(false);
-        entries.push(Running { ticket, kind, cancel: cancel.clone(), cancelled: sender, recorded: None });
-        Ok(Place { ticket, cancel, cancelled: receiver })
+        let spec = spec.clone();
+        entries.push(Running { ticket, spec, cancel: cancel.clone(), cancelled: sender, recorded: None });
+        Ok(Reservation { ticket, cancel, cancelled: receiver })
     }
 
     pub(crate) fn record(&self, ticket: u64, recorded: Recorded) {
@@ -72,8 +74,8 @@ impl RunningJobs {
         self.entries().retain(|entry| entry.ticket != ticket);
     }
 
-    pub(crate) fn cancel(&self, concerned: impl Fn(JobKind) -> bool) {
-        self.entries().iter().filter(|entry| concerned(entry.kind)).for_each(Running::stop);
+    pub(crate) fn cancel(&self, is_concerned: impl Fn(&JobSpec) -> bool) {
+        self.entries().iter().filter(|entry| is_concerned(&entry.spec)).for_each(Running::stop);
     }
 
     /// Whether there is a job `id`, which is then asked to stop.
@@ -93,16 +95,18 @@ impl RunningJobs {
     }
 
     /// How many jobs of `kind` have begun and not ended.
-    pub(crate) fn count(&self, kind: JobKind) -> usize {
-        self.entries().iter().filter(|entry| entry.kind == kind).count()
+    pub(crate) fn count(&self, kind: &str) -> usize {
+        self.entries().iter().filter(|entry| entry.spec.kind == kind).count()
     }
 
     /// What the jobs that are recorded amount to.
     pub(crate) fn activity(&self) -> Activity {
         let entries = self.entries();
-        let recorded = || entries.iter().filter(|entry| entry.recorded.is_some()).map(|entry| entry.kind);
-        let state = recorded().map(JobKind::process_state).max().unwrap_or(ProcessState::Idle);
-        Activity { state, updating_labels: recorded().any(|kind| kind == JobKind::Update) }
+        let recorded = || entries.iter().filter(|entry| entry.recorded.is_some()).map(|entry| entry.spec.activity);
+        Activity {
+            state: recorded().map(|activity| activity.state).max().unwrap_or(ProcessState::Idle),
+            updating_labels: recorded().any(|activity| activity.updating_labels),
+        }
     }
 }
 

@@ -36,7 +36,11 @@ struct State {
     refuses_to_publish: AtomicBool,
     published: Mutex<Vec<u64>>,
     after_step: Mutex<Option<StepHook>>,
+    before_prediction: Mutex<Option<PredictionHook>>,
 }
+
+/// Called with the task of a prediction, before the prediction.
+type PredictionHook = Arc<dyn Fn(&TaskContext) + Send + Sync>;
 
 /// Called with the number of a step and its batch, after the step.
 type StepHook = Arc<dyn Fn(u64, &TrainingBatch) + Send + Sync>;
@@ -83,9 +87,15 @@ impl FakeNetwork {
         *lock(&self.0.after_step) = Some(Arc::new(hook));
     }
 
-    /// Drops the hook, and with it what it holds.
+    /// Calls `hook` with the task of each prediction, before the prediction.
+    pub fn before_each_prediction(&self, hook: impl Fn(&TaskContext) + Send + Sync + 'static) {
+        *lock(&self.0.before_prediction) = Some(Arc::new(hook));
+    }
+
+    /// Drops the hooks, and with them what they hold.
     pub fn forget_hook(&self) {
         *lock(&self.0.after_step) = None;
+        *lock(&self.0.before_prediction) = None;
     }
 }
 
@@ -109,6 +119,10 @@ impl SegmentationModel for FakeNetwork {
         context: &TaskContext,
     ) -> Result<(), ModelError> {
         self.0.segment_calls.fetch_add(1, Ordering::Relaxed);
+        let hook = lock(&self.0.before_prediction).clone();
+        if let Some(hook) = hook {
+            hook(context);
+        }
         let checkpoint = Checkpoint::read(model).map_err(|error| ModelError::from_coded(&error))?;
         self.verify(&checkpoint, options.kind)?;
         let [depth, height, width] = image.shape();
@@ -196,11 +210,14 @@ struct FakeTraining {
 impl ModelInTraining for FakeTraining {
     fn step(&self, batch: TrainingBatch, _: f64, cancel: &CancelToken) -> Result<LossValues, ModelError> {
         cancel.check()?;
-        let mut steps = lock(&self.steps);
-        *steps += 1;
+        let step = {
+            let mut steps = lock(&self.steps);
+            *steps += 1;
+            *steps
+        };
         let hook = lock(&self.state.after_step).clone();
         if let Some(hook) = hook {
-            hook(*steps, &batch);
+            hook(step, &batch);
         }
         Ok(LossValues { total: 0.5, parts: Vec::new() })
     }

@@ -6,11 +6,13 @@ use elephant_checkpoint::{Checkpoint, OptimizerState};
 use elephant_fs::FileVersion;
 use elephant_types::{CancelToken, KeepAxials, Numerics};
 use ndarray::{Array4, Array5, Axis};
+use serde::{Deserialize, Serialize};
 
 use crate::ModelError;
 
 /// What a network is trained for.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Objective {
     /// The labels of a person's corrections (contract section 6.9). Needs [`Targets::Classes`].
     Labels {
@@ -22,6 +24,13 @@ pub enum Objective {
     /// The image itself: centre and foreground are to be as bright as the image. What a network learns before there are
     /// labels. Needs [`Targets::Inputs`].
     Intensities,
+}
+
+impl Default for Objective {
+    /// Labels, with the original's weights.
+    fn default() -> Self {
+        Self::Labels { class_weights: [1.0, 10.0, 10.0], false_weight: 10.0 }
+    }
 }
 
 /// How a network is trained.

@@ -72,12 +72,12 @@ impl Convolution {
         match (below, &self.folded) {
             (None, _) => convolution(x),
             (Some(Below { features, keep_z }), None) => {
-                convolution(&Tensor::f_cat(&[x, &ops::upsample(features, keep_z)?.f_to_kind(x.kind())?], 1)?)
+                convolution(&Tensor::f_cat(&[x, &ops::upsample(features, *keep_z)?.f_to_kind(x.kind())?], 1)?)
             }
             (Some(Below { features, keep_z }), Some(folded)) => {
                 let mut y = convolution(x)?;
                 cancel.check()?;
-                Ok(y.f_add_(&ops::upsampled_convolution(&features.f_to_kind(folded.kind())?, folded, keep_z)?)?)
+                Ok(y.f_add_(&ops::upsampled_convolution(&features.f_to_kind(folded.kind())?, folded, *keep_z)?)?)
             }
         }
     }

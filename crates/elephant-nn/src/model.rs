@@ -14,7 +14,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Model {
     checkpoint: Checkpoint,
-    spec: NetworkSpec,
+    spec: &'static NetworkSpec,
     fingerprint: Fingerprint,
 }
 
@@ -47,7 +47,7 @@ impl Model {
     /// # Errors
     /// Never, unless this crate contradicts itself.
     pub fn random(kind: NetworkKind, seed: u64) -> Result<Self, NnError> {
-        Self::new(spec::random(&NetworkSpec::detection(kind), seed)?.into())
+        Self::new(spec::random(NetworkSpec::detection(kind), seed)?.into())
     }
 
     /// The weights.
@@ -69,9 +69,9 @@ impl Model {
     ///
     /// # Errors
     /// [`NnError::WrongKind`] naming both.
-    pub(crate) fn require(&self, task: Task) -> Result<&NetworkSpec, NnError> {
+    pub(crate) fn require(&self, task: Task) -> Result<&'static NetworkSpec, NnError> {
         if self.spec.task == task {
-            return Ok(&self.spec);
+            return Ok(self.spec);
         }
         let requested = match task {
             Task::Detection => NetworkSpec::detection(self.spec.dims),
@@ -84,7 +84,7 @@ impl Model {
     ///
     /// # Errors
     /// [`NnError::WrongKind`] naming both.
-    pub(crate) fn require_detection(&self, dims: NetworkKind) -> Result<&NetworkSpec, NnError> {
+    pub(crate) fn require_detection(&self, dims: NetworkKind) -> Result<&'static NetworkSpec, NnError> {
         let spec = self.require(Task::Detection)?;
         if spec.dims != dims {
             return Err(NnError::WrongKind { model: spec.dims.dims().into(), requested: dims.dims().into() });

@@ -40,7 +40,7 @@ pub(crate) fn bytes_per_voxel(arithmetic: Arithmetic) -> u64 {
 /// A network with its weights on a device.
 #[derive(Debug)]
 pub(crate) struct Network {
-    spec: NetworkSpec,
+    spec: &'static NetworkSpec,
     config: NetworkConfig,
     blocks: Vec<Block>,
     output: Convolution,
@@ -61,7 +61,7 @@ struct Layer {
 
 impl Network {
     /// Puts the weights on the device. `dict` must have been found to be a network of `spec`.
-    pub(crate) fn new(dict: &StateDict, spec: NetworkSpec, config: NetworkConfig) -> Result<Self, NnError> {
+    pub(crate) fn new(dict: &StateDict, spec: &'static NetworkSpec, config: NetworkConfig) -> Result<Self, NnError> {
         let names = spec.names();
         let parameters = names.iter().map(|name| parameter(dict, name, config.device));
         Self::from_parameters(&parameters.collect::<Result<Vec<_>, _>>()?, spec, config)
@@ -70,13 +70,13 @@ impl Network {
     /// A network of these tensors, in the order of the original's checkpoints.
     pub(crate) fn from_parameters(
         parameters: &[Tensor],
-        spec: NetworkSpec,
+        spec: &'static NetworkSpec,
         config: NetworkConfig,
     ) -> Result<Self, NnError> {
         let NetworkConfig { arithmetic, precision, .. } = config;
         let block = |index: usize| -> Result<Block, NnError> {
             let (first, count) = spec.block_parameters(index);
-            let (parameters, merge) = (&parameters[first..first + count], merge(&spec, index, config.keep_axials));
+            let (parameters, merge) = (&parameters[first..first + count], merge(spec, index, config.keep_axials));
             let kind = walk::block_kind(index, precision);
             let to_kinds = |c: Convolution| c.to_kinds(kind, walk::low_kind(precision));
             Ok(if let Some(block) = convolution_block(spec.blocks[index].kind, parameters, merge, arithmetic)? {
@@ -98,8 +98,8 @@ impl Network {
     }
 
     /// What the network is.
-    pub(crate) fn spec(&self) -> &NetworkSpec {
-        &self.spec
+    pub(crate) fn spec(&self) -> &'static NetworkSpec {
+        self.spec
     }
 
     /// How the network computes.
@@ -121,11 +121,11 @@ impl Network {
         let multiples = walk::size_multiples(self.spec.dims, keep_axials);
         let padding: Vec<i64> = multiples.iter().map(|multiple| multiple / 2).collect();
         let padded = if is_pad { ops::replicate(images, &padding)? } else { images.shallow_clone() };
-        let (fitting, size) = walk::fit(&self.spec, keep_axials, &padded)?;
+        let (fitting, size) = walk::fit(self.spec, keep_axials, &padded)?;
         let arranged = ops::to_memory_layout(&fitting, self.config.arithmetic)?;
         drop((padded, fitting));
         let logits = walk::walk(&mut Prediction { network: self, cancel }, arranged, keep_axials)?;
-        let mut result = walk::activate(&self.spec, &logits, channels, size.as_deref())?;
+        let mut result = walk::activate(self.spec, &logits, channels, size.as_deref())?;
         if is_pad {
             result = ops::crop(&result, &padding)?;
         }

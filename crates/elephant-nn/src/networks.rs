@@ -235,7 +235,7 @@ mod tests {
         let networks = Networks::start(DeviceOptions { device: crate::DeviceChoice::Cpu, ..DeviceOptions::default() });
         let networks = networks.unwrap();
         let spec = crate::spec::NetworkSpec::flow(NetworkKind::Volumetric);
-        let checkpoint: Checkpoint = crate::spec::random(&spec, 1).unwrap().into();
+        let checkpoint: Checkpoint = crate::spec::random(spec, 1).unwrap().into();
         let error = networks.identify(&checkpoint).unwrap_err().to_string();
         assert!(error.starts_with("the model is a 3-D flow network, but a 3-D detection one was asked for"), "{error}");
         let detection = Model::random(NetworkKind::Planar, 1).unwrap();

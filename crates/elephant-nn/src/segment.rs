@@ -94,7 +94,7 @@ pub(crate) fn segment(
 /// What is computed of each tile.
 struct Computation<'a> {
     networks: &'a [Network],
-    spec: NetworkSpec,
+    spec: &'static NetworkSpec,
     device: Device,
     is_pad: bool,
     channels: Range<usize>,
@@ -111,8 +111,8 @@ impl<'a> Computation<'a> {
         cancel: &'a CancelToken,
     ) -> Result<Self, NnError> {
         let network = networks.first().ok_or_else(|| NnError::WrongModel { reason: "it is empty".into() })?;
-        let (spec, device) = (*network.spec(), network.config().device);
-        let channels = channels(&spec, options.output);
+        let (spec, device) = (network.spec(), network.config().device);
+        let channels = channels(spec, options.output);
         Ok(Self { networks, spec, device, is_pad: options.is_pad, channels, size: grid.tile_size(), cancel })
     }
 

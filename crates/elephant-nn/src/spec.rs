@@ -48,7 +48,7 @@ pub(crate) enum Head {
 }
 
 /// One block of a network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct BlockSpec {
     name: &'static str,
     inputs: usize,
@@ -57,7 +57,7 @@ pub(crate) struct BlockSpec {
 }
 
 /// A network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct NetworkSpec {
     pub(crate) task: Task,
     pub(crate) dims: NetworkKind,
@@ -104,19 +104,31 @@ struct Parameter {
 
 impl NetworkSpec {
     /// The original's U-Net: one image in, three classes out.
-    pub(crate) const fn detection(dims: NetworkKind) -> Self {
-        let blocks = blocks(1, BlockKind::Normed, BlockKind::Normed);
-        Self { task: Task::Detection, dims, inputs: 1, outputs: 3, head: Head::Classes, blocks }
+    pub(crate) fn detection(dims: NetworkKind) -> &'static Self {
+        const fn spec(dims: NetworkKind) -> NetworkSpec {
+            let blocks = blocks(1, BlockKind::Normed, BlockKind::Normed);
+            NetworkSpec { task: Task::Detection, dims, inputs: 1, outputs: 3, head: Head::Classes, blocks }
+        }
+        static VOLUMETRIC: NetworkSpec = spec(NetworkKind::Volumetric);
+        static PLANAR: NetworkSpec = spec(NetworkKind::Planar);
+        match dims {
+            NetworkKind::Volumetric => &VOLUMETRIC,
+            NetworkKind::Planar => &PLANAR,
+        }
     }
 
-    /// The original's FlowResNet: two frames in, a vector out.
-    pub(crate) const fn flow(dims: NetworkKind) -> Self {
-        let outputs = match dims {
-            NetworkKind::Volumetric => 3,
-            NetworkKind::Planar => 2,
-        };
-        let blocks = blocks(2, BlockKind::Residual, BlockKind::Plain);
-        Self { task: Task::Flow, dims, inputs: 2, outputs, head: Head::Vectors, blocks }
+    /// The original's residual network for flow: two frames in, a vector out.
+    pub(crate) fn flow(dims: NetworkKind) -> &'static Self {
+        const fn spec(dims: NetworkKind, outputs: usize) -> NetworkSpec {
+            let blocks = blocks(2, BlockKind::Residual, BlockKind::Plain);
+            NetworkSpec { task: Task::Flow, dims, inputs: 2, outputs, head: Head::Vectors, blocks }
+        }
+        static VOLUMETRIC: NetworkSpec = spec(NetworkKind::Volumetric, 3);
+        static PLANAR: NetworkSpec = spec(NetworkKind::Planar, 2);
+        match dims {
+            NetworkKind::Volumetric => &VOLUMETRIC,
+            NetworkKind::Planar => &PLANAR,
+        }
     }
 
     /// What people call it: `3-D detection`.
@@ -161,7 +173,7 @@ impl NetworkSpec {
 
     /// The parameters of a block. Numbers are places in PyTorch's sequence of convolutions, activations and norms.
     fn add_block(&self, block: &BlockSpec, parameters: &mut Vec<Parameter>) {
-        let BlockSpec { name, inputs, outputs, kind } = *block;
+        let &BlockSpec { name, inputs, outputs, kind } = block;
         let full = |part: &str| format!("{name}.{part}");
         match kind {
             BlockKind::Normed => {
@@ -215,9 +227,9 @@ fn add_bias(parameters: &mut Vec<Parameter>, name: &str, outputs: usize) {
 ///
 /// # Errors
 /// [`NnError::WrongModel`] naming the first parameter that is missing, unexpected, of another shape or not finite.
-pub(crate) fn identify(dict: &StateDict) -> Result<NetworkSpec, NnError> {
+pub(crate) fn identify(dict: &StateDict) -> Result<&'static NetworkSpec, NnError> {
     let wrong = |reason: String| NnError::WrongModel { reason };
-    let spec: fn(NetworkKind) -> NetworkSpec = match dict.get("encoder.0.conv1.weight") {
+    let spec: fn(NetworkKind) -> &'static NetworkSpec = match dict.get("encoder.0.conv1.weight") {
         Some(_) => NetworkSpec::flow,
         None => NetworkSpec::detection,
     };
@@ -275,7 +287,7 @@ mod tests {
     #[test]
     fn the_parameters_are_as_many_as_the_originals() {
         let count =
-            |spec: NetworkSpec| spec.parameters().iter().map(|p| p.shape.iter().product::<usize>()).sum::<usize>();
+            |spec: &NetworkSpec| spec.parameters().iter().map(|p| p.shape.iter().product::<usize>()).sum::<usize>();
         assert_eq!(count(NetworkSpec::detection(NetworkKind::Volumetric)), 5_887_011);
         assert_eq!(count(NetworkSpec::detection(NetworkKind::Planar)), 1_965_315);
         assert_eq!(count(NetworkSpec::flow(NetworkKind::Volumetric)), 5_928_051);
@@ -285,7 +297,7 @@ mod tests {
     #[test]
     fn the_parameter_that_does_not_fit_is_named() {
         let spec = NetworkSpec::detection(NetworkKind::Planar);
-        let good = random(&spec, 1).unwrap();
+        let good = random(spec, 1).unwrap();
         assert_eq!(identify(&good).unwrap(), spec);
         let without: StateDict =
             good.iter().filter(|(name, _)| *name != "base.3.bias").map(|(name, t)| (name.into(), t.clone())).collect();
@@ -307,9 +319,9 @@ mod tests {
     #[test]
     fn initial_values_are_seeded_and_have_the_right_spread() {
         let spec = NetworkSpec::detection(NetworkKind::Volumetric);
-        let dict = random(&spec, 7).unwrap();
-        assert_eq!(dict, random(&spec, 7).unwrap());
-        assert_ne!(dict, random(&spec, 8).unwrap());
+        let dict = random(spec, 7).unwrap();
+        assert_eq!(dict, random(spec, 7).unwrap());
+        assert_ne!(dict, random(spec, 8).unwrap());
         let weights = dict.get("base.3.weight").unwrap().to_f32();
         let mean = weights.iter().map(|w| f64::from(*w)).sum::<f64>() / weights.len() as f64;
         let variance = weights.iter().map(|w| (f64::from(*w) - mean).powi(2)).sum::<f64>() / weights.len() as f64;
@@ -321,7 +333,7 @@ mod tests {
     fn a_state_dict_tells_which_network_it_holds() {
         for dims in [NetworkKind::Volumetric, NetworkKind::Planar] {
             for spec in [NetworkSpec::detection(dims), NetworkSpec::flow(dims)] {
-                assert_eq!(identify(&random(&spec, 1).unwrap()).unwrap(), spec);
+                assert_eq!(identify(&random(spec, 1).unwrap()).unwrap(), spec);
             }
         }
     }

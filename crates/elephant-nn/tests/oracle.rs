@@ -100,7 +100,7 @@ fn forward_passes_match_the_originals() {
     for case in manifest["cases"].as_array().unwrap().iter().filter(|case| text(case, "kind") == "seg") {
         let Some(case) = load(&models, &models, case) else { continue };
         let predict = |numerics| case.predict(&device, &SegmentationOptions { numerics, ..case.options });
-        let logarithms = classes(case.expected.index_axis_move(Axis(0), 0), case.model.kind());
+        let logarithms = classes(case.expected.clone().index_axis_move(Axis(0), 0), case.model.kind());
         let original = predict(Numerics::Original);
         for (probability, logarithm) in original.iter().zip(&logarithms).filter(|(p, _)| **p > 1e-4) {
             assert!(

@@ -9,26 +9,33 @@ use std::path::Path;
 use elephant_h5::{H5Error, content_length};
 use elephant_types::{Coded, DatasetName, ErrorCode, TaskContext, TaskEvent};
 use elephant_volume::DatasetShape;
+use serde::{Deserialize, Serialize};
 
 use crate::{
-    GenerateOptions, PipelineError, READY, Summary, Workspace, check_dataset, generate::check_divisor,
+    GenerateOptions, PipelineError, READY, Summary, Workspace, check_dataset, defaults, generate::check_divisor,
     generate_dataset, movies::candidates, plan::plan,
 };
 
 /// What to make a dataset of: the movie that is in its folder.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct GenerateRequest {
     /// The dataset.
     pub dataset: DatasetName,
     /// The view setup; `None` takes the lowest one of the movie's `.xml`, or else of its file.
+    #[serde(default)]
     pub setup: Option<u32>,
     /// The resolution level; 0 is the full one.
+    #[serde(default)]
     pub level: u32,
     /// Whether to store 16 bit; `None` looks for a value above 255.
+    #[serde(default)]
     pub is_uint16: Option<bool>,
     /// Values are divided by this and rounded down.
+    #[serde(default = "defaults::divisor")]
     pub divisor: f64,
     /// Whether to store the first plane only, without a z axis.
+    #[serde(default)]
     pub is_2d: bool,
 }
 
@@ -98,7 +105,7 @@ pub fn generate(
             workspace.records().update(&request.dataset, &folder, |record| record.failure = None);
             let remarks = summary.remarks("is_uint16", "divisor");
             if !remarks.is_empty() {
-                context.tell(TaskEvent::Note(remarks.join("; ")));
+                context.tell(TaskEvent::note(remarks.join("; ")));
             }
             return Ok(Generated::Ready(summary));
         }

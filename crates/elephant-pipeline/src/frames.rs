@@ -12,6 +12,7 @@ use elephant_types::{CancelToken, DatasetName};
 use elephant_volume::{Dataset, Extent, FrameSource, Store, VolumeError};
 use ndarray::{ArrayViewMut3, Axis};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use crate::{PipelineError, Workspace};
 
@@ -78,7 +79,8 @@ pub(crate) fn check_timepoint(dataset: &Dataset, name: &DatasetName, t: usize) -
 }
 
 /// An axis-parallel box of voxels, (z, y, x).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct CropBox {
     /// The first voxel.
     pub origin: [usize; 3],

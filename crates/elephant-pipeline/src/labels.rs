@@ -14,6 +14,7 @@ use elephant_image::{Dims, LabelFrame};
 use elephant_memory::{Memory, Need, Reservation};
 use elephant_types::{DatasetName, Numerics, TaggedSpot, TaskContext, VoxelSize};
 use elephant_volume::{Attributes, Dataset, FrameSource, Store};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 pub(crate) use self::centroids::Centroids;
@@ -22,7 +23,7 @@ use self::{
     stores::LabelStores,
 };
 use crate::{
-    PipelineError, UndrawableSpots, Workspace,
+    PipelineError, UndrawableSpots, Workspace, defaults,
     frames::{HeldDataset, check_timepoint, open_dataset},
 };
 
@@ -34,7 +35,8 @@ const MAX_NAMED_SPOTS: usize = 20;
 const BUSY: &str = "Last update is ongoing";
 
 /// Which timepoints to label, and how.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct UpdateLabels {
     /// The dataset.
     pub dataset: DatasetName,
@@ -43,10 +45,13 @@ pub struct UpdateLabels {
     /// Edges of the stored voxels; in 2-D z is not used.
     pub voxel_size: VoxelSize,
     /// Size of the class "centre" as a fraction of the cell, in (0, 1].
+    #[serde(default = "defaults::center_ratio")]
     pub center_ratio: f64,
     /// Voxels whose intensity, scaled to 0..=1 over the frame, is below this are background; 0 for none.
+    #[serde(default)]
     pub background_threshold: f64,
     /// Whether a live training waits for the labels: exactly one timepoint then.
+    #[serde(default)]
     pub is_live: bool,
 }
 

@@ -1,13 +1,16 @@
 //! The use cases: generate a dataset, receive a movie, keep models, predict spots, draw labels, train.
 //!
-//! Data goes one way, from the movie to the spots. Networks are used through the traits of
-//! `elephant-model`, downloads through [`ModelDownload`]; the server's `wiring` joins them to the use cases. Nothing here knows
-//! of HTTP.
+//! Data goes one way, from the movie to the spots. Networks are used through the traits of `elephant-model`, downloads
+//! through [`ModelDownload`]; the server's `wiring` joins them to the use cases. Nothing here knows of HTTP.
+//!
+//! Each request is plain data ([`Request`]) and one of the [`Task`]s, so that HTTP, the command line and a worker run it
+//! through the same entrance.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
 mod check;
 mod datasets;
+mod defaults;
 mod error;
 mod frames;
 mod generate;
@@ -22,6 +25,9 @@ mod rescaling;
 mod scalars;
 mod scenes;
 mod score;
+mod task;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod train;
 mod upload;
 mod values;
@@ -38,10 +44,11 @@ pub use models::{ModelContent, ModelInfo, ModelSource, Models, PretrainedNetwork
 pub use ports::ModelDownload;
 pub use predict::{PredictRequest, Predictor};
 pub use score::{SceneScore, score_empty_frames, score_scene};
+pub use task::{EraseLabels, KINDS, PREDICTIONS, Request, ResetRequest, Task, TaskOutput, UseCases};
 pub use train::{
-    CropOptions, Lessons, LiveTrainings, MAX_CROPS, MAX_LEARNING_RATE, Pretraining, PriorTraining, TrainRequest,
-    Trainer, TrainingControl, pretrain,
+    CropOptions, LiveTrainings, MAX_CROPS, MAX_LEARNING_RATE, Pretraining, PriorTraining, TrainRequest, Trainer,
+    TrainingControl, TrainingMode, TrainingOverrides, pretrain,
 };
-pub use upload::Uploads;
+pub use upload::{SpooledFile, Uploads};
 pub use values::Summary;
 pub use workspace::Workspace;

@@ -16,9 +16,10 @@ use elephant_checkpoint::{Checkpoint, CheckpointError, Provenance};
 use elephant_fs::{FileVersion, FsError, metadata, temporary_file};
 use elephant_model::{ModelError, SegmentationModel};
 use elephant_types::{CancelToken, Coded, ErrorCode, ModelName, NetworkKind, TaskContext, TaskEvent};
+use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
-use crate::{ModelDownload, PipelineError, PriorTraining, Workspace};
+use crate::{ModelDownload, PipelineError, PriorTraining, SpooledFile, Workspace, defaults};
 
 /// No network of this project comes near; a larger download is not a model.
 const MAX_MODEL_BYTES: u64 = 1 << 30;
@@ -26,15 +27,19 @@ const MAX_MODEL_BYTES: u64 = 1 << 30;
 const CANCEL_POLL: Duration = Duration::from_millis(50);
 
 /// Where a new model comes from.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum ModelSource {
     /// Random parameters, one set for each member of the ensemble.
     Random {
         /// Members of the ensemble, at least 1.
+        #[serde(default = "defaults::members")]
         members: usize,
         /// Seed of the first member; those of the next ones count up.
+        #[serde(default)]
         seed: u64,
         /// What they learn from images first; see [`Trainer::reset`](crate::Trainer::reset).
+        #[serde(default)]
         prior: Option<PriorTraining>,
     },
     /// The network that the ELEPHANT project trained on many kinds of images, or, where it cannot be had, the built-in
@@ -44,8 +49,23 @@ pub enum ModelSource {
     Pretrained,
     /// A file somewhere on the network.
     Url(String),
-    /// A file on this machine.
-    File(PathBuf),
+    /// A file that was received.
+    Uploaded(SpooledFile),
+}
+
+/// More members than any published ensemble has.
+const MAX_MEMBERS: usize = 64;
+
+impl ModelSource {
+    /// Whether the values make sense.
+    pub(crate) fn validate(&self) -> Result<(), PipelineError> {
+        match self {
+            Self::Random { members, .. } if !(1..=MAX_MEMBERS).contains(members) => {
+                Err(PipelineError::Invalid(format!("nmodels must be 1 to {MAX_MEMBERS}")))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Where a network to begin with comes from.
@@ -264,7 +284,9 @@ impl Models {
                 let prior = if prior.is_some() { ", prior training with images" } else { "" };
                 (Checkpoint::new(members), format!("random parameters, seed {seed}{prior}"))
             }
-            ModelSource::File(path) => (Checkpoint::read(path)?, "an uploaded file".into()),
+            ModelSource::Uploaded(file) => {
+                (Checkpoint::read(&self.workspace.spooled(file))?, "an uploaded file".into())
+            }
             ModelSource::Url(url) => (self.fetch(url, context)?, shown(url)),
             ModelSource::Pretrained => self.pretrained(kind, false, context)?,
             ModelSource::Versatile => self.pretrained(kind, true, context)?,
@@ -290,14 +312,14 @@ impl Models {
             } else {
                 Checkpoint::read(Path::new(location))?
             };
-            context.tell(TaskEvent::Note(format!("the {dims} network is the configured one, {}", shown(location))));
+            context.tell(TaskEvent::note(format!("the {dims} network is the configured one, {}", shown(location))));
             return Ok((checkpoint, shown(location)));
         }
         let instead = if prefers_original {
             match self.fetch(original, context) {
                 Ok(checkpoint) => {
                     context
-                        .tell(TaskEvent::Note(format!("the {dims} network was downloaded from {}", shown(original))));
+                        .tell(TaskEvent::note(format!("the {dims} network was downloaded from {}", shown(original))));
                     return Ok((checkpoint, shown(original)));
                 }
                 Err(error) if error.code() == ErrorCode::Cancelled => return Err(error),
@@ -307,7 +329,7 @@ impl Models {
             String::new()
         };
         let checkpoint = Checkpoint::read_from(Cursor::new(*bundled))?;
-        context.tell(TaskEvent::Note(format!("the {dims} network is the built-in one{instead}")));
+        context.tell(TaskEvent::note(format!("the {dims} network is the built-in one{instead}")));
         Ok((checkpoint, "the built-in network".into()))
     }
 

@@ -21,9 +21,45 @@ use std::{
 use elephant_fs::{FsError, UPLOAD_PREFIX, publish_file};
 use elephant_h5::content_length;
 use elephant_types::{DatasetName, FileName};
+use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
 use crate::{PipelineError, Workspace, movies::is_named_as_movie};
+
+/// The name of a file that was received and has no place in the workspace yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SpooledFile(String);
+
+impl SpooledFile {
+    /// The name of a file that [`Uploads::spool`] made.
+    pub fn new(file: &NamedTempFile) -> Self {
+        Self(file.path().file_name().unwrap_or_default().to_string_lossy().into_owned())
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for SpooledFile {
+    type Error = &'static str;
+
+    fn try_from(name: String) -> Result<Self, Self::Error> {
+        let is_spooled =
+            name.starts_with(SPOOL_PREFIX) && name.bytes().skip(1).all(|byte| byte.is_ascii_alphanumeric());
+        if is_spooled { Ok(Self(name)) } else { Err("not the name of a file that was received") }
+    }
+}
+
+impl From<SpooledFile> for String {
+    fn from(file: SpooledFile) -> Self {
+        file.0
+    }
+}
+
+/// How the names of spooled files begin; letters and digits follow.
+const SPOOL_PREFIX: &str = ".tmp";
 
 /// Where uploads of one workspace go.
 #[derive(Clone, Debug)]
@@ -59,7 +95,7 @@ impl Uploads {
     /// # Errors
     /// When the spool folder cannot be made anew.
     pub fn open(workspace: &Workspace) -> Result<Self, FsError> {
-        let spool = workspace.datasets().path().join(".uploads");
+        let spool = workspace.spool();
         match fs::remove_dir_all(&spool) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(FsError::io("remove", &spool)(error)),
             _ => fs::create_dir_all(&spool).map_err(FsError::io("create", &spool))?,
@@ -72,7 +108,8 @@ impl Uploads {
     /// # Errors
     /// When the file cannot be made.
     pub fn spool(&self) -> Result<NamedTempFile, FsError> {
-        NamedTempFile::new_in(&self.spool).map_err(FsError::io("create a temporary file in", &self.spool))
+        let file = tempfile::Builder::new().prefix(SPOOL_PREFIX).tempfile_in(&self.spool);
+        file.map_err(FsError::io("create a temporary file in", &self.spool))
     }
 
     /// Begins an upload with its first piece; an earlier unfinished one of the same file is dropped.

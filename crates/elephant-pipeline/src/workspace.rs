@@ -11,7 +11,7 @@ use elephant_fs::{FsError, Root, remove_abandoned, remove_abandoned_behind_links
 use elephant_types::{DatasetName, FileName, ModelName};
 use elephant_volume::FrameCache;
 
-use crate::record::Records;
+use crate::{record::Records, upload::SpooledFile};
 
 /// An opened workspace.
 #[derive(Clone, Debug)]
@@ -84,6 +84,16 @@ impl Workspace {
     /// When a link on the way leads out of the dataset.
     pub fn dataset_file(&self, dataset: &DatasetName, file: &FileName) -> Result<PathBuf, FsError> {
         self.datasets.resolve(AsRef::<Path>::as_ref(dataset).join(file))
+    }
+
+    /// The folder of files that were received and have no place yet.
+    pub(crate) fn spool(&self) -> PathBuf {
+        self.datasets.path().join(".uploads")
+    }
+
+    /// A file that was received.
+    pub(crate) fn spooled(&self, file: &SpooledFile) -> PathBuf {
+        self.spool().join(file.as_str())
     }
 
     /// What is remembered of the datasets.

@@ -6,15 +6,14 @@ use std::{
     io::Read,
     path::PathBuf,
     sync::{Arc, Mutex},
-    time::Instant,
 };
 
 use elephant_checkpoint::{Checkpoint, OptimizerState};
 use elephant_memory::Memory;
 use elephant_model::{ModelError, Objective, Targets, TrainingBatch, fake::FakeNetwork};
 use elephant_pipeline::{
-    CropOptions, Labels, Lessons, ModelDownload, Models, PipelineError, PretrainedNetwork, PretrainedNetworks,
-    TrainRequest, Trainer, TrainingControl, UpdateLabels, Workspace,
+    CropOptions, Labels, ModelDownload, Models, PipelineError, PretrainedNetwork, PretrainedNetworks, TrainRequest,
+    Trainer, TrainingControl, TrainingMode, TrainingOverrides, UpdateLabels, Workspace,
 };
 use elephant_testkit::eventually;
 use elephant_types::{
@@ -52,11 +51,11 @@ impl ModelDownload for NoDownload {
 struct NoControl;
 
 impl TrainingControl for NoControl {
-    fn changes(&self) -> (Option<f64>, Option<u32>) {
-        (None, None)
+    fn overrides(&self) -> TrainingOverrides {
+        TrainingOverrides::default()
     }
 
-    fn follows(&self, _: Option<usize>) {}
+    fn show_followed_timepoint(&self, _: Option<usize>) {}
 }
 
 struct Fixture {
@@ -108,11 +107,11 @@ fn update_at(t: usize, tag: SpotTag, yx: f64) -> UpdateLabels {
     update
 }
 
-fn request(lessons: Lessons, crops_per_timepoint: u32) -> TrainRequest {
+fn request(mode: TrainingMode, crops_per_timepoint: u32) -> TrainRequest {
     TrainRequest {
         dataset: name(),
         model: "m.pth".parse().unwrap(),
-        lessons,
+        mode,
         crops: CropOptions {
             is_3d: true,
             keep_axials: KeepAxials::first(0),
@@ -134,11 +133,11 @@ fn request(lessons: Lessons, crops_per_timepoint: u32) -> TrainRequest {
 }
 
 fn epochs(epochs: u32, crops_per_timepoint: u32) -> TrainRequest {
-    request(Lessons::Spots { labels: update(0, SpotTag::TruePositive), epochs }, crops_per_timepoint)
+    request(TrainingMode::Spots { labels: update(0, SpotTag::TruePositive), epochs }, crops_per_timepoint)
 }
 
 fn live(crops_per_timepoint: u32) -> TrainRequest {
-    request(Lessons::Live { since: Instant::now() }, crops_per_timepoint)
+    request(TrainingMode::Live { after: Some(0) }, crops_per_timepoint)
 }
 
 impl Fixture {
@@ -165,7 +164,7 @@ fn predictions_use_what_was_learnt_before_the_file_is_written() {
     let updates = Arc::new(Mutex::new(0));
     let told = updates.clone();
     let context = TaskContext::watched(CancelToken::default(), move |event| {
-        *told.lock().unwrap() += usize::from(event == TaskEvent::ModelUpdated);
+        *told.lock().unwrap() += usize::from(event == TaskEvent::model_updated());
     });
     fixture.train(&epochs(4, 2), &context).unwrap();
     let published = fixture.network.published();
@@ -331,7 +330,7 @@ fn a_timepoint_that_loses_its_labels_is_left_out() {
             labels.update(&range, &TaskContext::detached()).unwrap();
         }
     });
-    fixture.train(&request(Lessons::Spots { labels: all, epochs: 2 }, 20), &TaskContext::detached()).unwrap();
+    fixture.train(&request(TrainingMode::Spots { labels: all, epochs: 2 }, 20), &TaskContext::detached()).unwrap();
     let [others, erased] = *seen.lock().unwrap();
     assert_eq!(others, 80, "both epochs learn from all labels that are there");
     assert!(erased <= 4, "{erased}");

@@ -2,10 +2,13 @@
 
 use std::{fmt, str::FromStr};
 
+use serde::{Deserialize, Serialize};
+
 /// What a person says about a spot (contract sections 1.9 and 6.7).
 ///
 /// "False" marks mistakes of the last prediction; training gives them more weight.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "&'static str")]
 pub enum SpotTag {
     /// A cell that was found: border and centre.
     TruePositive,
@@ -66,6 +69,20 @@ impl fmt::Display for SpotTag {
 #[error("the tag {0:?} is not known; the tags are tp, fp, tn, fn, tb and fb")]
 pub struct UnknownTag(String);
 
+impl TryFrom<String> for SpotTag {
+    type Error = UnknownTag;
+
+    fn try_from(text: String) -> Result<Self, UnknownTag> {
+        text.parse()
+    }
+}
+
+impl From<SpotTag> for &'static str {
+    fn from(tag: SpotTag) -> Self {
+        tag.as_str()
+    }
+}
+
 impl FromStr for SpotTag {
     type Err = UnknownTag;
 
@@ -77,7 +94,8 @@ impl FromStr for SpotTag {
 }
 
 /// A spot that a person has tagged.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TaggedSpot {
     /// Timepoint, from 0.
     pub t: usize,
@@ -88,6 +106,7 @@ pub struct TaggedSpot {
     /// What the person says.
     pub tag: SpotTag,
     /// The name by which the person knows the spot.
+    #[serde(default)]
     pub label: Box<str>,
 }
 

@@ -15,6 +15,8 @@ pub enum ErrorCode {
     Cancelled,
     /// No space is left on the device.
     StorageFull,
+    /// Too many such requests are waiting; it may be asked again later.
+    TooMany,
     /// Something this server depends on (a network host, a broker) cannot be reached.
     Unavailable,
     /// A defect of this server.
@@ -29,6 +31,11 @@ pub trait Coded: std::error::Error {
     /// The failure in at most some 60 characters, for places with one line; names from outside come last, after a colon.
     /// `None` where the message is short, or its first clause says enough.
     fn brief(&self) -> Option<String> {
+        None
+    }
+
+    /// Seconds after which it may be worth trying again, where that is known.
+    fn retry_after(&self) -> Option<u32> {
         None
     }
 }

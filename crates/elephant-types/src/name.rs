@@ -125,6 +125,20 @@ name_type!(
     std::convert::identity
 );
 
+impl ModelName {
+    /// The model of requests that name none.
+    pub fn detection() -> Self {
+        Self("detection.pth".into())
+    }
+}
+
+impl FileName {
+    /// The folder of logs of trainings that name none.
+    pub fn detection_log() -> Self {
+        Self("detection_log".into())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

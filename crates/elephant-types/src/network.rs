@@ -1,5 +1,7 @@
 //! Words for networks: whose numbers they compute, how many dimensions they have, and how they pool.
 
+use serde::{Deserialize, Serialize};
+
 /// Whose numbers to compute; see `docs/numerics.md` for the rules and the size of each difference.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Numerics {
@@ -11,11 +13,13 @@ pub enum Numerics {
 }
 
 /// Whether the network convolves in three dimensions, or in two and sees each z-plane on its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum NetworkKind {
     /// 3-D convolutions.
+    #[serde(rename = "3d")]
     Volumetric,
     /// 2-D convolutions, plane by plane.
+    #[serde(rename = "2d")]
     Planar,
 }
 
@@ -31,7 +35,7 @@ impl NetworkKind {
 
 /// The pooling levels that leave z alone, for anisotropic voxels: for each of the four levels of a network, whether z keeps
 /// its size there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct KeepAxials(pub [bool; 4]);
 
 impl KeepAxials {

@@ -1,10 +1,12 @@
 //! A detected or annotated cell.
 
+use serde::{Deserialize, Serialize};
+
 /// An ellipsoidal cell at one timepoint.
 ///
 /// The ellipsoid that Mastodon draws has semi-axes equal to the square roots of the covariance's eigenvalues, along its
 /// eigenvectors.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Spot {
     /// Timepoint, from 0.
     pub t: usize,

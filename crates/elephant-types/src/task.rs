@@ -1,12 +1,16 @@
 //! What every long operation gets: a way to be cancelled and a way to tell how far it is.
 
 use std::{
+    borrow::Cow,
     fmt,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
 };
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// The operation stopped because its [`CancelToken`] was cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -59,17 +63,60 @@ pub struct TrainingStep {
     pub parts: Vec<(&'static str, f64)>,
 }
 
-/// What an operation tells while it runs.
-#[derive(Clone, Debug, PartialEq)]
-pub enum TaskEvent {
-    /// How far it is.
-    Progress(Progress),
-    /// An optimiser made a step.
-    TrainingStep(TrainingStep),
+/// What an operation tells while it runs: the stage it is in, how far that is, and whatever else belongs to it.
+///
+/// Stages are open: each family of use cases has its own, with a constructor for each. Events can leave the process.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TaskEvent {
+    /// What happened, in snake case.
+    pub stage: Cow<'static, str>,
+    /// Steps finished; `None` where the event does not count steps.
+    pub done: Option<u64>,
+    /// Steps in all; `None` where there is no end, or none is known.
+    pub total: Option<u64>,
+    /// What else there is to tell, by name.
+    pub payload: Map<String, Value>,
+}
+
+impl TaskEvent {
+    /// Stage of [`progress`](Self::progress).
+    pub const PROGRESS: &'static str = "progress";
+    /// Stage of a [`TrainingStep`], with `loss` and its `parts` by name; null where they are not finite.
+    pub const TRAINING_STEP: &'static str = "training_step";
+    /// Stage of [`model_updated`](Self::model_updated).
+    pub const MODEL_UPDATED: &'static str = "model_updated";
+    /// Stage of [`note`](Self::note), with its `text`.
+    pub const NOTE: &'static str = "note";
+
+    fn new(stage: &'static str) -> Self {
+        Self { stage: stage.into(), done: None, total: None, payload: Map::new() }
+    }
+
+    /// So many steps are finished.
+    pub fn progress(Progress { done, total }: Progress) -> Self {
+        Self { done: Some(done), total: Some(total), ..Self::new(Self::PROGRESS) }
+    }
+
     /// From now on a prediction uses a newer version of the model that the operation trains.
-    ModelUpdated,
+    pub fn model_updated() -> Self {
+        Self::new(Self::MODEL_UPDATED)
+    }
+
     /// Something that whoever asked should know, in a sentence: where a model came from, what was done instead.
-    Note(String),
+    pub fn note(text: impl Into<String>) -> Self {
+        let payload = Map::from_iter([("text".to_owned(), Value::String(text.into()))]);
+        Self { payload, ..Self::new(Self::NOTE) }
+    }
+}
+
+impl From<TrainingStep> for TaskEvent {
+    /// JSON has no NaN and no infinity: such numbers become null.
+    fn from(step: TrainingStep) -> Self {
+        let parts = step.parts.into_iter().map(|(name, value)| (name.to_owned(), Value::from(value))).collect();
+        let payload =
+            Map::from_iter([("loss".to_owned(), Value::from(step.loss)), ("parts".to_owned(), Value::Object(parts))]);
+        Self { done: Some(step.done), total: step.total, payload, ..Self::new(Self::TRAINING_STEP) }
+    }
 }
 
 /// Cancellation and progress of one operation. Clones belong to the same operation.
@@ -82,9 +129,9 @@ pub struct TaskContext {
 impl TaskContext {
     /// An operation that `cancel` stops and that tells `report` how far it is. `report` must return quickly.
     pub fn new(cancel: CancelToken, report: impl Fn(Progress) + Send + Sync + 'static) -> Self {
-        let progress_only = move |event| {
-            if let TaskEvent::Progress(progress) = event {
-                report(progress);
+        let progress_only = move |event: TaskEvent| {
+            if let (TaskEvent::PROGRESS, Some(done), Some(total)) = (&*event.stage, event.done, event.total) {
+                report(Progress { done, total });
             }
         };
         Self::watched(cancel, progress_only)
@@ -115,12 +162,12 @@ impl TaskContext {
 
     /// Tells the watcher that `done` of `total` steps are finished.
     pub fn report(&self, done: u64, total: u64) {
-        self.tell(TaskEvent::Progress(Progress { done, total }));
+        self.tell(TaskEvent::progress(Progress { done, total }));
     }
 
     /// Tells the watcher what happened.
-    pub fn tell(&self, event: TaskEvent) {
-        (self.report)(event);
+    pub fn tell(&self, event: impl Into<TaskEvent>) {
+        (self.report)(event.into());
     }
 }
 

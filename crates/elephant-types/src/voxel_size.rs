@@ -1,7 +1,10 @@
 //! The physical size of a voxel.
 
+use serde::{Deserialize, Serialize};
+
 /// Edge lengths of a voxel in micrometres (or the dataset's own unit), (z, y, x).
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "[f64; 3]", into = "[f64; 3]")]
 pub struct VoxelSize([f64; 3]);
 
 /// A voxel size that is not three positive finite numbers.
@@ -21,5 +24,19 @@ impl VoxelSize {
     /// The edge lengths (z, y, x).
     pub fn zyx(self) -> [f64; 3] {
         self.0
+    }
+}
+
+impl TryFrom<[f64; 3]> for VoxelSize {
+    type Error = InvalidVoxelSize;
+
+    fn try_from(zyx: [f64; 3]) -> Result<Self, InvalidVoxelSize> {
+        Self::new(zyx)
+    }
+}
+
+impl From<VoxelSize> for [f64; 3] {
+    fn from(size: VoxelSize) -> Self {
+        size.0
     }
 }

@@ -4,7 +4,10 @@ use elephant_testkit::{RedisServer, eventually};
 use elephant_types::{TaskEvent, TrainingStep};
 
 use super::*;
-use crate::{Outcome, RedisStore, SqliteStore};
+use crate::{
+    JobStatus::{Cancelled, Completed, Failed, Interrupted, Running},
+    Outcome, RedisStore, SqliteStore,
+};
 
 struct Embedded(tempfile::TempDir);
 
@@ -14,16 +17,33 @@ impl Embedded {
     }
 
     fn jobs(&self) -> Jobs {
-        Jobs::recover(SqliteStore::open(&self.0.path().join("state.db")).unwrap()).unwrap()
+        Jobs::open(SqliteStore::open(&self.0.path().join("state.db")).unwrap(), Owner::new("server")).unwrap()
     }
 }
 
-fn on_redis(server: &RedisServer) -> Jobs {
-    Jobs::recover(RedisStore::open(&server.url(), "test").unwrap()).unwrap()
+fn train(model: &str) -> JobSpec {
+    let activity = Activity::showing(ProcessState::Run);
+    JobSpec { exclusive: Some("models".into()), activity, ..JobSpec::new("train", model) }
 }
 
-fn statuses(jobs: &Jobs) -> Vec<String> {
-    jobs.list(JobFilter::newest(100)).unwrap().into_iter().map(|job| job.status).collect()
+fn reset(model: &str) -> JobSpec {
+    JobSpec { kind: "reset", ..train(model) }
+}
+
+fn predict(dataset: &str) -> JobSpec {
+    JobSpec { activity: Activity::showing(ProcessState::Wait), ..JobSpec::new("predict", dataset) }
+}
+
+fn generate(dataset: &str) -> JobSpec {
+    JobSpec::new("generate", dataset)
+}
+
+fn on_redis(server: &RedisServer) -> Jobs {
+    Jobs::open(RedisStore::open(&server.url(), "test").unwrap(), Owner::new("server")).unwrap()
+}
+
+fn statuses(jobs: &Jobs) -> Vec<JobStatus> {
+    jobs.list(&JobFilter::newest(100)).unwrap().into_iter().map(|job| job.status).collect()
 }
 
 #[test]
@@ -35,28 +55,28 @@ fn the_state_follows_the_jobs() {
 }
 
 fn follow(jobs: &Jobs) {
-    let state = || jobs.store().process_state().unwrap();
+    let state = || jobs.elephant().process_state().unwrap();
     assert_eq!(state(), ProcessState::Idle);
-    let reset = jobs.begin(JobKind::Reset, "detection.pth").unwrap();
+    let resetting = jobs.begin(&reset("detection.pth")).unwrap();
     assert_eq!(state(), ProcessState::Run);
-    let predict = jobs.begin(JobKind::Predict, "fly").unwrap();
+    let predicting = jobs.begin(&predict("fly")).unwrap();
     assert_eq!(state(), ProcessState::Wait);
-    predict.finish(Outcome::Completed);
+    predicting.finish(Outcome::Completed);
     assert_eq!(state(), ProcessState::Run);
-    assert!(matches!(jobs.begin(JobKind::Train, "flow.pth"), Err(JobsError::Busy("reset"))));
+    assert!(matches!(jobs.begin(&train("flow.pth")), Err(JobsError::Busy("reset"))));
     assert_eq!(state(), ProcessState::Run, "who is refused touches nothing");
-    assert!(reset.context().check().is_ok());
-    drop(reset);
+    assert!(resetting.context().check().is_ok());
+    drop(resetting);
     eventually("the state is idle", || state() == ProcessState::Idle);
-    assert_eq!(statuses(jobs), ["completed", "cancelled"]);
-    let panicked = jobs.begin(JobKind::Train, "detection.pth").unwrap();
+    assert_eq!(statuses(jobs), [Completed, Cancelled]);
+    let panicked = jobs.begin(&train("detection.pth")).unwrap();
     std::thread::spawn(move || {
         let _job = panicked;
         panic!("as a defect of a task does");
     })
     .join()
     .unwrap_err();
-    eventually("the crash is recorded", || statuses(jobs)[0] == "failed");
+    eventually("the crash is recorded", || statuses(jobs)[0] == Failed);
 }
 
 #[test]
@@ -73,7 +93,7 @@ fn race(jobs: &Jobs) {
         let results: Vec<_> = std::thread::scope(|scope| {
             let begin = |index| {
                 start.wait();
-                jobs.begin(if index % 2 == 0 { JobKind::Train } else { JobKind::Reset }, "detection.pth")
+                jobs.begin(&if index % 2 == 0 { train("detection.pth") } else { reset("detection.pth") })
             };
             let threads: Vec<_> = (0..50).map(|index| scope.spawn(move || begin(index))).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
@@ -82,19 +102,19 @@ fn race(jobs: &Jobs) {
         assert!(results.iter().all(|result| matches!(result, Ok(_) | Err(JobsError::Busy(_)))));
         results.into_iter().flatten().for_each(|job| job.finish(Outcome::Completed));
     }
-    assert_eq!(statuses(jobs), ["completed"; 5], "the refused ones leave no trace");
+    assert_eq!(statuses(jobs), [Completed; 5], "the refused ones leave no trace");
 }
 
 #[test]
 fn a_killed_servers_jobs_are_found() {
     let embedded = Embedded::new();
     let first = embedded.jobs();
-    std::mem::forget(first.begin(JobKind::Predict, "fly").unwrap());
-    first.store().set_live_timepoint(Some(3)).unwrap();
+    std::mem::forget(first.begin(&predict("fly")).unwrap());
+    first.elephant().set_live_timepoint(Some(3)).unwrap();
     let second = embedded.jobs();
-    assert_eq!(second.store().live_timepoint().unwrap(), None);
-    assert_eq!(statuses(&second), ["interrupted"]);
-    assert_eq!(second.store().process_state().unwrap(), ProcessState::Idle);
+    assert_eq!(second.elephant().live_timepoint().unwrap(), None);
+    assert_eq!(statuses(&second), [Interrupted]);
+    assert_eq!(second.elephant().process_state().unwrap(), ProcessState::Idle);
 }
 
 #[tokio::test]
@@ -102,23 +122,23 @@ async fn an_abort_reaches_the_task_and_the_waiter() {
     let embedded = Embedded::new();
     let jobs = embedded.jobs();
     let mut events = jobs.subscribe();
-    let predict = jobs.begin(JobKind::Predict, "fly").unwrap();
-    let generate = jobs.begin(JobKind::Generate, "fly").unwrap();
+    let predicting = jobs.begin(&predict("fly")).unwrap();
+    let generating = jobs.begin(&generate("fly")).unwrap();
     jobs.abort();
-    predict.cancelled().await;
-    assert!(predict.context().check().is_err());
-    assert!(generate.context().check().is_ok());
-    predict.finish(Outcome::Cancelled);
+    predicting.cancelled().await;
+    assert!(predicting.context().check().is_err());
+    assert!(generating.context().check().is_ok());
+    predicting.finish(Outcome::Cancelled);
     drop(events.recv().await.unwrap());
     drop(events.recv().await.unwrap());
-    assert_eq!(events.recv().await.unwrap().event, EventKind::Cancelled);
+    assert_eq!(events.recv().await.unwrap().stage, stage::CANCELLED);
 }
 
 #[test]
 fn one_job_is_cancelled() {
     let embedded = Embedded::new();
     let jobs = embedded.jobs();
-    let [first, second] = [(); 2].map(|()| jobs.begin(JobKind::Predict, "fly").unwrap());
+    let [first, second] = [(); 2].map(|()| jobs.begin(&predict("fly")).unwrap());
     let id = first.id();
     assert_eq!(jobs.cancel(id).unwrap().id, id);
     assert!(first.context().check().is_err());
@@ -127,7 +147,7 @@ fn one_job_is_cancelled() {
     assert!(matches!(jobs.cancel(id), Err(JobsError::AlreadyEnded { .. })));
     assert!(matches!(jobs.cancel(99), Err(JobsError::UnknownJob(99))));
     let other_process = embedded.jobs();
-    other_process.store().save_job(&jobs.details(second.id()).unwrap().record).unwrap();
+    other_process.store().save_job(&jobs.details(second.id()).unwrap().record, None).unwrap();
     assert!(matches!(other_process.cancel(second.id()), Err(JobsError::RunsElsewhere(_))));
 }
 
@@ -135,7 +155,7 @@ fn one_job_is_cancelled() {
 fn progress_is_thinned_to_percents() {
     let embedded = Embedded::new();
     let jobs = embedded.jobs();
-    let job = jobs.begin(JobKind::Generate, "fly").unwrap();
+    let job = jobs.begin(&generate("fly")).unwrap();
     let mut events = jobs.subscribe();
     (1..=5000).for_each(|done| job.context().report(done, 5000));
     let mut count = 0;
@@ -151,38 +171,28 @@ fn progress_is_thinned_to_percents() {
 fn a_training_tells_its_steps_and_keeps_its_curve() {
     let embedded = Embedded::new();
     let jobs = embedded.jobs();
-    let job = jobs.begin(JobKind::Train, "detection.pth").unwrap();
+    let job = jobs.begin(&train("detection.pth")).unwrap();
     let mut events = jobs.subscribe();
     for done in 1..=3 {
         let parts = vec![("nll", 0.25), ("dice", f64::INFINITY)];
-        job.context().tell(TaskEvent::TrainingStep(TrainingStep { done, total: None, loss: 0.5, parts }));
+        job.context().tell(TrainingStep { done, total: None, loss: 0.5, parts });
     }
-    job.context().tell(TaskEvent::ModelUpdated);
+    job.context().tell(TaskEvent::model_updated());
     let first = serde_json::to_value(events.try_recv().unwrap()).unwrap();
     let expected = serde_json::json!({"job": 1, "kind": "train", "subject": "detection.pth", "event": "training_step",
         "step": 1, "total": null, "seconds_left": null, "loss": 0.5, "parts": {"nll": 0.25, "dice": null}});
     assert_eq!(first, expected);
-    assert_eq!(events.try_iter_last(), EventKind::ModelUpdated);
+    assert_eq!(last_stage(&mut events), TaskEvent::MODEL_UPDATED);
     let running = jobs.details(1).unwrap();
     assert_eq!(running.losses.iter().map(|point| point.step).collect::<Vec<_>>(), [1, 2, 3]);
     job.finish(Outcome::Completed);
     let ended = jobs.details(1).unwrap();
-    assert_eq!((ended.record.status.as_str(), ended.losses), ("completed", running.losses));
+    assert_eq!((ended.record.status, ended.losses), (Completed, running.losses));
     assert!(ended.record.ended_at >= ended.record.begun_at);
 }
 
-trait LastEvent {
-    fn try_iter_last(&mut self) -> EventKind;
-}
-
-impl LastEvent for broadcast::Receiver<Event> {
-    fn try_iter_last(&mut self) -> EventKind {
-        let mut last = None;
-        while let Ok(event) = self.try_recv() {
-            last = Some(event.event);
-        }
-        last.unwrap()
-    }
+fn last_stage(events: &mut broadcast::Receiver<Event>) -> String {
+    std::iter::from_fn(|| events.try_recv().ok()).last().unwrap().stage.into_owned()
 }
 
 #[test]
@@ -202,11 +212,11 @@ fn parameters_reach_the_training_that_runs() {
 fn jobs_outlive_an_outage_of_redis() {
     let Some(mut server) = RedisServer::start() else { return };
     let jobs = on_redis(&server);
-    let [first, second] = [(); 2].map(|()| jobs.begin(JobKind::Predict, "fly").unwrap());
-    let training = jobs.begin(JobKind::Train, "detection.pth").unwrap();
+    let [first, second] = [(); 2].map(|()| jobs.begin(&predict("fly")).unwrap());
+    let training = jobs.begin(&train("detection.pth")).unwrap();
     let (id, training_id) = (first.id(), training.id());
     server.kill();
-    let refused = jobs.begin(JobKind::Predict, "fly").unwrap_err();
+    let refused = jobs.begin(&predict("fly")).unwrap_err();
     assert!(matches!(refused, JobsError::RedisUnreachable { .. }), "{refused}");
     assert!(training.context().check().is_ok(), "running jobs go on");
     first.finish(Outcome::Failed("why".into()));
@@ -214,15 +224,15 @@ fn jobs_outlive_an_outage_of_redis() {
     server.restart();
     // This Redis keeps nothing over its restart: all of it comes from the server's memory.
     eventually("the ends are recorded", || {
-        let records = jobs.list(JobFilter::newest(9));
+        let records = jobs.list(&JobFilter::newest(9));
         records.is_ok_and(|records| records.iter().filter(|job| job.ended_at.is_some()).count() == 2)
     });
     assert_eq!(jobs.details(id).unwrap().record.error.as_deref(), Some("why"));
-    eventually("the state is that of the training", || jobs.store().process_state().ok() == Some(ProcessState::Run));
+    eventually("the state is that of the training", || jobs.elephant().process_state().ok() == Some(ProcessState::Run));
     let record = jobs.store().job(training_id).unwrap().unwrap();
-    assert_eq!(record.status, "running");
+    assert_eq!(record.status, Running);
     training.finish(Outcome::Completed);
-    let next = jobs.begin(JobKind::Train, "detection.pth").unwrap();
+    let next = jobs.begin(&train("detection.pth")).unwrap();
     assert!(next.id() > training_id);
     next.finish(Outcome::Completed);
 }
@@ -231,13 +241,13 @@ fn jobs_outlive_an_outage_of_redis() {
 fn a_server_may_start_before_its_redis() {
     let Some(mut server) = RedisServer::start() else { return };
     let before = on_redis(&server);
-    std::mem::forget(before.begin(JobKind::Train, "detection.pth").unwrap());
+    std::mem::forget(before.begin(&train("detection.pth")).unwrap());
     server.save();
     server.kill();
     let jobs = on_redis(&server);
-    assert!(matches!(jobs.begin(JobKind::Train, "detection.pth"), Err(JobsError::RedisUnreachable { .. })));
+    assert!(matches!(jobs.begin(&train("detection.pth")), Err(JobsError::RedisUnreachable { .. })));
     server.restart();
-    eventually("a training begins", || jobs.begin(JobKind::Train, "detection.pth").is_ok());
-    let first = jobs.list(JobFilter::newest(100)).unwrap().pop().unwrap();
-    assert_eq!(first.status, "interrupted");
+    eventually("a training begins", || jobs.begin(&train("detection.pth")).is_ok());
+    let first = jobs.list(&JobFilter::newest(100)).unwrap().pop().unwrap();
+    assert_eq!(first.status, Interrupted);
 }

@@ -7,7 +7,7 @@ mod suite;
 
 use std::fmt::Debug;
 
-use crate::{JobFilter, JobRecord, JobsError, LossPoint, ProcessState, TrainingParameters};
+use crate::{Activity, JobFilter, JobRecord, JobsError, Lease, LossPoint, Owner, ProcessState, TrainingParameters};
 
 pub use self::{redis::RedisStore, sqlite::SqliteStore};
 
@@ -16,21 +16,12 @@ const KEPT_JOBS: i64 = 10_000;
 /// Loss curves older than the newest of this number are forgotten; each may have some 100 KB.
 const KEPT_CURVES: usize = 100;
 
-/// What the running jobs amount to, as the original server's other programs see it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Activity {
-    /// The process state (contract section 3).
-    pub state: ProcessState,
-    /// Whether labels are being drawn.
-    pub updating_labels: bool,
-}
-
-/// Process state, parameters and job records, which outlive the process.
+/// Job records, which outlive the process.
 ///
 /// Nothing here is read to decide what may run. Each function waits for the store, within a few seconds; when that
 /// cannot be reached its error has [`ErrorCode::Unavailable`](elephant_types::ErrorCode::Unavailable), and a later call
 /// tries again. Every writing function may be repeated: the second call changes nothing.
-pub trait StateStore: Debug + Send + Sync + 'static {
+pub trait JobStore: Debug + Send + Sync + 'static {
     /// What it is and where, for people; without passwords.
     fn description(&self) -> String;
 
@@ -43,6 +34,58 @@ pub trait StateStore: Debug + Send + Sync + 'static {
     /// How often it was connected to. After each connection it may have lost what was written.
     fn connections(&self) -> u64;
 
+    /// A number that no job has had.
+    ///
+    /// # Errors
+    /// When none can be had.
+    fn new_job_id(&self) -> Result<i64, JobsError>;
+
+    /// Writes a job's record, instead of the one with the same number; `lease` is that of a running job.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn save_job(&self, job: &JobRecord, lease: Option<&Lease>) -> Result<(), JobsError>;
+
+    /// Extends the leases of those of these jobs that are running.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    fn renew(&self, jobs: &[i64], lease: &Lease) -> Result<(), JobsError>;
+
+    /// Marks the running jobs as interrupted whose leases [have ended](Lease::has_ended) for `owner` at `now` (seconds since
+    /// 1970 UTC), or that have none, and returns them in the order of their numbers.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    fn interrupt_abandoned(&self, owner: &Owner, now: f64) -> Result<Vec<JobRecord>, JobsError>;
+
+    /// A job's record.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn job(&self, id: i64) -> Result<Option<JobRecord>, JobsError>;
+
+    /// The records that `filter` lets through, newest first.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    fn jobs(&self, filter: &JobFilter) -> Result<Vec<JobRecord>, JobsError>;
+
+    /// Writes a job's loss curve.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn save_losses(&self, job: i64, losses: &[LossPoint]) -> Result<(), JobsError>;
+
+    /// A job's loss curve; empty for a job without one.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn losses(&self, job: i64) -> Result<Vec<LossPoint>, JobsError>;
+}
+
+/// What clients and other programs of the original ELEPHANT server read and set. Fails and repeats as [`JobStore`] does.
+pub trait ElephantState: Debug + Send + Sync + 'static {
     /// The process state last written.
     ///
     /// # Errors
@@ -78,48 +121,6 @@ pub trait StateStore: Debug + Send + Sync + 'static {
     /// # Errors
     /// When it cannot be written.
     fn set_live_timepoint(&self, timepoint: Option<u64>) -> Result<(), JobsError>;
-
-    /// A number that no job has had.
-    ///
-    /// # Errors
-    /// When none can be had.
-    fn new_job_id(&self) -> Result<i64, JobsError>;
-
-    /// Writes a job's record, instead of the one with the same number.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    fn save_job(&self, job: &JobRecord) -> Result<(), JobsError>;
-
-    /// Marks the running jobs as interrupted at `ended_at`, and returns them.
-    ///
-    /// # Errors
-    /// When they cannot be written.
-    fn interrupt_running(&self, ended_at: f64) -> Result<Vec<JobRecord>, JobsError>;
-
-    /// A job's record.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    fn job(&self, id: i64) -> Result<Option<JobRecord>, JobsError>;
-
-    /// The records that `filter` lets through, newest first.
-    ///
-    /// # Errors
-    /// When they cannot be read.
-    fn jobs(&self, filter: JobFilter) -> Result<Vec<JobRecord>, JobsError>;
-
-    /// Writes a job's loss curve.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    fn save_losses(&self, job: i64, losses: &[LossPoint]) -> Result<(), JobsError>;
-
-    /// A job's loss curve; empty for a job without one.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    fn losses(&self, job: i64) -> Result<Vec<LossPoint>, JobsError>;
 }
 
 fn losses_to_text(losses: &[LossPoint]) -> String {

@@ -11,8 +11,10 @@ use std::{
 
 use redis::{Client, Connection, ErrorKind, IntoConnectionInfo, RedisError, ServerErrorKind, cmd, pipe};
 
-use super::{Activity, KEPT_CURVES, KEPT_JOBS, StateStore, losses_from_text, losses_to_text};
-use crate::{JobFilter, JobRecord, JobStatus, JobsError, LossPoint, ProcessState, TrainingParameters};
+use super::{ElephantState, JobStore, KEPT_CURVES, KEPT_JOBS, losses_from_text, losses_to_text};
+use crate::{
+    Activity, JobFilter, JobRecord, JobStatus, JobsError, Lease, LossPoint, Owner, ProcessState, TrainingParameters,
+};
 
 /// How long a connection may take to come about, and a reply to arrive.
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -31,6 +33,11 @@ const NOT_BELOW: &str = "if tonumber(redis.call('GET', KEYS[1]) or '0') < tonumb
 const FORGET: &str = "for _, id in ipairs(ARGV) do
                           if redis.call('SISMEMBER', KEYS[2], id) == 0 then redis.call('HDEL', KEYS[1], id) end
                       end";
+
+/// Sets the lease of the job ARGV[1] in KEYS[2] to ARGV[2], if the job is among the running ones in KEYS[1].
+const RENEW: &str = "if redis.call('SISMEMBER', KEYS[1], ARGV[1]) == 1 then
+                         redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
+                     end";
 
 /// A database of a Redis server.
 #[derive(Debug)]
@@ -166,7 +173,7 @@ impl RedisStore {
     }
 }
 
-impl StateStore for RedisStore {
+impl JobStore for RedisStore {
     fn description(&self) -> String {
         format!("Redis at {}", self.place)
     }
@@ -179,6 +186,132 @@ impl StateStore for RedisStore {
         self.connections.load(Ordering::Relaxed)
     }
 
+    fn new_job_id(&self) -> Result<i64, JobsError> {
+        let (key, last) = (self.key("last_job"), self.last_job.load(Ordering::Relaxed));
+        let mut request = pipe();
+        request.atomic().cmd("EVAL").arg(NOT_BELOW).arg(1).arg(&key).arg(last).ignore();
+        request.cmd("INCR").arg(&key);
+        let (id,): (i64,) = self.ask("number a job", |link| request.query(link))?;
+        self.last_job.fetch_max(id, Ordering::Relaxed);
+        Ok(id)
+    }
+
+    fn save_job(&self, job: &JobRecord, lease: Option<&Lease>) -> Result<(), JobsError> {
+        // Numbers of jobs that could not be recorded leave gaps, so more than one may have to go.
+        const FORGOTTEN_AT_ONCE: i64 = 16;
+        let (jobs, running, leases) = (self.key("jobs"), self.key("running"), self.key("leases"));
+        let text = serde_json::to_string(job).unwrap_or_default();
+        let running_command = if job.status == JobStatus::Running { "SADD" } else { "SREM" };
+        let oldest = job.id - KEPT_JOBS;
+        let mut request = pipe();
+        request.atomic();
+        request.cmd("EVAL").arg(NOT_BELOW).arg(1).arg(self.key("last_job")).arg(job.id);
+        request.cmd("HSET").arg(&jobs).arg(job.id).arg(text);
+        request.cmd(running_command).arg(&running).arg(job.id);
+        match lease {
+            Some(lease) => request.cmd("HSET").arg(&leases).arg(job.id).arg(lease_to_text(lease)),
+            None => request.cmd("HDEL").arg(&leases).arg(job.id),
+        };
+        if oldest > 0 {
+            let forgotten: Vec<i64> = (oldest - FORGOTTEN_AT_ONCE + 1..=oldest).collect();
+            request.cmd("EVAL").arg(FORGET).arg(2).arg(&jobs).arg(&running).arg(forgotten);
+        }
+        self.ask("record a job", |link| request.exec(link))
+    }
+
+    fn renew(&self, jobs: &[i64], lease: &Lease) -> Result<(), JobsError> {
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        let text = lease_to_text(lease);
+        let mut request = pipe();
+        request.atomic();
+        for job in jobs {
+            let keys = [self.key("running"), self.key("leases")];
+            request.cmd("EVAL").arg(RENEW).arg(2).arg(&keys).arg(job).arg(&text);
+        }
+        self.ask("renew the leases of jobs", |link| request.exec(link))
+    }
+
+    fn interrupt_abandoned(&self, owner: &Owner, now: f64) -> Result<Vec<JobRecord>, JobsError> {
+        let operation = "find interrupted jobs";
+        let (running, leases) = (self.key("running"), self.key("leases"));
+        let mut ids: Vec<i64> = self.ask(operation, |link| cmd("SMEMBERS").arg(&running).query(link))?;
+        ids.sort_unstable();
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let texts: Vec<Option<String>> = self.ask(operation, |link| cmd("HMGET").arg(&leases).arg(&ids).query(link))?;
+        let is_held = |text: Option<String>| {
+            let lease: Option<Lease> = text.and_then(|text| serde_json::from_str(&text).ok());
+            lease.is_some_and(|lease| !lease.has_ended(owner, now))
+        };
+        let abandoned: Vec<i64> =
+            ids.into_iter().zip(texts).filter_map(|(id, text)| (!is_held(text)).then_some(id)).collect();
+        if abandoned.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut jobs = self.records(operation, &abandoned)?;
+        for job in &mut jobs {
+            job.status = JobStatus::Interrupted;
+            job.ended_at = Some(now);
+            self.save_job(job, None)?;
+        }
+        // Those without a record, too.
+        self.ask(operation, |link| cmd("SREM").arg(&running).arg(&abandoned).exec(link))?;
+        Ok(jobs)
+    }
+
+    fn job(&self, id: i64) -> Result<Option<JobRecord>, JobsError> {
+        Ok(self.records("read a job", &[id])?.pop())
+    }
+
+    fn jobs(&self, filter: &JobFilter) -> Result<Vec<JobRecord>, JobsError> {
+        let operation = "list the jobs";
+        let newest: i64 = self.number(operation, &self.key("last_job"))?.unwrap_or(0);
+        let oldest = (newest - KEPT_JOBS).max(0);
+        let mut jobs = Vec::new();
+        let mut end = newest;
+        while end > oldest && jobs.len() < filter.limit as usize {
+            let begin = (end - PAGE).max(oldest);
+            let ids: Vec<i64> = (begin + 1..=end).rev().collect();
+            jobs.extend(self.records(operation, &ids)?.into_iter().filter(|job| filter.matches(job)));
+            end = begin;
+        }
+        if jobs.len() < filter.limit as usize {
+            // Jobs that have been running for so long that all others of their age are forgotten.
+            let running = self.key("running");
+            let mut ids: Vec<i64> = self.ask(operation, |link| cmd("SMEMBERS").arg(&running).query(link))?;
+            ids.retain(|&id| id <= oldest);
+            ids.sort_unstable_by(|a, b| b.cmp(a));
+            jobs.extend(self.records(operation, &ids)?.into_iter().filter(|job| filter.matches(job)));
+        }
+        jobs.truncate(filter.limit as usize);
+        Ok(jobs)
+    }
+
+    fn save_losses(&self, job: i64, losses: &[LossPoint]) -> Result<(), JobsError> {
+        let operation = "write a loss curve";
+        let key = self.key("losses");
+        let text = losses_to_text(losses);
+        self.ask(operation, |link| cmd("HSET").arg(&key).arg(job).arg(&text).exec(link))?;
+        let mut kept: Vec<i64> = self.ask(operation, |link| cmd("HKEYS").arg(&key).query(link))?;
+        if kept.len() <= KEPT_CURVES {
+            return Ok(());
+        }
+        kept.sort_unstable();
+        kept.truncate(kept.len() - KEPT_CURVES);
+        self.ask(operation, |link| cmd("HDEL").arg(&key).arg(&kept).exec(link))
+    }
+
+    fn losses(&self, job: i64) -> Result<Vec<LossPoint>, JobsError> {
+        let key = self.key("losses");
+        let text: Option<String> = self.ask("read a loss curve", |link| cmd("HGET").arg(&key).arg(job).query(link))?;
+        Ok(losses_from_text(text.as_deref()))
+    }
+}
+
+impl ElephantState for RedisStore {
     fn process_state(&self) -> Result<ProcessState, JobsError> {
         let state = self.number("read the process state", "state")?;
         Ok(state.and_then(ProcessState::from_number).unwrap_or(ProcessState::Idle))
@@ -229,96 +362,9 @@ impl StateStore for RedisStore {
             None => self.ask(operation, |link| cmd("DEL").arg("timepoint").exec(link)),
         }
     }
+}
 
-    fn new_job_id(&self) -> Result<i64, JobsError> {
-        let (key, last) = (self.key("last_job"), self.last_job.load(Ordering::Relaxed));
-        let mut request = pipe();
-        request.atomic().cmd("EVAL").arg(NOT_BELOW).arg(1).arg(&key).arg(last).ignore();
-        request.cmd("INCR").arg(&key);
-        let (id,): (i64,) = self.ask("number a job", |link| request.query(link))?;
-        self.last_job.fetch_max(id, Ordering::Relaxed);
-        Ok(id)
-    }
-
-    fn save_job(&self, job: &JobRecord) -> Result<(), JobsError> {
-        // Numbers of jobs that could not be recorded leave gaps, so more than one may have to go.
-        const FORGOTTEN_AT_ONCE: i64 = 16;
-        let (jobs, running) = (self.key("jobs"), self.key("running"));
-        let text = serde_json::to_string(job).unwrap_or_default();
-        let running_command = if job.status == JobStatus::Running.as_str() { "SADD" } else { "SREM" };
-        let oldest = job.id - KEPT_JOBS;
-        let mut request = pipe();
-        request.atomic();
-        request.cmd("EVAL").arg(NOT_BELOW).arg(1).arg(self.key("last_job")).arg(job.id);
-        request.cmd("HSET").arg(&jobs).arg(job.id).arg(text);
-        request.cmd(running_command).arg(&running).arg(job.id);
-        if oldest > 0 {
-            let forgotten: Vec<i64> = (oldest - FORGOTTEN_AT_ONCE + 1..=oldest).collect();
-            request.cmd("EVAL").arg(FORGET).arg(2).arg(&jobs).arg(&running).arg(forgotten);
-        }
-        self.ask("record a job", |link| request.exec(link))
-    }
-
-    fn interrupt_running(&self, ended_at: f64) -> Result<Vec<JobRecord>, JobsError> {
-        let operation = "find interrupted jobs";
-        let running = self.key("running");
-        let mut ids: Vec<i64> = self.ask(operation, |link| cmd("SMEMBERS").arg(&running).query(link))?;
-        ids.sort_unstable();
-        let mut jobs = self.records(operation, &ids)?;
-        for job in &mut jobs {
-            job.status = JobStatus::Interrupted.as_str().into();
-            job.ended_at = Some(ended_at);
-            self.save_job(job)?;
-        }
-        self.ask(operation, |link| cmd("DEL").arg(&running).exec(link))?;
-        Ok(jobs)
-    }
-
-    fn job(&self, id: i64) -> Result<Option<JobRecord>, JobsError> {
-        Ok(self.records("read a job", &[id])?.pop())
-    }
-
-    fn jobs(&self, filter: JobFilter) -> Result<Vec<JobRecord>, JobsError> {
-        let operation = "list the jobs";
-        let newest: i64 = self.number(operation, &self.key("last_job"))?.unwrap_or(0);
-        let oldest = (newest - KEPT_JOBS).max(0);
-        let mut jobs = Vec::new();
-        let mut end = newest;
-        while end > oldest && jobs.len() < filter.limit as usize {
-            let begin = (end - PAGE).max(oldest);
-            let ids: Vec<i64> = (begin + 1..=end).rev().collect();
-            jobs.extend(self.records(operation, &ids)?.into_iter().filter(|job| filter.matches(job)));
-            end = begin;
-        }
-        if jobs.len() < filter.limit as usize {
-            // Jobs that have been running for so long that all others of their age are forgotten.
-            let running = self.key("running");
-            let mut ids: Vec<i64> = self.ask(operation, |link| cmd("SMEMBERS").arg(&running).query(link))?;
-            ids.retain(|&id| id <= oldest);
-            ids.sort_unstable_by(|a, b| b.cmp(a));
-            jobs.extend(self.records(operation, &ids)?.into_iter().filter(|job| filter.matches(job)));
-        }
-        jobs.truncate(filter.limit as usize);
-        Ok(jobs)
-    }
-
-    fn save_losses(&self, job: i64, losses: &[LossPoint]) -> Result<(), JobsError> {
-        let operation = "write a loss curve";
-        let key = self.key("losses");
-        let text = losses_to_text(losses);
-        self.ask(operation, |link| cmd("HSET").arg(&key).arg(job).arg(&text).exec(link))?;
-        let mut kept: Vec<i64> = self.ask(operation, |link| cmd("HKEYS").arg(&key).query(link))?;
-        if kept.len() <= KEPT_CURVES {
-            return Ok(());
-        }
-        kept.sort_unstable();
-        kept.truncate(kept.len() - KEPT_CURVES);
-        self.ask(operation, |link| cmd("HDEL").arg(&key).arg(&kept).exec(link))
-    }
-
-    fn losses(&self, job: i64) -> Result<Vec<LossPoint>, JobsError> {
-        let key = self.key("losses");
-        let text: Option<String> = self.ask("read a loss curve", |link| cmd("HGET").arg(&key).arg(job).query(link))?;
-        Ok(losses_from_text(text.as_deref()))
-    }
+fn lease_to_text(lease: &Lease) -> String {
+    // Texts and a finite number always have a JSON form.
+    serde_json::to_string(lease).unwrap_or_default()
 }

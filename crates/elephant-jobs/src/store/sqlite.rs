@@ -7,12 +7,14 @@ use std::{
 
 use rusqlite::{Connection, OptionalExtension, params, types::ToSql};
 
-use super::{Activity, KEPT_CURVES, KEPT_JOBS, StateStore, losses_from_text, losses_to_text};
-use crate::{JobFilter, JobKind, JobRecord, JobStatus, JobsError, LossPoint, ProcessState, TrainingParameters};
+use super::{ElephantState, JobStore, KEPT_CURVES, KEPT_JOBS, losses_from_text, losses_to_text};
+use crate::{
+    Activity, JobFilter, JobRecord, JobStatus, JobsError, Lease, LossPoint, Owner, ProcessState, TrainingParameters,
+};
 
 /// Each brings the file from the form of its index to the next; `PRAGMA user_version` counts them. Files of form 0 may
 /// have the first tables already.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     "CREATE TABLE IF NOT EXISTS settings (key TEXT PRIMARY KEY, value ANY) STRICT;
      CREATE TABLE IF NOT EXISTS jobs (
          id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -28,6 +30,9 @@ const MIGRATIONS: [&str; 3] = [
      INSERT INTO settings VALUES ('last_job', (SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'jobs'))
          ON CONFLICT (key) DO NOTHING;",
     "ALTER TABLE jobs ADD COLUMN note TEXT;",
+    "ALTER TABLE jobs ADD COLUMN role TEXT;
+     ALTER TABLE jobs ADD COLUMN process TEXT;
+     ALTER TABLE jobs ADD COLUMN lease_until REAL;",
 ];
 
 /// An SQLite database.
@@ -96,7 +101,7 @@ fn migrate(connection: &mut Connection) -> Result<(), JobsError> {
     if found > known { Err(JobsError::NewerDatabase { found, known }) } else { Ok(()) }
 }
 
-impl StateStore for SqliteStore {
+impl JobStore for SqliteStore {
     fn description(&self) -> String {
         "SQLite".into()
     }
@@ -109,6 +114,129 @@ impl StateStore for SqliteStore {
         1
     }
 
+    fn new_job_id(&self) -> Result<i64, JobsError> {
+        self.connection()
+            .query_row(
+                "INSERT INTO settings VALUES ('last_job', 1)
+                 ON CONFLICT (key) DO UPDATE SET value = value + 1 RETURNING value",
+                [],
+                |row| row.get(0),
+            )
+            .map_err(JobsError::database("number a job"))
+    }
+
+    fn save_job(&self, job: &JobRecord, lease: Option<&Lease>) -> Result<(), JobsError> {
+        let mut connection = self.connection();
+        let mut write = || {
+            let transaction = connection.transaction()?;
+            transaction.execute(
+                "INSERT OR REPLACE INTO jobs
+                     (id, kind, subject, status, error, begun_at, ended_at, note, role, process, lease_until)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+                params![
+                    job.id,
+                    job.kind,
+                    job.subject,
+                    job.status.as_str(),
+                    job.error,
+                    job.begun_at,
+                    job.ended_at,
+                    job.note,
+                    lease.map(|lease| &lease.owner.role),
+                    lease.map(|lease| &lease.owner.process),
+                    lease.map(|lease| lease.until),
+                ],
+            )?;
+            transaction.execute(
+                "DELETE FROM jobs WHERE id <= ?1 AND status <> ?2",
+                params![job.id - KEPT_JOBS, JobStatus::Running.as_str()],
+            )?;
+            transaction.commit()
+        };
+        write().map_err(JobsError::database("record a job"))
+    }
+
+    fn renew(&self, jobs: &[i64], lease: &Lease) -> Result<(), JobsError> {
+        let mut connection = self.connection();
+        let mut write = || {
+            let transaction = connection.transaction()?;
+            for job in jobs {
+                transaction.execute(
+                    "UPDATE jobs SET role = ?2, process = ?3, lease_until = ?4 WHERE id = ?1 AND status = ?5",
+                    params![job, lease.owner.role, lease.owner.process, lease.until, JobStatus::Running.as_str()],
+                )?;
+            }
+            transaction.commit()
+        };
+        write().map_err(JobsError::database("renew the leases of jobs"))
+    }
+
+    fn interrupt_abandoned(&self, owner: &Owner, now: f64) -> Result<Vec<JobRecord>, JobsError> {
+        let connection = self.connection();
+        // As `Lease::has_ended` says.
+        let update = format!(
+            "UPDATE jobs SET status = ?1, ended_at = ?2, role = NULL, process = NULL, lease_until = NULL
+             WHERE status = ?3 AND (process IS NULL OR process <> ?4 AND (role = ?5 OR lease_until < ?2))
+             RETURNING {COLUMNS}"
+        );
+        let read = || {
+            let mut statement = connection.prepare(&update)?;
+            let (interrupted, running) = (JobStatus::Interrupted.as_str(), JobStatus::Running.as_str());
+            let parameters = params![interrupted, now, running, owner.process, owner.role];
+            statement.query_map(parameters, record)?.collect::<Result<Vec<_>, _>>()
+        };
+        let mut jobs: Vec<JobRecord> = read().map_err(JobsError::database("find interrupted jobs"))?;
+        jobs.sort_by_key(|job| job.id);
+        Ok(jobs)
+    }
+
+    fn job(&self, id: i64) -> Result<Option<JobRecord>, JobsError> {
+        self.connection()
+            .query_row(&format!("SELECT {COLUMNS} FROM jobs WHERE id = ?1"), [id], record)
+            .optional()
+            .map_err(JobsError::database("read a job"))
+    }
+
+    fn jobs(&self, filter: &JobFilter) -> Result<Vec<JobRecord>, JobsError> {
+        let connection = self.connection();
+        let query = format!(
+            "SELECT {COLUMNS} FROM jobs WHERE (?1 IS NULL OR kind = ?1) AND (?2 IS NULL OR status = ?2)
+             ORDER BY id DESC LIMIT ?3"
+        );
+        let read = || {
+            let mut statement = connection.prepare(&query)?;
+            let (kind, status) = (&filter.kind, filter.status.map(JobStatus::as_str));
+            statement.query_map(params![kind, status, filter.limit], record)?.collect::<Result<Vec<_>, _>>()
+        };
+        read().map_err(JobsError::database("list the jobs"))
+    }
+
+    fn save_losses(&self, job: i64, losses: &[LossPoint]) -> Result<(), JobsError> {
+        let mut connection = self.connection();
+        let mut write = || {
+            let transaction = connection.transaction()?;
+            transaction
+                .execute("INSERT OR REPLACE INTO losses VALUES (?1, ?2)", params![job, losses_to_text(losses)])?;
+            transaction.execute(
+                "DELETE FROM losses WHERE job NOT IN (SELECT job FROM losses ORDER BY job DESC LIMIT ?1)",
+                [KEPT_CURVES as i64],
+            )?;
+            transaction.commit()
+        };
+        write().map_err(JobsError::database("write a loss curve"))
+    }
+
+    fn losses(&self, job: i64) -> Result<Vec<LossPoint>, JobsError> {
+        let text: Option<String> = self
+            .connection()
+            .query_row("SELECT points FROM losses WHERE job = ?1", [job], |row| row.get(0))
+            .optional()
+            .map_err(JobsError::database("read a loss curve"))?;
+        Ok(losses_from_text(text.as_deref()))
+    }
+}
+
+impl ElephantState for SqliteStore {
     fn process_state(&self) -> Result<ProcessState, JobsError> {
         let state = self.get("read the process state", "state")?;
         Ok(state.and_then(ProcessState::from_number).unwrap_or(ProcessState::Idle))
@@ -142,93 +270,6 @@ impl StateStore for SqliteStore {
     fn set_live_timepoint(&self, timepoint: Option<u64>) -> Result<(), JobsError> {
         self.set("write the live timepoint", &[("timepoint", &timepoint.map(|timepoint| timepoint as i64))])
     }
-
-    fn new_job_id(&self) -> Result<i64, JobsError> {
-        self.connection()
-            .query_row(
-                "INSERT INTO settings VALUES ('last_job', 1)
-                 ON CONFLICT (key) DO UPDATE SET value = value + 1 RETURNING value",
-                [],
-                |row| row.get(0),
-            )
-            .map_err(JobsError::database("number a job"))
-    }
-
-    fn save_job(&self, job: &JobRecord) -> Result<(), JobsError> {
-        let mut connection = self.connection();
-        let mut write = || {
-            let transaction = connection.transaction()?;
-            transaction.execute(
-                "INSERT OR REPLACE INTO jobs (id, kind, subject, status, error, begun_at, ended_at, note)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-                params![job.id, job.kind, job.subject, job.status, job.error, job.begun_at, job.ended_at, job.note],
-            )?;
-            transaction.execute(
-                "DELETE FROM jobs WHERE id <= ?1 AND status <> ?2",
-                params![job.id - KEPT_JOBS, JobStatus::Running.as_str()],
-            )?;
-            transaction.commit()
-        };
-        write().map_err(JobsError::database("record a job"))
-    }
-
-    fn interrupt_running(&self, ended_at: f64) -> Result<Vec<JobRecord>, JobsError> {
-        let connection = self.connection();
-        let update = format!("UPDATE jobs SET status = ?1, ended_at = ?2 WHERE status = ?3 RETURNING {COLUMNS}");
-        let read = || {
-            let mut statement = connection.prepare(&update)?;
-            let (interrupted, running) = (JobStatus::Interrupted.as_str(), JobStatus::Running.as_str());
-            statement.query_map(params![interrupted, ended_at, running], record)?.collect::<Result<Vec<_>, _>>()
-        };
-        let mut jobs: Vec<JobRecord> = read().map_err(JobsError::database("find interrupted jobs"))?;
-        jobs.sort_by_key(|job| job.id);
-        Ok(jobs)
-    }
-
-    fn job(&self, id: i64) -> Result<Option<JobRecord>, JobsError> {
-        self.connection()
-            .query_row(&format!("SELECT {COLUMNS} FROM jobs WHERE id = ?1"), [id], record)
-            .optional()
-            .map_err(JobsError::database("read a job"))
-    }
-
-    fn jobs(&self, filter: JobFilter) -> Result<Vec<JobRecord>, JobsError> {
-        let connection = self.connection();
-        let query = format!(
-            "SELECT {COLUMNS} FROM jobs WHERE (?1 IS NULL OR kind = ?1) AND (?2 IS NULL OR status = ?2)
-             ORDER BY id DESC LIMIT ?3"
-        );
-        let read = || {
-            let mut statement = connection.prepare(&query)?;
-            let (kind, status) = (filter.kind.map(JobKind::as_str), filter.status.map(JobStatus::as_str));
-            statement.query_map(params![kind, status, filter.limit], record)?.collect::<Result<Vec<_>, _>>()
-        };
-        read().map_err(JobsError::database("list the jobs"))
-    }
-
-    fn save_losses(&self, job: i64, losses: &[LossPoint]) -> Result<(), JobsError> {
-        let mut connection = self.connection();
-        let mut write = || {
-            let transaction = connection.transaction()?;
-            transaction
-                .execute("INSERT OR REPLACE INTO losses VALUES (?1, ?2)", params![job, losses_to_text(losses)])?;
-            transaction.execute(
-                "DELETE FROM losses WHERE job NOT IN (SELECT job FROM losses ORDER BY job DESC LIMIT ?1)",
-                [KEPT_CURVES as i64],
-            )?;
-            transaction.commit()
-        };
-        write().map_err(JobsError::database("write a loss curve"))
-    }
-
-    fn losses(&self, job: i64) -> Result<Vec<LossPoint>, JobsError> {
-        let text: Option<String> = self
-            .connection()
-            .query_row("SELECT points FROM losses WHERE job = ?1", [job], |row| row.get(0))
-            .optional()
-            .map_err(JobsError::database("read a loss curve"))?;
-        Ok(losses_from_text(text.as_deref()))
-    }
 }
 
 const COLUMNS: &str = "id, kind, subject, status, error, begun_at, ended_at, note";
@@ -238,12 +279,17 @@ fn record(row: &rusqlite::Row<'_>) -> rusqlite::Result<JobRecord> {
         id: row.get(0)?,
         kind: row.get(1)?,
         subject: row.get(2)?,
-        status: row.get(3)?,
+        status: status(&row.get::<_, String>(3)?)?,
         error: row.get(4)?,
         begun_at: row.get(5)?,
         ended_at: row.get(6)?,
         note: row.get(7)?,
     })
+}
+
+fn status(name: &str) -> rusqlite::Result<JobStatus> {
+    let unknown = || rusqlite::Error::InvalidColumnType(3, format!("status {name}"), rusqlite::types::Type::Text);
+    JobStatus::from_name(name).ok_or_else(unknown)
 }
 
 #[cfg(test)]
@@ -270,6 +316,26 @@ mod tests {
             assert_eq!((job.subject.as_str(), job.begun_at), ("b", None));
         }
         assert_eq!(SqliteStore::open(&path).unwrap().new_job_id().unwrap(), 3, "numbers go on");
+    }
+
+    /// A database as the version before leases wrote it.
+    #[test]
+    fn jobs_without_leases_were_interrupted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("elephant.db");
+        let old = Connection::open(&path).unwrap();
+        old.execute_batch(&MIGRATIONS[..3].concat()).unwrap();
+        old.execute_batch(
+            "PRAGMA user_version = 3;
+             INSERT INTO jobs (id, kind, subject, status, begun_at, note)
+                 VALUES (1, 'train', 'm.pth', 'completed', 1.5, 'built-in'), (2, 'predict', 'fly', 'running', 2.5, NULL);",
+        )
+        .unwrap();
+        drop(old);
+        let store = SqliteStore::open(&path).unwrap();
+        let interrupted = store.interrupt_abandoned(&Owner::new("server"), 9.5).unwrap();
+        assert_eq!(interrupted.iter().map(|job| (job.id, job.ended_at)).collect::<Vec<_>>(), [(2, Some(9.5))]);
+        assert_eq!(store.job(1).unwrap().unwrap().note.as_deref(), Some("built-in"));
     }
 
     #[test]

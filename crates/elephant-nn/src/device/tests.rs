@@ -2,7 +2,7 @@
 
 use elephant_model::{CollectedProbabilities, Objective, ProbabilityOutput, TrainingBatch};
 use elephant_types::{KeepAxials, NetworkKind};
-use ndarray::Array3;
+use ndarray::{Array3, Array4};
 
 use super::*;
 
@@ -90,7 +90,7 @@ fn a_training_whose_caller_left_while_it_began_is_dropped() {
     let kept = training(&device);
     let model = Model::random(NetworkKind::Planar, 1).unwrap();
     let options = TrainingOptions { objective: Objective::Intensities, numerics: Numerics::Corrected };
-    let gone = Weak::new();
+    let gone = std::sync::Weak::new();
     device
         .call(&CancelToken::default(), WhenCancelled::Leave, move |worker| {
             worker.begin_training(gone, &model, options, None)?;

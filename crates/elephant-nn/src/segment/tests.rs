@@ -30,7 +30,7 @@ fn network(dims: NetworkKind) -> Network {
         precision: Precision::F32,
         device: Device::Cpu,
     };
-    Network::new(&spec::random(&spec, 1).unwrap(), spec, config).unwrap()
+    Network::new(&spec::random(spec, 1).unwrap(), spec, config).unwrap()
 }
 
 /// The slabs, as the first plane and the planes of each.

@@ -72,7 +72,7 @@ fn gradients_are_pytorchs() {
             let trainer = trainer(vec![network(kind(case), 0)], from_labels(numerics), &Hardware::cpu());
             for (name, gradient) in trainer.gradients(&batch(case)) {
                 let directions: Vec<f64> =
-                    (0..gradient.numel() as u64).map(|index| 2.0 * number(9102, index) - 1.0).collect();
+                    (0..gradient.numel() as u64).map(|index| 2.0 * golden_number(9102, index) - 1.0).collect();
                 let gradient = gradient.to_kind(Kind::Double).reshape([-1]);
                 let dot = gradient.dot(&Tensor::from_slice(&directions)).double_value(&[]);
                 let expected = &case["gradients"][&name];

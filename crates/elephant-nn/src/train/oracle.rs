@@ -180,7 +180,7 @@ fn five_steps_are_the_originals() {
         let weights =
             case["param_norms_after"].as_object().unwrap().iter().filter(|(name, _)| name.ends_with("weight"));
         for (parameter, expected) in weights {
-            let values = model.checkpoint().members[0].get(parameter).unwrap().to_f32();
+            let values = model.members[0].get(parameter).unwrap().to_f32();
             let norm = values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
             assert_relative(norm, expected.as_f64().unwrap(), 1e-4, &format!("{name} {parameter}"));
         }

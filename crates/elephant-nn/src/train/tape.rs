@@ -19,7 +19,7 @@ use crate::{
 /// How a training computes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TapeConfig {
-    pub(super) spec: NetworkSpec,
+    pub(super) spec: &'static NetworkSpec,
     pub(super) keep_axials: KeepAxials,
     pub(super) arithmetic: Arithmetic,
     pub(super) precision: Precision,
@@ -39,7 +39,7 @@ pub(super) struct Tape<'a> {
 
 /// A block of the network.
 enum SavedBlock {
-    Normed([layer::SavedForBackward; 2]),
+    Normed(Box<[layer::SavedForBackward; 2]>),
     Recorded(RecordedBlock),
 }
 
@@ -86,7 +86,7 @@ impl Pass for Tape<'_> {
     fn block(&mut self, index: usize, input: Tensor, below: Option<Below>) -> Result<Tensor, NnError> {
         let TapeConfig { spec, keep_axials, arithmetic, precision } = self.config;
         let (first, count) = spec.block_parameters(index);
-        let merge = network::merge(&spec, index, keep_axials);
+        let merge = network::merge(spec, index, keep_axials);
         let (kind, is_first) = (walk::block_kind(index, precision), index == 0);
         let leaves: Vec<Tensor> = self.parameters[first..first + count].iter().map(|p| leaf(p, true)).collect();
         let block = || {
@@ -112,7 +112,7 @@ impl Pass for Tape<'_> {
         };
         let (middle, saved) = layer::forward(self.parameters, layer(0), merge, &input, below.as_ref(), self.cancel)?;
         let (output, saved_second) = layer::forward(self.parameters, layer(1), None, &middle, None, self.cancel)?;
-        self.blocks.push(SavedBlock::Normed([saved, saved_second]));
+        self.blocks.push(SavedBlock::Normed(Box::new([saved, saved_second])));
         Ok(output)
     }
 
@@ -163,7 +163,8 @@ impl Tape<'_> {
     /// The backward pass through the last block that is left.
     fn last_block(&mut self, gradient: Tensor, gradients: &mut [Tensor]) -> Result<InputGradients, NnError> {
         match self.blocks.pop().ok_or_else(no_gradient)? {
-            SavedBlock::Normed([first, second]) => {
+            SavedBlock::Normed(layers) => {
+                let [first, second] = *layers;
                 let middle = second.backward(gradient, gradients, self.cancel)?.input.ok_or_else(no_gradient)?;
                 first.backward(middle, gradients, self.cancel)
             }
@@ -243,7 +244,7 @@ mod tests {
         spec.names().iter().map(|name| parameter(&dict, name, Device::Cpu).unwrap()).collect()
     }
 
-    fn config(spec: NetworkSpec, arithmetic: Arithmetic) -> TapeConfig {
+    fn config(spec: &'static NetworkSpec, arithmetic: Arithmetic) -> TapeConfig {
         TapeConfig { spec, keep_axials: KeepAxials::first(2), arithmetic, precision: Precision::F32 }
     }
 
@@ -257,7 +258,7 @@ mod tests {
     fn both_passes_stop_when_they_are_cancelled() {
         let _no_grad = tch::no_grad_guard();
         for spec in [NetworkSpec::detection(NetworkKind::Planar), NetworkSpec::flow(NetworkKind::Planar)] {
-            let (parameters, images) = (parameters(&spec), images(&spec));
+            let (parameters, images) = (parameters(spec), images(spec));
             for arithmetic in [Arithmetic::Original, Arithmetic::Fast] {
                 let cancel = CancelToken::default();
                 let pass = || forward(&parameters, config(spec, arithmetic), &images, &cancel);
@@ -278,7 +279,7 @@ mod tests {
         let _no_grad = tch::no_grad_guard();
         for dims in [NetworkKind::Volumetric, NetworkKind::Planar] {
             let spec = NetworkSpec::flow(dims);
-            let (parameters, images, cancel) = (parameters(&spec), images(&spec), CancelToken::default());
+            let (parameters, images, cancel) = (parameters(spec), images(spec), CancelToken::default());
             let leaves: Vec<Tensor> = parameters.iter().map(|parameter| leaf(parameter, true)).collect();
             let (keep_axials, precision) = (KeepAxials::first(2), Precision::F32);
             let network =

@@ -33,7 +33,7 @@ pub(crate) struct Hardware {
 /// A model in training. Every member of an ensemble sees the same crops.
 #[derive(Debug)]
 pub(crate) struct Trainer {
-    spec: NetworkSpec,
+    spec: &'static NetworkSpec,
     options: TrainingOptions,
     hardware: Hardware,
     names: Vec<String>,
@@ -57,7 +57,7 @@ impl Trainer {
         state: Option<&OptimizerState>,
         hardware: &Hardware,
     ) -> Result<Self, NnError> {
-        let spec = *model.require(Task::Detection)?;
+        let spec = model.require(Task::Detection)?;
         let names = spec.names();
         let device = hardware.device();
         let tensors =
@@ -284,10 +284,10 @@ impl Pass<'_> {
         targets: &[Option<Target<'_>>],
     ) -> Result<Derivative, NnError> {
         let TapeConfig { spec, keep_axials, arithmetic, .. } = self.config;
-        let (fitting, size) = walk::fit(&spec, keep_axials, images)?;
+        let (fitting, size) = walk::fit(spec, keep_axials, images)?;
         let (logits, tape) = tape::forward(parameters, self.config, &fitting, self.cancel)?;
         let leaf = logits.f_contiguous()?.set_requires_grad(true);
-        let activate = || walk::activate(&spec, &leaf, &(0..spec.outputs), size.as_deref());
+        let activate = || walk::activate(spec, &leaf, &(0..spec.outputs), size.as_deref());
         let logarithms = tch::with_grad(activate)?;
         let (values, gradient) = loss::differentiate(&logarithms, targets, self.count, images, self.empty)?;
         let gradient = layer::differentiate(&logarithms, &gradient, &[&leaf])?.remove(0);

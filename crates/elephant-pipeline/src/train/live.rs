@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use elephant_types::{CancelToken, Cancelled, DatasetName};
@@ -26,13 +26,16 @@ struct State {
     followed: Option<DatasetName>,
     /// Labels that were updated and not yet learnt from, the latest at the end; each timepoint once.
     updates: Vec<Update>,
+    /// Updates so far.
+    count: u64,
 }
 
 #[derive(Debug)]
 struct Update {
     dataset: DatasetName,
     timepoint: usize,
-    at: Instant,
+    /// The update's number, from 1.
+    number: u64,
 }
 
 /// Receives label updates for a live training; unsubscribes when dropped.
@@ -43,11 +46,18 @@ impl LiveTrainings {
     /// Says that labels of timepoint `t` have changed. Nobody needs to listen.
     pub fn updated(&self, dataset: &DatasetName, t: usize) {
         let mut state = self.0.state();
+        state.count += 1;
+        let number = state.count;
         if state.followed.as_ref().is_none_or(|followed| followed == dataset) {
             state.updates.retain(|update| (&update.dataset, update.timepoint) != (dataset, t));
-            state.updates.push(Update { dataset: dataset.clone(), timepoint: t, at: Instant::now() });
+            state.updates.push(Update { dataset: dataset.clone(), timepoint: t, number });
             self.0.changed.notify_all();
         }
+    }
+
+    /// The number of updates so far.
+    pub fn update_count(&self) -> u64 {
+        self.0.state().count
     }
 
     /// Lets a training that waits for an update stop.
@@ -56,11 +66,12 @@ impl LiveTrainings {
         self.0.changed.notify_all();
     }
 
-    /// Follows the updates of a dataset since a moment, which may have passed.
-    pub(super) fn follow(&self, dataset: &DatasetName, since: Instant) -> Follower<'_> {
+    /// Follows the updates of a dataset after the update of this number, or from now on.
+    pub(super) fn follow(&self, dataset: &DatasetName, after: Option<u64>) -> Follower<'_> {
         let mut state = self.0.state();
         state.followed = Some(dataset.clone());
-        state.updates.retain(|update| update.dataset == *dataset && update.at >= since);
+        let after = after.unwrap_or(state.count);
+        state.updates.retain(|update| update.dataset == *dataset && update.number > after);
         Follower(&self.0)
     }
 }
@@ -105,7 +116,7 @@ mod tests {
         let trainings = LiveTrainings::default();
         let [fly, fish] = ["fly", "fish"].map(|name| name.parse::<DatasetName>().unwrap());
         trainings.updated(&fly, 1);
-        let asked = Instant::now();
+        let asked = Some(trainings.update_count());
         let cancel = CancelToken::default();
         let follower = trainings.follow(&fly, asked);
         trainings.updated(&fly, 2);

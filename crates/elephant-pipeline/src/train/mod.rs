@@ -3,6 +3,7 @@
 //! Three things happen at once: one thread cuts out crops, the device makes steps, and a third thread keeps what was learnt
 //! after each epoch. So the device never waits for crops or for the disk.
 
+mod batches;
 mod crops;
 mod live;
 mod pretrain;
@@ -22,10 +23,11 @@ use std::{
 use elephant_checkpoint::{Checkpoint, Provenance};
 use elephant_memory::{Memory, Need, Reservation};
 use elephant_model::{ModelError, ModelInTraining, SegmentationModel, TrainableModel, TrainingOptions};
-use elephant_types::{Coded, ErrorCode, Numerics, TaskContext, TaskEvent, TrainingStep};
+use elephant_types::{Coded, ErrorCode, Numerics, TaskContext, TrainingStep};
 use elephant_volume::{Dataset, FrameSource};
 
 use self::{
+    batches::LabelledCrops,
     crops::Crops,
     progress::EpochLog,
     saver::{ModelFiles, Saver, Snapshot},
@@ -35,7 +37,7 @@ pub use self::{
     live::LiveTrainings,
     pretrain::{Pretraining, pretrain},
     prior::PriorTraining,
-    request::{CropOptions, Lessons, MAX_CROPS, MAX_LEARNING_RATE, TrainRequest},
+    request::{CropOptions, MAX_CROPS, MAX_LEARNING_RATE, TrainRequest, TrainingMode},
 };
 use crate::{Labels, Models, PipelineError, Workspace, frames::open_dataset, scalars::ScalarLog};
 
@@ -45,11 +47,21 @@ const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Parameters that can change during training, and where the followed timepoint is shown.
 pub trait TrainingControl: Sync {
-    /// A learning rate and a number of crops per timepoint that were set since the training began, if any.
-    fn changes(&self) -> (Option<f64>, Option<u32>);
+    /// What was set since the training began.
+    fn overrides(&self) -> TrainingOverrides;
 
-    /// A live training learns from this timepoint now, updated last of several; `None` while it waits for the next.
-    fn follows(&self, timepoint: Option<usize>);
+    /// Shows that a live training learns from this timepoint now, updated last of several; `None` while it waits for the
+    /// next.
+    fn show_followed_timepoint(&self, timepoint: Option<usize>);
+}
+
+/// Parameters that take the place of those of the request, where they are set.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct TrainingOverrides {
+    /// Learning rate of Adam.
+    pub learning_rate: Option<f64>,
+    /// Crops of each timepoint in one epoch.
+    pub crops_per_timepoint: Option<u32>,
 }
 
 /// Trains the models of a workspace.
@@ -117,16 +129,16 @@ impl Trainer {
         let reserve = || self.reserve(&checkpoint, &dataset, &request.crops, batch_size, context);
         // Refused before any label changes. Drawing needs memory of its own, so it is not kept until then.
         drop(reserve()?);
-        if let Lessons::Spots { labels, .. } = &request.lessons {
+        if let TrainingMode::Spots { labels, .. } = &request.mode {
             self.labels.update(labels, &TaskContext::new(context.cancel_token().clone(), |_| {}))?;
         }
         let _memory = reserve()?;
         let state = files.optimizer_state(&checkpoint);
         let provenance = checkpoint.provenance.clone();
         let model = self.trainable.begin(checkpoint, self.options(request), state, context.cancel_token())?;
-        let epochs = match &request.lessons {
-            Lessons::Spots { epochs, .. } => Some(*epochs),
-            Lessons::Live { .. } => None,
+        let epochs = match &request.mode {
+            TrainingMode::Spots { epochs, .. } => Some(*epochs),
+            TrainingMode::Live { .. } => None,
         };
         let mut run = Run {
             model: &*model,
@@ -143,11 +155,12 @@ impl Trainer {
         };
         thread::scope(|scope| {
             let saver = Saver::start(scope, &files, &*self.trainable, context);
-            let schedule = Schedule::new(request, batch_size, &self.labels, &self.live, control);
+            let schedule = Schedule::new(request, batch_size, &self.live, control);
             let crops = Crops::new(&request.dataset, &dataset, &request.crops, request.seed);
             let (batches, received) = std::sync::mpsc::sync_channel(1);
             let cancel = context.cancel_token();
-            scope.spawn(move || schedule.produce(crops, &batches, cancel));
+            let mut source = LabelledCrops::new(crops, &self.labels);
+            scope.spawn(move || schedule.produce_batches(&mut source, &batches, cancel));
             let trained = received.into_iter().try_for_each(|event| run.handle(event, &saver));
             self.live.close();
             // What was learnt since the last epoch is kept too, unless it went wrong.
@@ -245,7 +258,7 @@ impl Run<'_> {
             BatchEvent::EpochBegin { steps_left } => self.total = steps_left.map(|left| self.done + left),
             BatchEvent::Batch(batch) => {
                 let crop_count = batch.crop_count();
-                let rate = self.control.changes().0.unwrap_or(self.request.learning_rate);
+                let rate = self.control.overrides().learning_rate.unwrap_or(self.request.learning_rate);
                 let loss = self.model.step(batch, rate, self.context.cancel_token())?;
                 self.done += 1;
                 self.is_offered = false;
@@ -253,7 +266,7 @@ impl Run<'_> {
                 self.log.step(loss.total, crop_count);
                 let (done, total) = (self.done, self.total);
                 let step = TrainingStep { done, total, loss: loss.total, parts: loss.parts };
-                self.context.tell(TaskEvent::TrainingStep(step));
+                self.context.tell(step);
             }
             BatchEvent::EpochEnd => {
                 // After a live epoch comes the person's prediction.

@@ -17,7 +17,7 @@ use elephant_model::{
     ModelInTraining, Objective, SegmentationModel, Targets, TrainableModel, TrainingBatch, TrainingOptions,
 };
 use elephant_synth::{Content, Scene, SceneOptions, SceneSet};
-use elephant_types::{CancelToken, Cancelled, KeepAxials, NetworkKind, Numerics, TaskContext, TaskEvent, TrainingStep};
+use elephant_types::{CancelToken, Cancelled, KeepAxials, NetworkKind, Numerics, TaskContext, TrainingStep};
 use fastrand::Rng;
 use ndarray::{Array3, Axis};
 
@@ -81,11 +81,11 @@ pub fn pretrain<N: SegmentationModel + TrainableModel>(
     thread::scope(|scope| {
         let (batches, received) = sync_channel(2);
         scope.spawn(move || send_batches(request, start, &batches, context.cancel_token()));
-        learn(request, start, &*model, received, &folder, context)
+        train_steps(request, start, &*model, received, &folder, context)
     })
 }
 
-fn learn(
+fn train_steps(
     request: &Pretraining,
     start: u64,
     model: &dyn ModelInTraining,
@@ -95,11 +95,11 @@ fn learn(
 ) -> Result<Checkpoint, PipelineError> {
     let mut saved = Instant::now();
     for (step, batch) in (start..request.steps).zip(batches) {
-        let learnt = batch.and_then(|batch| {
+        let stepped = batch.and_then(|batch| {
             context.check()?;
             Ok(model.step(batch, learning_rate(step, request.steps), context.cancel_token())?)
         });
-        let loss = match learnt {
+        let loss = match stepped {
             Ok(loss) => loss,
             Err(error) => {
                 folder.save(&model.snapshot()?)?;
@@ -107,7 +107,7 @@ fn learn(
             }
         };
         let step = TrainingStep { done: step + 1, total: Some(request.steps), loss: loss.total, parts: loss.parts };
-        context.tell(TaskEvent::TrainingStep(step));
+        context.tell(step);
         if saved.elapsed() > SAVE_INTERVAL {
             folder.save(&model.snapshot()?)?;
             saved = Instant::now();

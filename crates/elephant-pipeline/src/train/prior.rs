@@ -2,10 +2,11 @@
 
 use elephant_checkpoint::{Checkpoint, Provenance};
 use elephant_model::{Objective, TrainingOptions};
-use elephant_types::{DatasetName, ModelName, NetworkKind, TaskContext, TaskEvent, TrainingStep};
+use elephant_types::{DatasetName, ModelName, NetworkKind, TaskContext, TrainingStep};
+use serde::{Deserialize, Serialize};
 
 use super::{CropOptions, Trainer, check_dimensions, crops::Crops, request::check_crop_count};
-use crate::{ModelSource, PipelineError, frames::open_dataset};
+use crate::{ModelSource, PipelineError, defaults, frames::open_dataset};
 
 /// The learning rates, one for each epoch.
 const LEARNING_RATES: [f64; 3] = [1e-2, 1e-3, 1e-4];
@@ -13,15 +14,18 @@ const LEARNING_RATES: [f64; 3] = [1e-2, 1e-3, 1e-4];
 const SCALE_FACTOR: f64 = 0.2;
 
 /// A training without labels.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PriorTraining {
     /// Where the images are.
     pub dataset: DatasetName,
     /// What crops are made of; they are scaled and flipped, but not otherwise varied.
     pub crops: CropOptions,
     /// Crops in one of the three epochs.
+    #[serde(default = "defaults::crop_count")]
     pub crop_count: u32,
     /// Where all randomness comes from.
+    #[serde(default)]
     pub seed: u64,
 }
 
@@ -69,7 +73,7 @@ impl Trainer {
                 let loss = model.step(crops.unlabelled(context.cancel_token())?, rate, context.cancel_token())?;
                 done += 1;
                 let step = TrainingStep { done, total: Some(total), loss: loss.total, parts: loss.parts };
-                context.tell(TaskEvent::TrainingStep(step));
+                context.tell(step);
             }
         }
         let provenance = before.map(|before| Provenance { steps: before.steps.saturating_add(done), ..before });

@@ -1,12 +1,11 @@
 //! What a training is asked for.
 
-use std::time::Instant;
-
 use elephant_image::Augmentation;
 use elephant_model::Objective;
 use elephant_types::{DatasetName, FileName, KeepAxials, ModelName, NetworkKind, VoxelSize};
+use serde::{Deserialize, Serialize};
 
-use crate::{PipelineError, UpdateLabels};
+use crate::{PipelineError, UpdateLabels, defaults};
 
 /// Crops for one step at most; a step's memory grows with them.
 const MAX_BATCH_SIZE: usize = 256;
@@ -15,68 +14,89 @@ pub const MAX_CROPS: u32 = 1_000_000;
 /// Adam moves every parameter by about this in a step; a network's have a hundredth of it.
 pub const MAX_LEARNING_RATE: f64 = 1.0;
 
-/// Which labels to learn from.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Lessons {
+/// Which labels a training learns from, and for how long.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum TrainingMode {
     /// Those that are drawn first, from these spots; then the labels of their timepoints, for a number of epochs.
     Spots {
         /// What to draw.
         labels: UpdateLabels,
         /// How often each timepoint's crops are gone through.
+        #[serde(default = "defaults::epochs")]
         epochs: u32,
     },
     /// Those of the timepoints that were updated since the last epoch, until the training is stopped.
     Live {
-        /// When the training was asked for: later updates count, even before it has begun.
-        since: Instant,
+        /// The number of updates ([`LiveTrainings::update_count`](super::LiveTrainings::update_count)) when the training
+        /// was asked for: later ones count, even if they come before it has begun. `None` counts from its beginning.
+        #[serde(default)]
+        after: Option<u64>,
     },
 }
 
 /// One training of the detection network.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TrainRequest {
     /// Where images and labels are.
     pub dataset: DatasetName,
     /// The model that is trained; the pretrained one is taken where it does not exist.
+    #[serde(default = "ModelName::detection")]
     pub model: ModelName,
     /// Which labels to learn from.
-    pub lessons: Lessons,
+    pub mode: TrainingMode,
     /// What crops are made of and how they are varied.
     pub crops: CropOptions,
     /// Class weights and the weight of "false" tags.
+    #[serde(default)]
     pub objective: Objective,
     /// Learning rate of Adam.
+    #[serde(default = "defaults::learning_rate")]
     pub learning_rate: f64,
     /// Crops in one step.
+    #[serde(default = "defaults::batch_size")]
     pub batch_size: usize,
     /// Crops of each timepoint in one epoch.
+    #[serde(default = "defaults::crop_count")]
     pub crops_per_timepoint: u32,
     /// Scalars are logged every so many steps.
+    #[serde(default = "defaults::log_interval")]
     pub log_interval: u64,
     /// Folder for them, below the workspace's `logs`.
+    #[serde(default = "FileName::detection_log")]
     pub log_folder: FileName,
     /// Where all randomness comes from.
+    #[serde(default)]
     pub seed: u64,
 }
 
 /// How training crops are cut out.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct CropOptions {
     /// Whether the network is 3-D.
+    #[serde(default = "defaults::is_3d")]
     pub is_3d: bool,
     /// Pooling along z.
+    #[serde(default = "defaults::keep_axials")]
     pub keep_axials: KeepAxials,
     /// Edges of the stored voxels; only the ratios matter.
     pub voxel_size: VoxelSize,
     /// The size (z, y, x) in voxels that frames are seen at; `None` for the stored one.
+    #[serde(default)]
     pub input_size: Option<[usize; 3]>,
     /// Size (z, y, x) of a crop in voxels of that; clipped to the frame.
+    #[serde(default = "defaults::crop_size")]
     pub crop_size: [usize; 3],
     /// How much crops are scaled: 0.2 for edges from 0.8 to 1.2 of the crop's, less along axes with long voxels.
+    #[serde(default)]
     pub scale_factor: f64,
     /// Largest rotation in the plane of y and x, in degrees either way.
+    #[serde(default)]
     pub rotation_degrees: f64,
     /// Smallest factor on the contrast, 0 to 1; 0 leaves it as it is.
+    #[serde(default)]
     pub contrast: f64,
 }
 
@@ -100,13 +120,13 @@ impl TrainRequest {
             check(is_sound, || "class_weights should be 3 numbers that are 0 or more, and not all 0".into())?;
             check(is_weight(false_weight), || format!("false_weight should be 0 or more but got {false_weight}"))?;
         }
-        match &self.lessons {
-            Lessons::Spots { labels, epochs } => {
+        match &self.mode {
+            TrainingMode::Spots { labels, epochs } => {
                 check(!labels.spots.is_empty(), || "nothing to train".into())?;
                 check(*epochs > 0, || "n_epochs should be a positive number".into())?;
                 labels.validate()
             }
-            Lessons::Live { .. } => Ok(()),
+            TrainingMode::Live { .. } => Ok(()),
         }
     }
 }

@@ -189,7 +189,7 @@ impl Keeper<'_> {
                         unsaved = None;
                         self.write(Some(snapshot))?;
                     }
-                    self.context.tell(TaskEvent::ModelUpdated);
+                    self.context.tell(TaskEvent::model_updated());
                 }
                 Next::Due => self.write(unsaved.take())?,
                 Next::Closed => return self.write(unsaved),

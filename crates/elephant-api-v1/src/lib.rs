@@ -1,0 +1,105 @@
+//! The project's own HTTP interface, `/v1`: jobs, their events, and models.
+//!
+//! Any request of the use cases is submitted as JSON in the form of [`Task`](elephant_pipeline::Task), and becomes a job.
+//! Vectors are in z, y, x order. Errors are `{"code": …, "message": …}`. The paths of `/api/v1`, where parts of this were
+//! before, are answered too.
+//!
+//! Not here: the protocol of another program, and use cases.
+
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
+
+mod error;
+mod jobs;
+mod models;
+mod submit;
+
+use axum::{
+    Router,
+    extract::{State, WebSocketUpgrade},
+    response::Response,
+    routing::get,
+};
+use elephant_api_core::{ApiError, EventFeed, Family};
+use elephant_jobs::JobRunner;
+use elephant_pipeline::UseCases;
+use utoipa::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+/// What the handlers need. Clones share state.
+#[derive(Clone)]
+pub struct V1Api {
+    use_cases: UseCases,
+    runner: JobRunner,
+    events: EventFeed,
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    components(schemas(error::V1Error)),
+    tags((name = "v1", description = "Jobs, their events, and models"))
+)]
+struct Document;
+
+impl V1Api {
+    /// The interface over these use cases, whose jobs `runner` runs.
+    pub fn new(use_cases: UseCases, runner: JobRunner, events: EventFeed) -> Self {
+        Self { use_cases, runner, events }
+    }
+
+    /// Its routes.
+    pub fn family(self) -> Family {
+        Family {
+            prefix: "/v1/",
+            routes: OpenApiRouter::with_openapi(Document::openapi()).merge(routes()).with_state(self.clone()),
+            undocumented: old_routes().with_state(self),
+            render: error::render,
+            error_schema: "V1Error",
+        }
+    }
+}
+
+fn routes() -> OpenApiRouter<V1Api> {
+    OpenApiRouter::new()
+        .routes(routes!(jobs::list, submit::submit))
+        .routes(routes!(jobs::get, jobs::cancel))
+        .routes(routes!(models::list))
+        .routes(routes!(events))
+        .routes(routes!(socket))
+}
+
+/// The same handlers under the names of version 0.1. Their errors have the form of the family that has all other paths.
+fn old_routes() -> Router<V1Api> {
+    Router::new()
+        .route("/api/v1/jobs", get(jobs::list))
+        .route("/api/v1/jobs/{id}", get(jobs::get).delete(jobs::cancel))
+        .route("/api/v1/models", get(models::list))
+}
+
+/// Events of all jobs
+///
+/// As `/events`.
+#[utoipa::path(
+    get, path = "/v1/events", tag = "v1",
+    responses(
+        (status = 200, description = "A stream without end", content_type = "text/event-stream"),
+        (status = 503, description = "Too many listeners"),
+    )
+)]
+async fn events(State(api): State<V1Api>) -> Result<Response, ApiError> {
+    api.events.stream()
+}
+
+/// Events of all jobs over a WebSocket
+///
+/// As `/ws/events`.
+#[utoipa::path(
+    get, path = "/v1/ws", tag = "v1",
+    responses(
+        (status = 101, description = "A WebSocket"),
+        (status = 400, description = "Not a WebSocket handshake"),
+        (status = 503, description = "Too many listeners"),
+    )
+)]
+async fn socket(State(api): State<V1Api>, upgrade: WebSocketUpgrade) -> Result<Response, ApiError> {
+    api.events.socket(upgrade)
+}

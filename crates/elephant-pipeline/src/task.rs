@@ -1,0 +1,386 @@
+//! One entrance for all that can be asked for: requests that are plain data, each of which is a job.
+
+use std::{fmt::Debug, sync::Arc};
+
+use elephant_jobs::{Activity, JobSpec, Jobs, LiveParameters, OnLeave, ProcessState, QueueSpec};
+use elephant_types::{DatasetName, ModelName, NetworkKind, Spot, TaskContext};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{
+    GenerateRequest, Generated, Labels, ModelSource, Models, PipelineError, PredictRequest, Predictor, TrainRequest,
+    Trainer, TrainingControl, TrainingOverrides, UpdateLabels, Uploads, Workspace, datasets,
+};
+
+/// Kinds of the jobs, in the order of a session.
+pub const KINDS: [&str; 5] = ["generate", "predict", "reset", "update", "train"];
+
+/// Predictions: one computes while the next one reads its image. The Java client sends one frame after the other and never
+/// tries again, so all that a lab's clients send at a time must have room.
+pub const PREDICTIONS: QueueSpec = QueueSpec { name: "predictions", at_once: 2, waiting: 64, retry_after: 5 };
+
+/// What at most one job at a time may change.
+const MODELS: &str = "models";
+
+/// A request: data that can leave the process, and the use case that fulfils it.
+pub trait Request: Clone + Debug + Serialize + DeserializeOwned + Send + 'static {
+    /// What comes of it.
+    type Output: Send + 'static;
+
+    /// The job that it is.
+    fn spec(&self) -> JobSpec;
+
+    /// Whether it makes sense, as far as can be told from its values alone.
+    ///
+    /// # Errors
+    /// [`PipelineError::Invalid`] naming the field.
+    fn validate(&self) -> Result<(), PipelineError>;
+
+    /// Does it.
+    ///
+    /// # Errors
+    /// Those of its use case.
+    fn run(&self, use_cases: &UseCases, context: &TaskContext) -> Result<Self::Output, PipelineError>;
+}
+
+/// The use cases of one workspace. Clones share state.
+#[derive(Clone)]
+pub struct UseCases {
+    /// The workspace.
+    pub workspace: Workspace,
+    /// Movies and models that arrive in pieces.
+    pub uploads: Uploads,
+    /// The models.
+    pub models: Arc<Models>,
+    /// Predictions.
+    pub predictor: Arc<Predictor>,
+    /// Labels.
+    pub labels: Labels,
+    /// Trainings.
+    pub trainer: Arc<Trainer>,
+    /// Where trainings find changed parameters and show which timepoint they follow.
+    pub jobs: Jobs,
+}
+
+/// Any request. In JSON it is an object whose one key says which: `{"predict": {"dataset": "fly", …}}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Task {
+    /// Makes a dataset of its movie.
+    Generate(GenerateRequest),
+    /// Finds the cells of one frame.
+    Predict(PredictRequest),
+    /// Replaces a model.
+    Reset(ResetRequest),
+    /// Draws labels.
+    Update(UpdateLabels),
+    /// Erases all labels of a dataset.
+    EraseLabels(EraseLabels),
+    /// Trains a model.
+    Train(TrainRequest),
+}
+
+/// What came of a [`Task`].
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskOutput {
+    /// Whether the dataset is ready. If not, there is no movie that gives the shape asked for.
+    Ready(bool),
+    /// The cells, in raster order of their first voxels.
+    Spots(Vec<Spot>),
+    /// The timepoints whose labels were drawn, in ascending order.
+    Timepoints(Vec<usize>),
+    /// The model was replaced or trained, or the labels were erased.
+    Done {},
+}
+
+/// Which model to replace, and by what.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResetRequest {
+    /// The model.
+    pub model: ModelName,
+    /// The kind of its network.
+    pub kind: NetworkKind,
+    /// Where the new one comes from.
+    pub source: ModelSource,
+}
+
+/// Which dataset to erase the labels of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EraseLabels {
+    /// The dataset.
+    pub dataset: DatasetName,
+}
+
+impl Request for GenerateRequest {
+    type Output = Generated;
+
+    fn spec(&self) -> JobSpec {
+        JobSpec::new("generate", self.dataset.as_str())
+    }
+
+    fn validate(&self) -> Result<(), PipelineError> {
+        crate::generate::check_divisor(self.divisor)
+    }
+
+    fn run(&self, use_cases: &UseCases, context: &TaskContext) -> Result<Generated, PipelineError> {
+        datasets::generate(&use_cases.workspace, self, context)
+    }
+}
+
+impl Request for PredictRequest {
+    type Output = Vec<Spot>;
+
+    fn spec(&self) -> JobSpec {
+        JobSpec {
+            queue: Some(PREDICTIONS),
+            on_leave: OnLeave::Cancel,
+            activity: Activity::showing(ProcessState::Wait),
+            ..JobSpec::new("predict", self.dataset.as_str())
+        }
+    }
+
+    fn validate(&self) -> Result<(), PipelineError> {
+        self.validate()
+    }
+
+    fn run(&self, use_cases: &UseCases, context: &TaskContext) -> Result<Vec<Spot>, PipelineError> {
+        use_cases.predictor.predict(self, context)
+    }
+}
+
+impl Request for ResetRequest {
+    type Output = ();
+
+    fn spec(&self) -> JobSpec {
+        changes_a_model("reset", &self.model)
+    }
+
+    fn validate(&self) -> Result<(), PipelineError> {
+        self.source.validate()
+    }
+
+    fn run(&self, use_cases: &UseCases, context: &TaskContext) -> Result<(), PipelineError> {
+        use_cases.trainer.reset(&self.model, self.kind, &self.source, context)
+    }
+}
+
+impl Request for UpdateLabels {
+    type Output = Vec<usize>;
+
+    fn spec(&self) -> JobSpec {
+        changes_labels(&self.dataset)
+    }
+
+    fn validate(&self) -> Result<(), PipelineError> {
+        self.validate()
+    }
+
+    fn run(&self, use_cases: &UseCases, context: &TaskContext) -> Result<Vec<usize>, PipelineError> {
+        let drawn = use_cases.labels.update(self, context)?;
+        if let (true, Some(&t)) = (self.is_live, drawn.last()) {
+            use_cases.trainer.live().updated(&self.dataset, t);
+        }
+        Ok(drawn)
+    }
+}
+
+impl Request for EraseLabels {
+    type Output = ();
+
+    fn spec(&self) -> JobSpec {
+        changes_labels(&self.dataset)
+    }
+
+    fn validate(&self) -> Result<(), PipelineError> {
+        Ok(())
+    }
+
+    fn run(&self, use_cases: &UseCases, _: &TaskContext) -> Result<(), PipelineError> {
+        use_cases.labels.reset(&self.dataset)
+    }
+}
+
+impl Request for TrainRequest {
+    type Output = ();
+
+    fn spec(&self) -> JobSpec {
+        changes_a_model("train", &self.model)
+    }
+
+    fn validate(&self) -> Result<(), PipelineError> {
+        self.validate()
+    }
+
+    fn run(&self, use_cases: &UseCases, context: &TaskContext) -> Result<(), PipelineError> {
+        tracing::debug!(seed = self.seed, dataset = %self.dataset, model = %self.model, "training");
+        let control = SharedControl { parameters: use_cases.jobs.live_parameters(), jobs: &use_cases.jobs };
+        let trained = use_cases.trainer.train(self, &control, context);
+        control.follows(None);
+        trained
+    }
+}
+
+fn changes_a_model(kind: &'static str, model: &ModelName) -> JobSpec {
+    JobSpec {
+        exclusive: Some(MODELS.into()),
+        activity: Activity::showing(ProcessState::Run),
+        ..JobSpec::new(kind, model.as_str())
+    }
+}
+
+fn changes_labels(dataset: &DatasetName) -> JobSpec {
+    let activity = Activity { state: ProcessState::Wait, updating_labels: true };
+    JobSpec { activity, ..JobSpec::new("update", dataset.as_str()) }
+}
+
+/// Training parameters that clients set meanwhile, and where other programs see which timepoint is followed.
+struct SharedControl<'a> {
+    parameters: LiveParameters,
+    jobs: &'a Jobs,
+}
+
+impl TrainingControl for SharedControl<'_> {
+    fn overrides(&self) -> TrainingOverrides {
+        let changes = self.parameters.changes();
+        TrainingOverrides { learning_rate: changes.learning_rate, crops_per_timepoint: changes.crop_count }
+    }
+
+    fn show_followed_timepoint(&self, timepoint: Option<usize>) {
+        if let Err(error) = self.jobs.elephant().set_live_timepoint(timepoint.map(|t| t as u64)) {
+            tracing::warn!(%error, "the timepoint that is followed is not recorded");
+        }
+    }
+}
+
+/// Does `$body` with the request in `$task`.
+macro_rules! with_request {
+    ($task:expr, $request:ident => $body:expr) => {
+        match $task {
+            Task::Generate($request) => $body,
+            Task::Predict($request) => $body,
+            Task::Reset($request) => $body,
+            Task::Update($request) => $body,
+            Task::EraseLabels($request) => $body,
+            Task::Train($request) => $body,
+        }
+    };
+}
+
+impl Task {
+    /// The job that it is.
+    pub fn spec(&self) -> JobSpec {
+        with_request!(self, request => Request::spec(request))
+    }
+
+    /// As [`Request::validate`].
+    ///
+    /// # Errors
+    /// As [`Request::validate`].
+    pub fn validate(&self) -> Result<(), PipelineError> {
+        with_request!(self, request => Request::validate(request))
+    }
+
+    /// As [`Request::run`], whichever request it is.
+    ///
+    /// # Errors
+    /// As [`Request::run`].
+    pub fn run(&self, use_cases: &UseCases, context: &TaskContext) -> Result<TaskOutput, PipelineError> {
+        with_request!(self, request => request.run(use_cases, context).map(TaskOutput::from))
+    }
+}
+
+impl From<()> for TaskOutput {
+    fn from((): ()) -> Self {
+        Self::Done {}
+    }
+}
+
+impl From<Generated> for TaskOutput {
+    fn from(generated: Generated) -> Self {
+        Self::Ready(matches!(generated, Generated::Ready(_)))
+    }
+}
+
+impl From<Vec<Spot>> for TaskOutput {
+    fn from(spots: Vec<Spot>) -> Self {
+        Self::Spots(spots)
+    }
+}
+
+impl From<Vec<usize>> for TaskOutput {
+    fn from(timepoints: Vec<usize>) -> Self {
+        Self::Timepoints(timepoints)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Task, String> {
+        serde_json::from_str(text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn requests_may_leave_the_process_and_come_back() {
+        for text in [
+            r#"{"generate": {"dataset": "fly"}}"#,
+            r#"{"predict": {"dataset": "fly", "timepoint": 3, "voxel_size": [2, 0.5, 0.5], "patch": [16, 128, 128]}}"#,
+            r#"{"reset": {"model": "a/b.pth", "kind": "3d", "source": "versatile"}}"#,
+            r#"{"reset": {"model": "m.pth", "kind": "2d", "source": {"uploaded": ".tmpAb12"}}}"#,
+            r#"{"reset": {"model": "m.pth", "kind": "3d", "source": {"random": {"members": 2, "seed": 7}}}}"#,
+            r#"{"update": {"dataset": "fly", "voxel_size": [1, 1, 1], "spots": [{"t": 0, "center_um": [0, 1, 2],
+                "covariance_um2": [[1, 0, 0], [0, 1, 0], [0, 0, 1]], "tag": "fn"}]}}"#,
+            r#"{"erase_labels": {"dataset": "fly"}}"#,
+            r#"{"train": {"dataset": "fly", "mode": {"live": {}}, "crops": {"voxel_size": [2, 1, 1]}, "seed": 1}}"#,
+        ] {
+            let task = parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            task.validate().unwrap();
+            let sent = serde_json::to_string(&task).unwrap();
+            assert_eq!(parse(&sent).as_ref(), Ok(&task), "{sent}");
+            assert!(KINDS.contains(&task.spec().kind));
+        }
+    }
+
+    #[test]
+    fn unknown_fields_and_wrong_values_are_refused() {
+        for (text, reason) in [
+            (
+                r#"{"predict": {"dataset": "fly", "timepoint": 0, "voxel_size": [1, 1, 1], "x": 1}}"#,
+                "unknown field `x`",
+            ),
+            (
+                r#"{"predict": {"dataset": "../fly", "timepoint": 0, "voxel_size": [1, 1, 1]}}"#,
+                "would leave its folder",
+            ),
+            (r#"{"predict": {"dataset": "fly", "timepoint": 0, "voxel_size": [0, 1, 1]}}"#, "three positive numbers"),
+            (r#"{"cook": {"dataset": "fly"}}"#, "unknown variant `cook`"),
+            (
+                r#"{"reset": {"model": "m.pth", "kind": "3d", "source": {"uploaded": "../../etc/passwd"}}}"#,
+                "not the name",
+            ),
+            (r#"{"generate": {"dataset": "fly", "divisor": 0}}"#, "the divisor 0"),
+            (
+                r#"{"predict": {"dataset": "fly", "timepoint": 0, "voxel_size": [1, 1, 1], "threshold": 2}}"#,
+                "p_thresh must be 0 to 1",
+            ),
+            (
+                r#"{"reset": {"model": "m.pth", "kind": "3d", "source": {"random": {"members": 65}}}}"#,
+                "nmodels must be 1 to 64",
+            ),
+        ] {
+            let refused = parse(text).and_then(|task| task.validate().map_err(|error| error.to_string())).unwrap_err();
+            assert!(refused.contains(reason), "{text}: {refused}");
+        }
+    }
+
+    #[test]
+    fn jobs_that_change_a_model_exclude_each_other() {
+        let train = parse(r#"{"train": {"dataset": "fly", "mode": {"live": {}}, "crops": {"voxel_size": [2, 1, 1]}}}"#);
+        let reset = parse(r#"{"reset": {"model": "m.pth", "kind": "3d", "source": "versatile"}}"#);
+        let [train, reset] = [train, reset].map(|task| task.unwrap().spec().exclusive);
+        assert!(train.is_some() && train == reset);
+    }
+}
