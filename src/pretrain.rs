@@ -122,8 +122,8 @@ pub fn score(args: &ScoreArgs) -> Result<()> {
         }
         Ok(scores)
     })?;
-    let print = |name: &str, wanted: &dyn Fn(SceneSet, &SceneOptions) -> bool| {
-        let chosen = scores.iter().filter(|(set, options, _)| wanted(*set, options));
+    let print = |name: &str, is_included: &dyn Fn(SceneSet, &SceneOptions) -> bool| {
+        let chosen = scores.iter().filter(|(set, options, _)| is_included(*set, options));
         let (count, sum): (u64, _) =
             chosen.fold((0, SceneScore::default()), |(n, sum), (_, _, score)| (n + 1, sum.plus(*score)));
         if count == 0 {

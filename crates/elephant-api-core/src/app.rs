@@ -130,7 +130,7 @@ fn document_errors(operation: &mut Operation, schema: &str) {
             && response.content.is_empty()
         {
             let content = Content::new(Some(Ref::from_schema_name(schema)));
-            response.content.insert("application/json".into(), content);
+            response.content.insert("application/json".into(), RefOr::T(content));
         }
     }
 }

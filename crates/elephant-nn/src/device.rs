@@ -104,7 +104,7 @@ enum WhenCancelled {
     AwaitEnd,
 }
 
-/// From a command to its caller.
+/// What a command sends to its caller.
 enum Reply<M, T> {
     Message(M),
     Result(Result<T, NnError>),

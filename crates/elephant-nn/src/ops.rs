@@ -8,9 +8,9 @@ use crate::NnError;
 /// How the network's sums are formed. The results differ by rounding alone, which a network may amplify to 1e-4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Arithmetic {
-    /// By the same calls to libtorch as the original's, so that the numbers are the same to the last bit.
+    /// The original's calls to libtorch, so that the numbers are the same to the last bit.
     Original,
-    /// As the device does it fastest. On the CPU, tensors lie in memory with the channels last, which is how oneDNN's
+    /// The device's fastest way. On the CPU, tensors lie in memory with the channels last, which is how oneDNN's
     /// kernels read them; otherwise it copies every tensor there and back.
     Fast,
 }

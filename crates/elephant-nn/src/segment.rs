@@ -23,7 +23,7 @@ use crate::{
 /// Results of constant tiles that are kept. Most frames have one background.
 const KEPT_CONSTANTS: usize = 2;
 
-/// The channels that are wanted of a network's outputs.
+/// The channels of a network's outputs that the caller needs.
 fn channels(spec: &NetworkSpec, output: ProbabilityOutput) -> Range<usize> {
     match (spec.head, output) {
         // Background, border and centre.

@@ -217,7 +217,7 @@ impl Request for TrainRequest {
         tracing::debug!(seed = self.seed, dataset = %self.dataset, model = %self.model, "training");
         let control = SharedControl { parameters: use_cases.jobs.live_parameters(), jobs: &use_cases.jobs };
         let trained = use_cases.trainer.train(self, &control, context);
-        control.follows(None);
+        control.show_followed_timepoint(None);
         trained
     }
 }

@@ -33,7 +33,7 @@ fn trained(steps: u64) -> Checkpoint {
     FakeNetwork::checkpoint(NetworkKind::Volumetric, steps)
 }
 
-fn labels(batch: &TrainingBatch) -> &Array4<u8> {
+fn classes(batch: &TrainingBatch) -> &Array4<u8> {
     match &batch.targets {
         Targets::Classes(labels) => labels,
         other => panic!("{other:?} are not classes"),
@@ -240,7 +240,7 @@ fn a_live_training_learns_from_every_update() {
     let (updating, stop, noted) = (fixture.clone(), cancel.clone(), seen.clone());
     fixture.network.after_each_step(move |step, batch| {
         // Of each timepoint's labels, the tag tells which it is.
-        noted.lock().unwrap().push(labels(batch).iter().copied().max());
+        noted.lock().unwrap().push(classes(batch).iter().copied().max());
         if step == 1 {
             updating.update(2, SpotTag::TrueBorder);
             updating.update(3, SpotTag::FalsePositive);
@@ -294,7 +294,7 @@ fn labels_that_move_during_an_epoch_are_found_again() {
     let tags = Arc::new(Mutex::new(Vec::new()));
     let noted = tags.clone();
     fixture.network.after_each_step(move |step, batch| {
-        noted.lock().unwrap().push(labels(batch).iter().copied().max().unwrap());
+        noted.lock().unwrap().push(classes(batch).iter().copied().max().unwrap());
         if step == 1 {
             // The training is not told, so that only its first epoch can learn from it.
             labels.update(&update_at(1, SpotTag::FalsePositive, 20.0), &TaskContext::detached()).unwrap();
@@ -325,7 +325,7 @@ fn a_timepoint_that_loses_its_labels_is_left_out() {
     let (labels, seen) = (fixture.labels.clone(), Arc::new(Mutex::new([0_u64; 2])));
     let noted = seen.clone();
     fixture.network.after_each_step(move |step, batch| {
-        noted.lock().unwrap()[usize::from(labels(batch).iter().all(|&label| label <= 1))] += 1;
+        noted.lock().unwrap()[usize::from(classes(batch).iter().all(|&label| label <= 1))] += 1;
         if step == 1 {
             labels.update(&range, &TaskContext::detached()).unwrap();
         }

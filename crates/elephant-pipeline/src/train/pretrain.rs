@@ -13,9 +13,7 @@ use std::{
 use elephant_checkpoint::{Checkpoint, OptimizerState, Provenance};
 use elephant_fs::{FolderLock, FsError};
 use elephant_image::{BACKGROUND, LabelFrame};
-use elephant_model::{
-    ModelInTraining, Objective, SegmentationModel, Targets, TrainableModel, TrainingBatch, TrainingOptions,
-};
+use elephant_model::{ModelInTraining, Objective, SegmentationModel, TrainableModel, TrainingBatch, TrainingOptions};
 use elephant_synth::{Content, Scene, SceneOptions, SceneSet};
 use elephant_types::{CancelToken, Cancelled, KeepAxials, NetworkKind, Numerics, TaskContext, TrainingStep};
 use fastrand::Rng;
@@ -248,6 +246,8 @@ impl StateFolder<'_> {
 
 #[cfg(test)]
 mod tests {
+    use elephant_model::Targets;
+
     use super::*;
 
     fn request(kind: NetworkKind) -> Pretraining {

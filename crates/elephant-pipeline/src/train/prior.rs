@@ -1,4 +1,4 @@
-//! What a network learns before it has labels: that cells are bright (contract sections 1.11 and 6.10).
+//! Prior training: what a network learns before there are labels, which is that cells are bright (contract sections 1.11 and 6.10).
 
 use elephant_checkpoint::{Checkpoint, Provenance};
 use elephant_model::{Objective, TrainingOptions};

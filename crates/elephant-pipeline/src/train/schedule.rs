@@ -23,7 +23,7 @@ pub(super) enum BatchEvent {
     EpochEnd,
 }
 
-/// To the thread that makes the steps: batches, or why there are no more.
+/// The way to the thread that makes the steps: batches, or why there are no more.
 type BatchSender = SyncSender<Result<BatchEvent, PipelineError>>;
 
 /// The order of a training's batches.
