@@ -1,7 +1,7 @@
 //! Peak memory of predictions of sparse frames of 128, 256 and 512 planes of 2048 × 2048 voxels of 16 bit, with the fake
 //! network, which takes intensities for probabilities: what the prediction itself holds, without any activations.
 //!
-//! `cargo bench -p elephant-pipeline --bench sparse_frame`
+//! `cargo bench -p elephant-pipeline --bench sparse_prediction`
 
 #![allow(clippy::disallowed_methods)]
 
