@@ -73,6 +73,21 @@ pub(crate) fn sync_folder(folder: &Path) -> Result<(), FsError> {
     File::open(folder).and_then(|opened| opened.sync_all()).map_err(FsError::io("flush", folder))
 }
 
+/// Moves a complete file in place of another one. `to` holds its old content or the new whenever the process is killed; as
+/// with [`replace_unflushed`], a power failure may lose either. The folder must exist, and may be on another disk.
+///
+/// # Errors
+/// When the file cannot be moved; the old one is then untouched.
+#[expect(clippy::disallowed_methods, reason = "nothing is flushed, as the documentation says")]
+pub fn move_unflushed(from: &Path, to: &Path) -> Result<(), FsError> {
+    match fs::rename(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+            replace_unflushed(to, &fs::read(from).map_err(FsError::io("read", from))?)
+        }
+        moved => moved.map_err(FsError::io("replace", to)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -18,12 +18,12 @@ mod staging;
 mod sweep;
 mod version;
 
-pub use atomic::{copy_atomic, replace_unflushed, temporary_file, write_atomic};
+pub use atomic::{copy_atomic, move_unflushed, replace_unflushed, temporary_file, write_atomic};
 pub use error::FsError;
 pub use lock::FolderLock;
 pub use publish::publish_file;
 pub use root::Root;
 pub use space::{free_bytes, require_free_bytes};
-pub use staging::StagingDir;
+pub use staging::{StagingDir, staging_folder};
 pub use sweep::{UPLOAD_PREFIX, remove_abandoned, remove_abandoned_behind_links};
 pub use version::{FileVersion, metadata};

@@ -20,6 +20,18 @@ pub struct StagingDir {
     _lock: FolderLock,
 }
 
+/// A hidden folder in `target` for files that will be moved to their places, which vanishes when dropped. Its owner shares
+/// the [`FolderLock`] of `target`: after a kill, the next [`StagingDir`] there or the sweep of an opened workspace removes it.
+///
+/// # Errors
+/// When the folder cannot be made.
+pub fn staging_folder(target: &Path) -> Result<tempfile::TempDir, FsError> {
+    tempfile::Builder::new()
+        .prefix(STAGING_PREFIX)
+        .tempdir_in(target)
+        .map_err(FsError::io("create a folder in", target))
+}
+
 impl StagingDir {
     /// Begins a publication into `target` for `purpose`, and removes staging folders of killed processes there.
     ///
@@ -33,11 +45,7 @@ impl StagingDir {
                 fs::remove_dir_all(entry.path()).map_err(FsError::io("remove", entry.path()))?;
             }
         }
-        let folder = tempfile::Builder::new()
-            .prefix(STAGING_PREFIX)
-            .tempdir_in(target)
-            .map_err(FsError::io("create a folder in", target))?;
-        Ok(Self { target: target.to_owned(), folder, _lock: lock })
+        Ok(Self { target: target.to_owned(), folder: staging_folder(target)?, _lock: lock })
     }
 
     /// The folder for the new content.

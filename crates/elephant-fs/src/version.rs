@@ -1,8 +1,17 @@
 //! Metadata of a path, and versions of a file.
 
-use std::{fs::Metadata, io::ErrorKind, os::unix::fs::MetadataExt, path::Path, time::SystemTime};
+use std::{
+    fs::Metadata,
+    io::ErrorKind,
+    os::unix::fs::MetadataExt,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use crate::FsError;
+
+/// The coarsest timestamps of the file systems in use are whole seconds.
+const TIMESTAMP_GRAIN: Duration = Duration::from_secs(2);
 
 /// Metadata of `path` after following links; `None` when nothing is there. A file that cannot be examined is not a
 /// missing file: its folder may belong to another user, or the process has too many open files.
@@ -18,8 +27,9 @@ pub fn metadata(path: &Path) -> Result<Option<Metadata>, FsError> {
 }
 
 /// Identifies a version of a file. Files in a workspace are replaced by renaming, which changes the inode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FileVersion {
+    device: u64,
     inode: u64,
     bytes: u64,
     modified: Option<SystemTime>,
@@ -33,10 +43,44 @@ impl FileVersion {
     pub fn of(path: &Path) -> Result<Self, FsError> {
         Ok(Self::from(&path.metadata().map_err(FsError::io("read", path))?))
     }
+
+    /// Whether a later version is certain to differ from this one. A file that was modified within the last two seconds may
+    /// be changed once more without a change of its timestamp, and a freed inode may be used again.
+    pub fn is_settled(&self) -> bool {
+        self.modified.is_some_and(|modified| modified.elapsed().is_ok_and(|age| age > TIMESTAMP_GRAIN))
+    }
 }
 
 impl From<&Metadata> for FileVersion {
     fn from(metadata: &Metadata) -> Self {
-        Self { inode: metadata.ino(), bytes: metadata.len(), modified: metadata.modified().ok() }
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            bytes: metadata.len(),
+            modified: metadata.modified().ok(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+
+    use super::*;
+
+    #[test]
+    fn versions_differ_and_settle() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, "one").unwrap();
+        let fresh = FileVersion::of(&path).unwrap();
+        assert!(!fresh.is_settled());
+        let file = File::options().write(true).open(&path).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_mins(1)).unwrap();
+        let old = FileVersion::of(&path).unwrap();
+        assert!(old.is_settled());
+        assert_ne!(old, fresh);
+        file.set_modified(SystemTime::now() + Duration::from_mins(1)).unwrap();
+        assert!(!FileVersion::of(&path).unwrap().is_settled(), "a clock that is ahead proves nothing");
     }
 }

@@ -11,7 +11,7 @@ use std::{
     time::Instant,
 };
 
-use elephant_image::{Dims, SpotOptions, find_spots, median_correction, normalize, resize_trilinear};
+use elephant_image::{Dims, SpotOptions, find_spots, normalize, resize_trilinear};
 use elephant_testkit::Peer;
 use elephant_types::{CancelToken, Numerics, VoxelSize};
 use ndarray::{Array3, Axis};
@@ -65,9 +65,8 @@ fn others(map: &Array3<f32>) {
     }
     let mut frame = map.clone();
     println!("normalize: ours {:.1} ms", best(&mut || normalize(frame.view_mut())));
-    println!("median_correction: ours {:.1} ms", best(&mut || median_correction(frame.view_mut())));
     let resize = best(&mut || {
-        black_box(resize_trilinear(map.view(), [48, 400, 400]).is_ok());
+        black_box(resize_trilinear(map.view(), [48, 400, 400], &CancelToken::default()).is_ok());
     });
     println!("resize_trilinear to 48 x 400 x 400: ours {resize:.1} ms");
 }

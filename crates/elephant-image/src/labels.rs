@@ -179,17 +179,17 @@ impl LabelFrame {
     /// it gets the number, what is there before the spots.
     ///
     /// # Errors
-    /// [`Cancelled`] between two spots of a plane; nothing has changed then.
-    pub fn lose_borders_like_original(
+    /// Those of `background`, and [`Cancelled`] between two spots of a plane; nothing has changed then.
+    pub fn lose_borders_like_original<E: From<Cancelled>>(
         &mut self,
-        background: impl Fn(usize, ArrayViewMut2<'_, u8>),
+        background: impl Fn(usize, ArrayViewMut2<'_, u8>) -> Result<(), E>,
         cancel: &CancelToken,
-    ) -> Result<(), Cancelled> {
+    ) -> Result<(), E> {
         let [planes, height, width] = self.shape;
         let mut written = 0;
         for z in 0..planes {
             let mut plane = Array2::zeros([height, width]);
-            background(z, plane.view_mut());
+            background(z, plane.view_mut())?;
             let plane = self.written_by_original(z, [0; 2], plane, cancel)?;
             written += plane.iter().filter(|&&is_written| is_written != 0).count();
         }
@@ -334,7 +334,7 @@ mod tests {
         cancel.cancel();
         let mut plane = Array2::zeros([16, 16]);
         assert_eq!(frame.draw(4, [0; 2], plane.view_mut(), &cancel), Err(Cancelled));
-        assert_eq!(frame.lose_borders_like_original(|_, _| {}, &cancel), Err(Cancelled));
+        assert_eq!(frame.lose_borders_like_original(|_, _| Ok(()), &cancel), Err(Cancelled));
         assert_eq!(plane.sum(), 0);
     }
 

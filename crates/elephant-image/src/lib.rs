@@ -1,6 +1,6 @@
 //! Pure voxel code: preparing a frame for the network, and turning its answer into cells.
 //!
-//! Before the network: [`median_correction`], [`normalize`], [`resize_trilinear`]. After it: [`find_spots`] thresholds the
+//! Before the network: [`normalize`] or [`IntensityRange`], [`Resampling`]. After it: [`find_spots`] thresholds the
 //! probability of "cell centre", finds connected components and describes each by an ellipsoid. The other way round,
 //! [`Ellipsoid`] tells which voxels belong to a spot, and [`LabelFrame`] draws what a person says about spots;
 //! [`Augmentation`] cuts out and varies what the network is trained with.
@@ -30,6 +30,6 @@ pub use ellipsoid::{Ellipsoid, Raster};
 pub use error::ImageError;
 pub use labels::{BACKGROUND, LabelFrame, MAX_LABEL, UndrawableReason, UndrawableSpot, label_color};
 pub use moments::Moments;
-pub use prepare::{IntensityRange, median_correction, normalize};
-pub use resize::{resampled_pitch, resize_trilinear, resize_trilinear_into};
+pub use prepare::{IntensityRange, normalize};
+pub use resize::{Resampling, resampled_pitch, resize_trilinear};
 pub use spots::{Dims, SpotOptions, find_spots};

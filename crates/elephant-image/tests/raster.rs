@@ -6,7 +6,7 @@ use std::path::Path;
 
 use elephant_image::{Dims, Ellipsoid, LabelFrame, Raster, label_color};
 use elephant_testkit::{golden, read_json, read_npy, shared};
-use elephant_types::{CancelToken, TaggedSpot, VoxelSize};
+use elephant_types::{CancelToken, Cancelled, TaggedSpot, VoxelSize};
 use ndarray::{Array3, Axis};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -117,7 +117,7 @@ fn drawn(case: &Value, spots: &Value, t: usize, shape: [usize; 3]) -> Array3<u8>
         assert_eq!(serde_json::to_value(centroids).unwrap(), *expected, "{} {key}", case["name"]);
     }
     let cancel = CancelToken::default();
-    frame.lose_borders_like_original(|_, _| {}, &cancel).unwrap();
+    frame.lose_borders_like_original(|_, _| Ok::<_, Cancelled>(()), &cancel).unwrap();
     let mut labels = Array3::zeros(shape);
     for (z, plane) in labels.axis_iter_mut(Axis(0)).enumerate() {
         frame.draw(z, [0; 2], plane, &cancel).unwrap();

@@ -1,21 +1,20 @@
-//! Datasets and their frames, as prediction and training look at them.
+//! Datasets as predictions, trainings and updates of labels open them, and their intensities as a network sees them.
 
 use std::{
-    ops::{Deref, Range},
+    ops::Deref,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use elephant_fs::FolderLock;
-use elephant_image::{IntensityRange, median_correction};
-use elephant_types::{CancelToken, Cancelled, DatasetName};
-use elephant_volume::{DataType, Dataset, Store, VolumeError};
-use ndarray::{Array3, ArrayViewMut3, Axis, Slice};
+use elephant_image::IntensityRange;
+use elephant_types::{CancelToken, DatasetName};
+use elephant_volume::{Dataset, Extent, FrameSource, Store, VolumeError};
+use ndarray::{ArrayViewMut3, Axis};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use crate::{PipelineError, Workspace};
-
-/// Chunks that are read at once at least, so that all threads have some.
-const CHUNKS_AT_ONCE: usize = 32;
 
 /// The folder of a dataset that was generated.
 pub(crate) fn dataset_folder(workspace: &Workspace, name: &DatasetName) -> Result<PathBuf, PipelineError> {
@@ -32,17 +31,30 @@ pub(crate) fn dataset_folder(workspace: &Workspace, name: &DatasetName) -> Resul
     Ok(folder)
 }
 
-/// A dataset that is not generated anew as long as this exists.
+/// A dataset that cannot be generated again as long as this exists.
 pub(crate) struct HeldDataset {
-    dataset: Dataset,
+    frames: Arc<FrameSource>,
+    folder: PathBuf,
     _lock: FolderLock,
 }
 
-impl Deref for HeldDataset {
-    type Target = Dataset;
+impl HeldDataset {
+    /// Its frames, for another thread. They do not keep generations out.
+    pub fn frames(&self) -> Arc<FrameSource> {
+        self.frames.clone()
+    }
 
-    fn deref(&self) -> &Dataset {
-        &self.dataset
+    /// The dataset's folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+}
+
+impl Deref for HeldDataset {
+    type Target = FrameSource;
+
+    fn deref(&self) -> &FrameSource {
+        &self.frames
     }
 }
 
@@ -53,7 +65,8 @@ impl Deref for HeldDataset {
 pub(crate) fn open_dataset(workspace: &Workspace, name: &DatasetName) -> Result<HeldDataset, PipelineError> {
     let folder = dataset_folder(workspace, name)?;
     let lock = FolderLock::try_share(&folder)?;
-    Ok(HeldDataset { dataset: Dataset::open(&folder)?, _lock: lock })
+    let frames = Arc::new(FrameSource::open(&folder, workspace.frame_cache())?);
+    Ok(HeldDataset { frames, folder, _lock: lock })
 }
 
 /// Refuses a timepoint that the dataset does not have.
@@ -65,129 +78,142 @@ pub(crate) fn check_timepoint(dataset: &Dataset, name: &DatasetName, t: usize) -
     Err(PipelineError::NotFound(format!("there is no timepoint {t}; the dataset {name} has {count}, counted from 0")))
 }
 
-/// The planes `z`, cut where the chunks of the images end, so that no chunk is decoded twice. A slab has as few planes as keep
-/// all threads busy, because the caller looks between slabs whether it is cancelled.
-pub(crate) fn slabs(dataset: &Dataset, z: Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
-    // (t, z, y, x), without z in 2-D.
-    let depth = match *dataset.store(Store::Images).chunks() {
-        [_, z, y, x] => {
-            let [_, height, width] = dataset.frame_shape();
-            let in_plane = height.div_ceil(y.max(1)).saturating_mul(width.div_ceil(x.max(1)));
-            z.max(1).saturating_mul(CHUNKS_AT_ONCE.div_ceil(in_plane.max(1)))
+/// An axis-parallel box of voxels, (z, y, x).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CropBox {
+    /// The first voxel.
+    pub origin: [usize; 3],
+    /// Edge lengths.
+    pub size: [usize; 3],
+}
+
+impl CropBox {
+    /// All voxels of an image of this shape.
+    pub(crate) fn whole(shape: [usize; 3]) -> Self {
+        Self { origin: [0; 3], size: shape }
+    }
+}
+
+/// How the stored intensities of a box become those that a network sees: 0 to 1, in 3-D with the same median in all planes
+/// where that is wanted (contract section 6.1).
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Normalization {
+    /// For each plane of the box how far its median is above that of the box; empty where medians stay as they are.
+    excess: Vec<f32>,
+    /// The range after that.
+    range: IntensityRange,
+}
+
+impl Normalization {
+    /// What makes the intensities of a box of frame `t` range from 0 to 1. With `use_median`, the median of each plane is
+    /// first moved to that of the box, unless it is 0 or the dataset is 2-D.
+    ///
+    /// # Errors
+    /// When the box cannot be read or the task is cancelled.
+    pub fn new(
+        frames: &FrameSource,
+        t: usize,
+        CropBox { origin, size }: CropBox,
+        use_median: bool,
+        cancel: &CancelToken,
+    ) -> Result<Self, VolumeError> {
+        let range = |extent: Extent| IntensityRange::new(extent.min.into(), extent.max.into());
+        if !use_median || !frames.dataset().is_3d() {
+            return Ok(Self { excess: Vec::new(), range: range(frames.extent(t, origin, size, cancel)?) });
         }
-        _ => 1,
-    };
-    let mut begin = z.start;
-    std::iter::from_fn(move || {
-        let slab = begin..(begin / depth).saturating_add(1).saturating_mul(depth).min(z.end);
-        begin = slab.end;
-        (!slab.is_empty()).then_some(slab)
-    })
-}
+        let medians = frames.medians(t, origin, size, cancel)?;
+        let excess = |median: f32| if median > 0.0 { median - medians.all } else { 0.0 };
+        let moved = medians.planes.iter().map(|&(extent, median)| range(extent).minus(excess(median)));
+        let range = moved.fold(IntensityRange::EMPTY, IntensityRange::and);
+        Ok(Self { excess: medians.planes.iter().map(|&(_, median)| excess(median)).collect(), range })
+    }
 
-/// Reads the intensities of the box of frame `t` that begins at `origin`, (z, y, x), as stored.
-fn read_into(dataset: &Dataset, t: usize, origin: [usize; 3], out: ArrayViewMut3<'_, f32>) -> Result<(), VolumeError> {
-    let images = dataset.store(Store::Images);
-    // A 2-D dataset's store has no z, which is the axis of the one timepoint then.
-    let first = usize::from(!dataset.is_3d());
-    let start: Vec<usize> = std::iter::once(t).chain(origin[first..].iter().copied()).collect();
-    let out = if dataset.is_3d() { out.insert_axis(Axis(0)).into_dyn() } else { out.into_dyn() };
-    match images.data_type() {
-        DataType::U8 => images.read_as(&start, out, |voxel: u8| f32::from(voxel)),
-        _ => images.read_as(&start, out, |voxel: u16| f32::from(voxel)),
+    /// Normalises stored intensities of the box, from its plane `z` on.
+    pub fn apply(&self, z: usize, mut image: ArrayViewMut3<'_, f32>) {
+        if !self.excess.is_empty() {
+            image.axis_iter_mut(Axis(0)).into_par_iter().zip(&self.excess[z..]).for_each(|(mut plane, excess)| {
+                plane.mapv_inplace(|value| value - excess);
+            });
+        }
+        self.range.scale(image);
     }
-}
-
-/// The part of frame `t` that begins at `origin` and has `size`, both (z, y, x), with intensities scaled to 0..=1 over
-/// that part; in 3-D with the medians of its planes made equal before, if that is wanted (contract section 6.1). The
-/// caller has set the memory aside. Looks again and again whether it is cancelled.
-pub(crate) fn normalized_frame(
-    dataset: &Dataset,
-    t: usize,
-    origin: [usize; 3],
-    size: [usize; 3],
-    use_median: bool,
-    cancel: &CancelToken,
-) -> Result<Array3<f32>, PipelineError> {
-    let mut image = Array3::zeros(size);
-    let depth = size[0];
-    for slab in slabs(dataset, origin[0]..origin[0] + depth) {
-        cancel.check()?;
-        let planes = Slice::from(slab.start - origin[0]..slab.end - origin[0]);
-        read_into(dataset, t, [slab.start, origin[1], origin[2]], image.slice_axis_mut(Axis(0), planes))?;
-    }
-    if use_median && dataset.is_3d() {
-        median_correction(image.view_mut());
-        cancel.check()?;
-    }
-    let ranges = (0..depth).into_par_iter().map(|z| {
-        cancel.check()?;
-        Ok(IntensityRange::of(image.index_axis(Axis(0), z)))
-    });
-    let range = ranges.try_reduce(|| IntensityRange::EMPTY, |a, b| Ok::<_, Cancelled>(a.and(b)))?;
-    image.axis_chunks_iter_mut(Axis(0), 1).into_par_iter().try_for_each(|plane| {
-        cancel.check()?;
-        range.scale(plane);
-        Ok::<_, Cancelled>(())
-    })?;
-    Ok(image)
 }
 
 #[cfg(test)]
 mod tests {
     use elephant_image::normalize;
+    use elephant_testkit::{golden, read_npy};
     use elephant_types::{Coded, ErrorCode};
-    use elephant_volume::{ArrayStore, DatasetShape};
-    use ndarray::Array4;
+    use elephant_volume::{DataType, DatasetShape, FrameCache};
+    use ndarray::{Array3, Ix3, s};
 
     use super::*;
 
-    const SHAPE: DatasetShape = DatasetShape { timepoints: 2, frame: [5, 8, 9], is_3d: true };
+    fn frames(folder: &Path, image: &Array3<u16>) -> FrameSource {
+        let shape = DatasetShape { timepoints: 2, frame: image.dim().into(), is_3d: true };
+        let dataset = Dataset::create(folder, shape, DataType::U16).unwrap();
+        let frame = image.view().insert_axis(Axis(0)).into_dyn();
+        dataset.store(Store::Images).write(&[1, 0, 0, 0], frame).unwrap();
+        FrameSource::open(folder, &FrameCache::default()).unwrap()
+    }
 
-    /// A dataset whose images have chunks that are so deep.
-    fn with_chunk_depth(folder: &Path, depth: usize) -> Dataset {
-        Dataset::create(folder, SHAPE, DataType::U8).unwrap();
-        let images = folder.join("imgs.zarr");
-        std::fs::remove_dir_all(&images).unwrap();
-        ArrayStore::create(&images, &SHAPE.of(Store::Images), &[1, depth, 8, 9], DataType::U8).unwrap();
-        Dataset::open(folder).unwrap()
+    fn normalized(frames: &FrameSource, t: usize, part: CropBox, use_median: bool) -> Array3<f32> {
+        let cancel = CancelToken::default();
+        let normalization = Normalization::new(frames, t, part, use_median, &cancel).unwrap();
+        let mut image = Array3::zeros(part.size);
+        // In two pieces.
+        let (mut front, mut back) = image.view_mut().split_at(Axis(0), 1);
+        frames.read(t, part.origin, front.view_mut(), &cancel).unwrap();
+        let [z, y, x] = part.origin;
+        frames.read(t, [z + 1, y, x], back.view_mut(), &cancel).unwrap();
+        normalization.apply(0, front);
+        normalization.apply(1, back);
+        image
     }
 
     #[test]
-    fn slabs_end_where_chunks_end() {
-        let cut =
-            |depth, z| slabs(&with_chunk_depth(tempfile::tempdir().unwrap().path(), depth), z).collect::<Vec<_>>();
-        assert_eq!(cut(1, 0..70), [0..32, 32..64, 64..70]);
-        assert_eq!(cut(3, 100..200), [100..192, 192..200]);
-        assert!(cut(3, 96..96).is_empty());
-    }
-
-    #[test]
-    fn a_part_is_normalised_until_it_is_cancelled() {
-        for depth in [1, 2, 5] {
-            check_part(depth);
-        }
-    }
-
-    fn check_part(chunk_depth: usize) {
+    fn intensities_of_a_box_fill_zero_to_one() {
         let folder = tempfile::tempdir().unwrap();
-        let dataset = with_chunk_depth(folder.path(), chunk_depth);
-        let image = Array4::from_shape_fn((1, 5, 8, 9), |(_, z, y, x)| (40 * z + 3 * y * x % 37) as u8);
-        dataset.store(Store::Images).write(&[1, 0, 0, 0], image.view().into_dyn()).unwrap();
-        let (origin, size) = ([1, 2, 3], [4, 5, 6]);
-        for use_median in [false, true] {
-            let mut expected = dataset.read_frame(1, origin, size).unwrap();
-            if use_median {
-                median_correction(expected.view_mut());
-            }
+        let image = Array3::from_shape_fn((5, 8, 9), |(z, y, x)| (400 * z + 3 * y * x % 37) as u16);
+        let frames = frames(folder.path(), &image);
+        let part = CropBox { origin: [1, 2, 3], size: [4, 5, 6] };
+        let mut expected = image.slice(s![1..5, 2..7, 3..9]).mapv(f32::from);
+        normalize(expected.view_mut());
+        assert_eq!(normalized(&frames, 1, part, false), expected);
+        let blank = normalized(&frames, 0, CropBox::whole([5, 8, 9]), false);
+        assert!(blank.iter().all(|&value| value == 0.0));
+        let outside = CropBox { origin: [1, 2, 3], size: [5, 5, 6] };
+        assert!(Normalization::new(&frames, 1, outside, false, &CancelToken::default()).is_err());
+    }
+
+    #[test]
+    fn equalised_medians_are_those_of_numpy() {
+        for name in ["odd", "even"] {
+            // Their values are multiples of 1/1000, and stores hold whole numbers.
+            let read =
+                |name: String| read_npy(&golden("image").join(name)).into_dimensionality::<Ix3>().unwrap() * 1000.0;
+            let image = read(format!("median_{name}_input.npy")).mapv(|value| value.round() as u16);
+            let mut expected = read(format!("median_{name}.npy"));
             normalize(expected.view_mut());
-            let cancel = CancelToken::default();
-            let read = || normalized_frame(&dataset, 1, origin, size, use_median, &cancel);
-            assert_eq!(read().unwrap(), expected);
-            cancel.cancel();
-            assert_eq!(read().unwrap_err().code(), ErrorCode::Cancelled);
+            let folder = tempfile::tempdir().unwrap();
+            let part = CropBox::whole(image.dim().into());
+            let found = normalized(&frames(folder.path(), &image), 1, part, true);
+            for (found, expected) in found.iter().zip(&expected) {
+                assert!((found - expected).abs() < 1e-6, "{name}: {found} is not {expected}");
+            }
         }
-        let flat = normalized_frame(&dataset, 0, [0; 3], [5, 8, 9], false, &CancelToken::default()).unwrap();
-        assert!(flat.iter().all(|&value| value == 0.0));
+    }
+
+    #[test]
+    fn a_cancelled_scan_stops() {
+        let folder = tempfile::tempdir().unwrap();
+        let frames = frames(folder.path(), &Array3::zeros((2, 3, 4)));
+        let cancel = CancelToken::default();
+        cancel.cancel();
+        for use_median in [false, true] {
+            let error = Normalization::new(&frames, 1, CropBox::whole([2, 3, 4]), use_median, &cancel).unwrap_err();
+            assert_eq!(error.code(), ErrorCode::Cancelled);
+        }
     }
 }

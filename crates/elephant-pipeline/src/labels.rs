@@ -12,8 +12,8 @@ use std::{
 use elephant_fs::{FolderLock, FsError};
 use elephant_image::{Dims, LabelFrame};
 use elephant_memory::{Memory, Need, Reservation};
-use elephant_types::{CancelToken, DatasetName, Numerics, TaggedSpot, TaskContext, VoxelSize};
-use elephant_volume::{Attributes, Dataset, Store};
+use elephant_types::{DatasetName, Numerics, TaggedSpot, TaskContext, VoxelSize};
+use elephant_volume::{Attributes, Dataset, FrameSource, Store};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -24,7 +24,7 @@ use self::{
 };
 use crate::{
     PipelineError, UndrawableSpots, Workspace, defaults,
-    frames::{HeldDataset, check_timepoint, normalized_frame, open_dataset},
+    frames::{HeldDataset, check_timepoint, open_dataset},
 };
 
 /// Timepoints that are drawn between two changes of the list of labelled timepoints, a file that grows with the movie.
@@ -40,7 +40,7 @@ const BUSY: &str = "Last update is ongoing";
 pub struct UpdateLabels {
     /// The dataset.
     pub dataset: DatasetName,
-    /// What is drawn, later spots over earlier ones. Each timepoint that has a spot is drawn anew.
+    /// What is drawn, later spots over earlier ones. All labels of a timepoint that has a spot are replaced.
     pub spots: Vec<TaggedSpot>,
     /// Edges of the stored voxels; in 2-D z is not used.
     pub voxel_size: VoxelSize,
@@ -56,7 +56,7 @@ pub struct UpdateLabels {
 }
 
 impl UpdateLabels {
-    /// Whether the request makes sense, as far as can be told without the dataset.
+    /// Checks everything that does not depend on the dataset.
     ///
     /// # Errors
     /// [`PipelineError::Invalid`], with the original's text where it has one.
@@ -104,7 +104,7 @@ impl Labels {
         request.validate()?;
         let (_lock, dataset) = self.open_for_writing(&request.dataset)?;
         // Nothing is drawn when one of the spots cannot be.
-        let frames = frames(&dataset, request, context)?;
+        let frames = frames(dataset.dataset(), request, context)?;
         let timepoints = frames.keys().copied().collect();
         self.draw_all(&dataset, request, frames, context)?;
         Ok(timepoints)
@@ -116,6 +116,7 @@ impl Labels {
     /// When an update of the dataset is running or a file cannot be removed.
     pub fn reset(&self, dataset: &DatasetName) -> Result<(), PipelineError> {
         let (_lock, dataset) = self.open_for_writing(dataset)?;
+        let dataset = dataset.dataset();
         // Whoever looks for labels finds none from here on.
         dataset.store(Store::SegLabels).replace_attributes(&Attributes::new())?;
         dataset.store(Store::SegLabels).clear()?;
@@ -129,17 +130,17 @@ impl Labels {
     /// When the dataset does not exist or its attributes are damaged.
     pub fn centroids(&self, dataset: &DatasetName) -> Result<BTreeMap<usize, Vec<[usize; 3]>>, PipelineError> {
         let dataset = open_dataset(&self.workspace, dataset)?;
-        self.centroids_at(&dataset, |_| true)
+        self.centroids_at(dataset.dataset(), |_| true)
     }
 
-    /// As [`centroids`](Self::centroids), of the timepoints that are `wanted` only. Waits while some are drawn.
+    /// As [`centroids`](Self::centroids), of the timepoints that `is_included` selects. Waits while some are drawn.
     pub(crate) fn centroids_at(
         &self,
         dataset: &Dataset,
-        wanted: impl Fn(usize) -> bool,
+        is_included: impl Fn(usize) -> bool,
     ) -> Result<Centroids, PipelineError> {
         let _listed = self.listed.read().unwrap_or_else(PoisonError::into_inner);
-        centroids::read(dataset, wanted)
+        centroids::read(dataset, is_included)
     }
 
     /// One update at a time, and none during a generation.
@@ -154,38 +155,37 @@ impl Labels {
         Ok((lock, dataset))
     }
 
-    /// Memory for a frame's intensities, where they tell what is background.
+    /// Memory for reading a frame's intensities, where they tell what is background.
     fn reserve_background(
         &self,
-        dataset: &Dataset,
+        frames: &FrameSource,
         request: &UpdateLabels,
         context: &TaskContext,
     ) -> Result<Option<Reservation>, PipelineError> {
         if request.background_threshold <= 0.0 {
             return Ok(None);
         }
-        let voxels = dataset.frame_shape().iter().fold(1_u64, |product, &edge| product.saturating_mul(edge as u64));
-        let need = Need::while_running(voxels.saturating_mul(size_of::<f32>() as u64), 0);
-        let reserved = self.memory.reserve(need, context.cancel_token());
+        let reserved = self.memory.reserve(Need::while_running(frames.reading_bytes(), 0), context.cancel_token());
         reserved.map(Some).map_err(PipelineError::memory("set auto_bg_thresh to 0 and tag background"))
     }
 
     /// Draws all timepoints, and lists those that are done.
     fn draw_all(
         &self,
-        dataset: &Dataset,
+        frames: &FrameSource,
         request: &UpdateLabels,
-        frames: BTreeMap<usize, LabelFrame>,
+        drawn: BTreeMap<usize, LabelFrame>,
         context: &TaskContext,
     ) -> Result<(), PipelineError> {
+        let dataset = frames.dataset();
         let (stores, labels) = (LabelStores::of(dataset)?, dataset.store(Store::SegLabels));
-        // Before labels are locked: who waits for memory keeps nobody from reading them.
-        let _memory = self.reserve_background(dataset, request, context)?;
+        // Before labels are locked, so that they can be read while this waits for memory.
+        let _memory = self.reserve_background(frames, request, context)?;
         let mut attributes = labels.attributes()?;
         attributes.insert("updated".into(), RawValue::TRUE.to_owned());
-        let (mut done, total) = (0, frames.len() as u64);
-        let erased = timepoints_between(&frames, &attributes).into_iter().map(|t| (t, None));
-        let drawn = frames.into_iter().map(|(t, frame)| (t, Some(frame)));
+        let (mut done, total) = (0, drawn.len() as u64);
+        let erased = timepoints_between(&drawn, &attributes).into_iter().map(|t| (t, None));
+        let drawn = drawn.into_iter().map(|(t, frame)| (t, Some(frame)));
         let mut changes = erased.chain(drawn).peekable();
         while changes.peek().is_some() {
             let batch: Vec<_> = changes.by_ref().take(TIMEPOINTS_AT_ONCE).collect();
@@ -202,7 +202,10 @@ impl Labels {
                     return stores.replace(t, None, context);
                 };
                 let places = centroids::to_json(dataset, frame.centroids())?;
-                let background = background(dataset, t, request.background_threshold, context.cancel_token())?;
+                let threshold = request.background_threshold as f32;
+                let background = (request.background_threshold > 0.0)
+                    .then(|| Background::new(frames, t, threshold, context.cancel_token()))
+                    .transpose()?;
                 let drawing = Drawing::new(frame, background, self.numerics, context.cancel_token())?;
                 untouched.remove(&centroids::key(t));
                 stores.replace(t, Some(&drawing), context)?;
@@ -253,18 +256,4 @@ fn frames(
     } else {
         Err(PipelineError::Spots(UndrawableSpots { named: undrawable, more }))
     }
-}
-
-/// Which voxels are background by their intensity; `None` when no intensity is below the threshold.
-fn background(
-    dataset: &Dataset,
-    t: usize,
-    threshold: f64,
-    cancel: &CancelToken,
-) -> Result<Option<Background>, PipelineError> {
-    if threshold <= 0.0 {
-        return Ok(None);
-    }
-    let image = normalized_frame(dataset, t, [0; 3], dataset.frame_shape(), false, cancel)?;
-    Ok(Some(Background { image, threshold: threshold as f32 }))
 }

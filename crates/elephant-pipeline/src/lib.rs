@@ -37,11 +37,12 @@ pub use check::{READY, check_dataset};
 pub use datasets::{GenerateRequest, Generated, check, generate};
 pub use elephant_h5::Reach;
 pub use error::{PipelineError, UndrawableSpots};
+pub use frames::CropBox;
 pub use generate::{GenerateOptions, generate_dataset};
 pub use labels::{Labels, UpdateLabels};
 pub use models::{ModelContent, ModelInfo, ModelSource, Models, PretrainedNetwork, PretrainedNetworks};
 pub use ports::ModelDownload;
-pub use predict::{CropBox, PredictRequest, Predictor};
+pub use predict::{PredictRequest, Predictor};
 pub use score::{SceneScore, score_empty_frames, score_scene};
 pub use task::{EraseLabels, KINDS, PREDICTIONS, Request, ResetRequest, Task, TaskOutput, UseCases};
 pub use train::{

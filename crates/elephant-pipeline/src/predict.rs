@@ -1,119 +1,31 @@
 //! One frame in, its cells out (contract sections 1.8 and 6).
+//!
+//! The network reads the frame tile by tile, and what it has finished is searched for cells and stored plane by plane, so
+//! that memory grows with the size of a plane and with the cells, not with the number of planes.
+
+mod input;
+mod request;
+mod storing;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use elephant_image::{Dims, SpotOptions, components_bytes, find_spots, resize_trilinear, resize_trilinear_into};
+use elephant_image::{Dims, SpotFinder, SpotOptions};
 use elephant_memory::{Memory, Need};
-use elephant_model::{ProbabilityOutput, SegmentationModel, SegmentationOptions};
-use elephant_types::{
-    CancelToken, DatasetName, KeepAxials, ModelName, NetworkKind, Numerics, Spot, TaskContext, VoxelSize,
-};
-use elephant_volume::Dataset;
-use ndarray::{Array3, Array4, Axis};
-use serde::{Deserialize, Serialize};
+use elephant_model::{ModelError, ProbabilityOutput, ProbabilitySink, SegmentationModel, SegmentationOptions};
+use elephant_types::{CancelToken, NetworkKind, Numerics, Spot, TaskContext, VoxelSize};
+use elephant_volume::FrameSource;
+use ndarray::{ArrayView4, Axis};
 
+pub use self::request::PredictRequest;
+use self::{input::NetworkInput, storing::StoredProbabilities};
 use crate::{
-    Models, PipelineError, Workspace, defaults,
-    frames::{HeldDataset, check_timepoint, normalized_frame, open_dataset},
+    Models, PipelineError, Workspace,
+    frames::{CropBox, HeldDataset, Normalization, check_timepoint, open_dataset},
     rescaling::Rescaling,
 };
 
 /// Voxels along an edge of the rescaled image. No frame has as many.
 const LONGEST_EDGE: usize = 1 << 20;
-
-/// Which frame to predict, and how.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PredictRequest {
-    /// The dataset.
-    pub dataset: DatasetName,
-    /// The model; a missing one is replaced by the pretrained one.
-    #[serde(default = "ModelName::detection")]
-    pub model: ModelName,
-    /// The timepoint, from 0.
-    pub timepoint: usize,
-    /// Edges of the stored voxels, before any rescaling.
-    pub voxel_size: VoxelSize,
-    /// Pooling along z.
-    #[serde(default = "defaults::keep_axials")]
-    pub keep_axials: KeepAxials,
-    /// Whether the dataset is 3-D.
-    #[serde(default = "defaults::is_3d")]
-    pub is_3d: bool,
-    /// Whether a 2-D network looks at each plane of a 3-D dataset.
-    #[serde(default)]
-    pub use_2d: bool,
-    /// Whether tiles are padded.
-    #[serde(default)]
-    pub is_pad: bool,
-    /// Whether each plane's median is moved to that of the frame first (3-D only).
-    #[serde(default)]
-    pub use_median: bool,
-    /// Whether the class probabilities are stored in the dataset.
-    #[serde(default)]
-    pub output_prediction: bool,
-    /// Size of the network's class "centre" as a fraction of the cell, in (0, 1].
-    #[serde(default = "defaults::center_ratio")]
-    pub center_ratio: f64,
-    /// Probability of the class "centre" above which a voxel belongs to a cell.
-    #[serde(default = "defaults::threshold")]
-    pub threshold: f64,
-    /// Smaller cells are dropped (micrometres).
-    #[serde(default)]
-    pub min_radius_um: f64,
-    /// Larger semi-axes are clipped (micrometres).
-    #[serde(default = "defaults::max_radius_um")]
-    pub max_radius_um: f64,
-    /// Tile size (z, y, x) in voxels of the rescaled image; `None` computes it in one piece.
-    #[serde(default)]
-    pub patch: Option<[usize; 3]>,
-    /// Part of the frame to look at, in stored voxels; `None` is all of it.
-    #[serde(default)]
-    pub crop: Option<CropBox>,
-    /// Size (z, y, x) to which the whole frame is rescaled first.
-    #[serde(default)]
-    pub input_size: Option<[usize; 3]>,
-    /// Tiles per forward pass, at least 1.
-    #[serde(default = "defaults::batch_size")]
-    pub batch_size: usize,
-}
-
-impl PredictRequest {
-    /// Whether the numbers make sense, as far as can be told without the dataset.
-    ///
-    /// # Errors
-    /// [`PipelineError::Invalid`] naming the field, by the client's name.
-    pub fn validate(&self) -> Result<(), PipelineError> {
-        let check =
-            |is_valid: bool, rule: &str| if is_valid { Ok(()) } else { Err(PipelineError::Invalid(rule.into())) };
-        let (min, max) = (self.min_radius_um, self.max_radius_um);
-        check(
-            self.center_ratio > 0.0 && self.center_ratio <= 1.0,
-            "c_ratio must be above 0 and at most 1, usually 0.4",
-        )?;
-        check((0.0..=1.0).contains(&self.threshold), "p_thresh must be 0 to 1")?;
-        check(min.is_finite() && min >= 0.0, "r_min must be 0 or more")?;
-        check(max.is_finite() && max > 0.0 && max >= min, "r_max must be above 0 and not below r_min")?;
-        check(self.patch.is_none_or(|patch| !patch.contains(&0)), "patch must have edges of at least 1 voxel")?;
-        check(self.batch_size >= 1, "batch_size must be at least 1")
-    }
-}
-
-/// An axis-parallel box of voxels, (z, y, x).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CropBox {
-    /// The first voxel.
-    pub origin: [usize; 3],
-    /// Edge lengths.
-    pub size: [usize; 3],
-}
-
-impl CropBox {
-    fn whole(shape: [usize; 3]) -> Self {
-        Self { origin: [0; 3], size: shape }
-    }
-}
 
 /// Detects the cells of one frame.
 pub struct Predictor {
@@ -140,12 +52,16 @@ impl Predictor {
 
     /// The cells of one frame, in raster order of their first voxel. Waits until there is memory for it.
     ///
+    /// Probabilities are stored aside and put into the dataset when all of them are there.
+    ///
     /// # Errors
-    /// When the dataset, timepoint, crop or model is not there, does not fit, or the task is cancelled. Nothing is
-    /// written then.
+    /// When the dataset, timepoint, crop or model is not there, does not fit, or the task is cancelled. No probabilities
+    /// change then, unless the disk fails while they are put into the dataset. A kill at that moment leaves planes of two
+    /// predictions; the job's record says that it was interrupted.
     pub fn predict(&self, request: &PredictRequest, context: &TaskContext) -> Result<Vec<Spot>, PipelineError> {
+        let cancel = context.cancel_token();
         let dataset = self.open(request)?;
-        let frame = dataset.frame_shape();
+        let frame = dataset.shape();
         let crop = checked_crop(request, frame)?;
         let rescaling = Rescaling::new(frame, checked_input_size(request, frame)?, crop, self.numerics);
         if rescaling.size.contains(&0) {
@@ -158,24 +74,30 @@ impl Predictor {
             )));
         }
         let options = self.segmentation(request);
-        let held = held_bytes(crop.size, rescaling.size, request.use_median, options.output);
+        let held = held_bytes(&dataset, crop.size, rescaling.size, &options);
         let in_turn = self.network.segment_bytes(rescaling.size, &options)?;
         // Before memory is set aside, as it may be fetched from far away.
         let model = self.models.require(&request.model, options.kind, context)?;
-        let reserved = self.memory.reserve(Need::while_running(held, in_turn), context.cancel_token());
+        let reserved = self.memory.reserve(Need::while_running(held, in_turn), cancel);
         let _memory = reserved.map_err(PipelineError::memory("use smaller patches or batches, or a crop box"))?;
         context.check()?;
 
-        let image = prepare(&dataset, request, crop, rescaling.size, context.cancel_token())?;
-        context.check()?;
-        let probabilities = self.network.segment_whole(&model, image, &options, context)?;
-        let spots = self.spots(request, &probabilities, &rescaling, context)?;
-        if request.output_prediction {
-            let stored = resized_classes(probabilities, crop.size)?;
+        let finder = SpotFinder::new(rescaling.size, spot_options(request, &rescaling, self.numerics)?)?;
+        let normalization = Normalization::new(&dataset, request.timepoint, crop, request.use_median, cancel)?;
+        let image = NetworkInput::new(dataset.frames(), request.timepoint, crop, normalization, rescaling.size)?;
+        let stored = request.output_prediction.then(|| {
+            let folder = elephant_fs::staging_folder(dataset.folder())?;
+            let writer = dataset.dataset().probability_writer(request.timepoint, crop.origin, crop.size, folder)?;
+            StoredProbabilities::new(writer, options.output.channels(), rescaling.size, crop.size)
+        });
+        let mut results = Results { finder, stored: stored.transpose()? };
+        self.network.segment(&model, Arc::new(image), &options, &mut results, context)?;
+        let spots = results.finder.finish(cancel)?;
+        if let Some(stored) = results.stored {
             context.check()?;
             // Crops that overlap share chunks, which are read, changed and written.
             let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-            dataset.write_probabilities(request.timepoint, crop.origin, stored.view())?;
+            stored.publish()?;
         }
         Ok(spots)
     }
@@ -195,64 +117,68 @@ impl Predictor {
     fn open(&self, request: &PredictRequest) -> Result<HeldDataset, PipelineError> {
         let name = &request.dataset;
         let dataset = open_dataset(&self.workspace, name)?;
-        if dataset.is_3d() != request.is_3d {
+        let is_3d = dataset.dataset().is_3d();
+        if is_3d != request.is_3d {
             let dims = |is_3d| if is_3d { "3-D" } else { "2-D" };
             return Err(PipelineError::Invalid(format!(
                 "the dataset is {} but the request says {}; set is_3d to {} for {name}",
-                dims(dataset.is_3d()),
+                dims(is_3d),
                 dims(request.is_3d),
-                dataset.is_3d()
+                is_3d
             )));
         }
-        check_timepoint(&dataset, name, request.timepoint)?;
+        check_timepoint(dataset.dataset(), name, request.timepoint)?;
         Ok(dataset)
-    }
-
-    fn spots(
-        &self,
-        request: &PredictRequest,
-        probabilities: &Array4<f32>,
-        rescaling: &Rescaling,
-        context: &TaskContext,
-    ) -> Result<Vec<Spot>, PipelineError> {
-        let edges = request.voxel_size.zyx();
-        let voxel_size = VoxelSize::new(std::array::from_fn(|d| edges[d] * rescaling.pitch[d]))
-            .map_err(|error| PipelineError::Invalid(error.to_string()))?;
-        let options = SpotOptions {
-            t: request.timepoint,
-            voxel_size,
-            origin_vox: rescaling.origin,
-            c_ratio: request.center_ratio,
-            p_thresh: request.threshold,
-            r_min_um: request.min_radius_um,
-            r_max_um: request.max_radius_um,
-            dims: if request.is_3d { Dims::ThreeD } else { Dims::TwoD },
-            use_2d: request.use_2d,
-            numerics: self.numerics,
-        };
-        // The class "centre" is the last channel, or the only one.
-        let center = probabilities.index_axis(Axis(0), probabilities.len_of(Axis(0)) - 1);
-        Ok(find_spots(center, &options, context.cancel_token())?)
     }
 }
 
-/// Bytes of the arrays of a prediction at the most, where `crop` is what is read and `input` what the network sees, both
-/// (z, y, x). What the network needs besides is its own matter.
-fn held_bytes(crop: [usize; 3], input: [usize; 3], use_median: bool, output: ProbabilityOutput) -> u64 {
-    const VALUE: u64 = size_of::<f32>() as u64;
-    let voxels = |shape: [usize; 3]| shape.iter().fold(1_u64, |product, &edge| product.saturating_mul(edge as u64));
-    let (stored, seen) = (voxels(crop), voxels(input));
-    let is_resized = crop != input;
-    let arrays = |stored_arrays: u64, seen_arrays: u64| {
-        let values = stored.saturating_mul(stored_arrays).saturating_add(seen.saturating_mul(seen_arrays));
-        values.saturating_mul(VALUE)
+/// What becomes of probabilities.
+struct Results<'a> {
+    finder: SpotFinder,
+    stored: Option<StoredProbabilities<'a>>,
+}
+
+impl ProbabilitySink for Results<'_> {
+    fn take(&mut self, z: usize, planes: ArrayView4<'_, f32>, cancel: &CancelToken) -> Result<(), ModelError> {
+        // The class "centre" is the last channel, or the only one.
+        let center = planes.index_axis(Axis(0), planes.len_of(Axis(0)) - 1);
+        self.finder.push(center, cancel).map_err(|error| ModelError::from_coded(&error))?;
+        let Some(stored) = &mut self.stored else { return Ok(()) };
+        stored.take(z, planes, cancel).map_err(|error| ModelError::from_coded(&error))
+    }
+}
+
+fn spot_options(
+    request: &PredictRequest,
+    rescaling: &Rescaling,
+    numerics: Numerics,
+) -> Result<SpotOptions, PipelineError> {
+    let edges = request.voxel_size.zyx();
+    let voxel_size = VoxelSize::new(std::array::from_fn(|d| edges[d] * rescaling.pitch[d]))
+        .map_err(|error| PipelineError::Invalid(error.to_string()))?;
+    Ok(SpotOptions {
+        t: request.timepoint,
+        voxel_size,
+        origin_vox: rescaling.origin,
+        c_ratio: request.center_ratio,
+        p_thresh: request.threshold,
+        r_min_um: request.min_radius_um,
+        r_max_um: request.max_radius_um,
+        dims: if request.is_3d { Dims::ThreeD } else { Dims::TwoD },
+        use_2d: request.use_2d,
+        numerics,
+    })
+}
+
+/// Bytes that a prediction holds at the most, where `crop` is the size of what is read and `input` that of what the network
+/// sees, both (z, y, x). What the network holds besides is its own matter.
+fn held_bytes(frames: &FrameSource, crop: [usize; 3], input: [usize; 3], options: &SegmentationOptions) -> u64 {
+    let stored = match options.output {
+        ProbabilityOutput::Center => 0,
+        ProbabilityOutput::AllClasses => StoredProbabilities::bytes(options.output.channels(), input, crop),
     };
-    let classes = if output == ProbabilityOutput::AllClasses { 3 } else { 1 };
-    let preparing = arrays(1 + u64::from(use_median), u64::from(is_resized));
-    let segmenting = arrays(0, 1 + classes);
-    let finding = arrays(0, classes).saturating_add(components_bytes(seen));
-    let storing = if classes > 1 && is_resized { arrays(classes, classes) } else { 0 };
-    preparing.max(segmenting).max(finding).max(storing)
+    let read = frames.reading_bytes().saturating_add(NetworkInput::reading_bytes(crop, input));
+    read.saturating_add(SpotFinder::most_bytes(input)).saturating_add(stored)
 }
 
 fn checked_crop(request: &PredictRequest, frame: [usize; 3]) -> Result<CropBox, PipelineError> {
@@ -282,48 +208,40 @@ fn checked_input_size(request: &PredictRequest, frame: [usize; 3]) -> Result<[us
     Ok(input)
 }
 
-/// The network's input: intensities scaled to 0..=1 over what is read, then rescaled (contract section 6.1).
-fn prepare(
-    dataset: &Dataset,
-    request: &PredictRequest,
-    crop: CropBox,
-    input_shape: [usize; 3],
-    cancel: &CancelToken,
-) -> Result<Array3<f32>, PipelineError> {
-    let image = normalized_frame(dataset, request.timepoint, crop.origin, crop.size, request.use_median, cancel)?;
-    if image.shape() == input_shape {
-        return Ok(image);
-    }
-    Ok(resize_trilinear(image.view(), input_shape)?)
-}
-
-/// Class probabilities at the size of the stored voxels.
-fn resized_classes(probabilities: Array4<f32>, size: [usize; 3]) -> Result<Array4<f32>, PipelineError> {
-    let (classes, z, y, x) = probabilities.dim();
-    if [z, y, x] == size {
-        return Ok(probabilities);
-    }
-    let mut resized = Array4::zeros((classes, size[0], size[1], size[2]));
-    for (class, mut into) in probabilities.outer_iter().zip(resized.outer_iter_mut()) {
-        resize_trilinear_into(class, into.view_mut())?;
-    }
-    Ok(resized)
-}
-
 #[cfg(test)]
 mod tests {
+    use elephant_types::KeepAxials;
+    use elephant_volume::{DataType, Dataset, DatasetShape, FrameCache};
+
     use super::*;
 
     #[test]
-    fn the_arrays_of_a_prediction_are_counted_at_their_peak() {
-        let frame = [64, 1024, 1024];
-        let voxels = 64 << 20;
-        let held = |crop, input, use_median, output| held_bytes(crop, input, use_median, output) as f64 / voxels as f64;
-        // Image and map, or the map and what is found in it.
-        assert!((8.0..16.0).contains(&held(frame, frame, false, ProbabilityOutput::Center)));
-        assert!(held(frame, frame, false, ProbabilityOutput::AllClasses) >= 16.0);
-        assert!(held(frame, [64, 512, 512], true, ProbabilityOutput::Center) >= 9.0);
-        assert!(held(frame, [64, 512, 512], false, ProbabilityOutput::AllClasses) >= 15.0);
-        assert_eq!(held_bytes([usize::MAX; 3], [usize::MAX; 3], true, ProbabilityOutput::AllClasses), u64::MAX);
+    fn what_is_held_does_not_grow_with_the_number_of_planes() {
+        let held = |planes: usize, output, input: [usize; 2]| {
+            let frame = [planes, 2048, 2048];
+            let folder = tempfile::tempdir().unwrap();
+            let shape = DatasetShape { timepoints: 1, frame, is_3d: true };
+            Dataset::create(folder.path(), shape, DataType::U16).unwrap();
+            let frames = FrameSource::open(folder.path(), &FrameCache::default()).unwrap();
+            let options = SegmentationOptions {
+                kind: NetworkKind::Volumetric,
+                keep_axials: KeepAxials::first(2),
+                tile: Some([16, 384, 384]),
+                is_pad: false,
+                batch_size: 1,
+                numerics: Numerics::Corrected,
+                output,
+            };
+            held_bytes(&frames, frame, [planes, input[0], input[1]], &options)
+        };
+        for (output, input) in [
+            (ProbabilityOutput::Center, [2048; 2]),
+            (ProbabilityOutput::AllClasses, [2048; 2]),
+            (ProbabilityOutput::AllClasses, [1024; 2]),
+        ] {
+            // A few bytes are for each row of voxels.
+            assert!(held(4096, output, input) - held(512, output, input) < 64 << 20);
+            assert!(held(4096, output, input) < 4 << 30);
+        }
     }
 }

@@ -3,7 +3,7 @@
 use elephant_image::resampled_pitch;
 use elephant_types::Numerics;
 
-use crate::predict::CropBox;
+use crate::frames::CropBox;
 
 /// A part of a frame, rescaled for the network; all (z, y, x).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -66,7 +66,7 @@ mod tests {
         let frame: [usize; 3] = image.dim().into();
         let rescaling = Rescaling::new(frame, input, crop, numerics);
         let [z, y, x] = std::array::from_fn(|d| crop.origin[d]..crop.origin[d] + crop.size[d]);
-        let small = resize_trilinear(image.slice(s![z, y, x]), rescaling.size).unwrap();
+        let small = resize_trilinear(image.slice(s![z, y, x]), rescaling.size, &CancelToken::default()).unwrap();
         let options = SpotOptions {
             t: 0,
             voxel_size: VoxelSize::new(std::array::from_fn(|d| VOXEL_UM[d] * rescaling.pitch[d])).unwrap(),

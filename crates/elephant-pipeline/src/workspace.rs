@@ -9,6 +9,7 @@ use std::{
 
 use elephant_fs::{FsError, Root, remove_abandoned, remove_abandoned_behind_links};
 use elephant_types::{DatasetName, FileName, ModelName};
+use elephant_volume::FrameCache;
 
 use crate::{record::Records, upload::SpooledFile};
 
@@ -19,6 +20,7 @@ pub struct Workspace {
     datasets: Root,
     models: Root,
     records: Records,
+    frame_cache: FrameCache,
 }
 
 impl Workspace {
@@ -37,7 +39,7 @@ impl Workspace {
         if let Err(error) = remove_abandoned(root.path()) {
             tracing::warn!(%error, "temporary files of an earlier server stay in the workspace");
         }
-        Ok(Self { root, datasets, models, records: Records::default() })
+        Ok(Self { root, datasets, models, records: Records::default(), frame_cache: FrameCache::default() })
     }
 
     /// The same workspace, whose datasets and movies may also be links into these folders, which must exist. Removes what
@@ -97,6 +99,11 @@ impl Workspace {
     /// What is remembered of the datasets.
     pub(crate) fn records(&self) -> &Records {
         &self.records
+    }
+
+    /// What readers of datasets' frames share.
+    pub(crate) fn frame_cache(&self) -> &FrameCache {
+        &self.frame_cache
     }
 
     /// A folder of logs, which need not exist.

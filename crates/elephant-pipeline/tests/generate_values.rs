@@ -46,7 +46,7 @@ fn floats_are_rounded_down() {
 }
 
 #[test]
-fn fractions_are_multiplied_and_the_user_is_told() {
+fn scaled_fractions_are_reported_to_the_user() {
     let folder = tempfile::tempdir().unwrap();
     let summary = generate(&options("values/fraction.h5", &folder)).unwrap();
     assert_eq!((summary.is_uint16, summary.is_scaled, summary.divisor), (true, true, 1.0 / 32768.0));
@@ -66,7 +66,7 @@ fn fractions_are_multiplied_and_the_user_is_told() {
 }
 
 #[test]
-fn little_that_is_left_is_told() {
+fn images_with_few_levels_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     let coarse = generate(&options("values/coarse.h5", &folder)).unwrap();
     assert!(coarse.remarks("uint16", "--divisor")[0].contains("few levels; use a smaller --divisor"), "{coarse:?}");

@@ -324,7 +324,7 @@ fn a_timepoint_is_listed_only_while_its_labels_are_there() {
 }
 
 #[test]
-fn whoever_asks_for_labels_waits_for_those_that_are_drawn() {
+fn readers_of_labels_wait_while_labels_are_drawn() {
     let fixture = &fixture(SHAPE);
     let cell = || vec![spot(3, [4.0, 20.0, 20.0], SpotTag::TruePositive)];
     fixture.update(cell()).unwrap();

@@ -4,14 +4,16 @@ use std::{
     fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use elephant_fs::{FsError, replace_unflushed, write_atomic};
+use elephant_fs::{FileVersion, FsError, replace_unflushed, write_atomic};
+use elephant_types::CancelToken;
 use ndarray::{ArrayViewD, ArrayViewMutD};
 use rayon::prelude::*;
 
 use crate::{
-    ChunkEncoder, DataType, Element, VolumeError,
+    ChunkCache, ChunkEncoder, DataType, Element, VolumeError,
     blosc::{self, HEADER_BYTES},
     metadata::{Compressor, Metadata, Refused},
     tiles::{convert_into, tiles},
@@ -127,6 +129,34 @@ impl ArrayStore {
         )
     }
 
+    /// As [`read_as`](Self::read_as), but looks for every chunk in `cache` first and keeps there what was decoded.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), and when the task is cancelled between two chunks.
+    pub fn read_cached<T: Element, U: Copy + Send + Sync>(
+        &self,
+        cache: &ChunkCache,
+        start: &[usize],
+        out: ArrayViewMutD<'_, U>,
+        convert: impl Fn(T) -> U + Sync,
+        cancel: &CancelToken,
+    ) -> Result<(), VolumeError> {
+        self.check_access::<T>(start, out.shape())?;
+        let fill = convert(T::from_f64(self.metadata.fill));
+        let tiles = tiles(out, start, self.chunks(), ArrayViewMutD::split_at);
+        let at_least = least_tiles(tiles.len(), 2 * self.metadata.chunk_bytes());
+        tiles.into_par_iter().with_min_len(at_least).try_for_each_init(Vec::new, |stored, mut tile| {
+            cancel.check()?;
+            match self.cached_chunk::<T>(cache, &tile.chunk, stored)? {
+                Some(elements) => {
+                    convert_into(tile.window(&elements, self.chunks()), tile.part.view_mut(), &convert);
+                }
+                None => tile.part.fill(fill),
+            }
+            Ok(())
+        })
+    }
+
     /// Writes `data` into the box that begins at `start`. Chunks that the box covers in part keep their other elements.
     /// Uses all threads of the current rayon pool.
     ///
@@ -169,6 +199,11 @@ impl ArrayStore {
         ChunkEncoder::new(self, Buffers::new(&self.metadata))
     }
 
+    /// The same array in another folder, where nothing is written yet.
+    pub(crate) fn with_folder(&self, folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), name: self.name.clone(), metadata: self.metadata.clone() }
+    }
+
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
@@ -188,8 +223,13 @@ impl ArrayStore {
 
     /// Whether a box lies in the array and its elements are `T`.
     fn check_access<T: Element>(&self, start: &[usize], shape: &[usize]) -> Result<(), VolumeError> {
-        let refuse = |reason| Err(VolumeError::Access { store: self.name.clone(), reason });
         self.check_type::<T>()?;
+        self.check_box(start, shape)
+    }
+
+    /// Whether a box lies in the array and does not have too many chunks.
+    pub(crate) fn check_box(&self, start: &[usize], shape: &[usize]) -> Result<(), VolumeError> {
+        let refuse = |reason| Err(VolumeError::Access { store: self.name.clone(), reason });
         let axes = self.shape().len();
         let inside = start.len() == axes
             && shape.len() == axes
@@ -214,27 +254,65 @@ impl ArrayStore {
 
     /// Reads a chunk into the buffers. `false` when it was never written.
     fn load<T: Element>(&self, chunk: &[usize], buffers: &mut Buffers<T>) -> Result<bool, VolumeError> {
+        let Some(file) = self.open_chunk(chunk)? else { return Ok(false) };
+        self.decode(file, &mut buffers.stored, &mut buffers.elements)?;
+        Ok(true)
+    }
+
+    /// A chunk's elements, from the cache if the chunk's file is still the version that was decoded. `None` when the chunk
+    /// was never written.
+    fn cached_chunk<T: Element>(
+        &self,
+        cache: &ChunkCache,
+        chunk: &[usize],
+        stored: &mut Vec<u8>,
+    ) -> Result<Option<Arc<Vec<T>>>, VolumeError> {
+        let Some(chunk) = self.open_chunk(chunk)? else { return Ok(None) };
+        let metadata = chunk.file.metadata().map_err(FsError::io("look at", &chunk.path))?;
+        let (path, version) = (chunk.path.clone(), FileVersion::from(&metadata));
+        if let Some(elements) = cache.get(&path, version) {
+            return Ok(Some(elements));
+        }
+        let mut elements = vec![T::zeroed(); self.metadata.chunk_len()];
+        self.decode(chunk, stored, &mut elements)?;
+        let elements = Arc::new(elements);
+        cache.insert(&path, version, elements.clone());
+        Ok(Some(elements))
+    }
+
+    /// Opens a chunk's file. `None` when it was never written.
+    fn open_chunk(&self, chunk: &[usize]) -> Result<Option<ChunkFile>, VolumeError> {
         let key = self.key(chunk);
         let path = self.folder.join(&key);
+        match File::open(&path) {
+            Ok(file) => Ok(Some(ChunkFile { file, path, key })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(FsError::io("open", path)(error).into()),
+        }
+    }
+
+    /// Reads a chunk's file into `stored` and decodes it into `elements`, which has a chunk's length.
+    fn decode<T: Element>(
+        &self,
+        chunk: ChunkFile,
+        stored: &mut Vec<u8>,
+        elements: &mut [T],
+    ) -> Result<(), VolumeError> {
+        let ChunkFile { file, path, key } = chunk;
         let damaged = |reason| VolumeError::Chunk { store: self.name.clone(), key: key.clone(), reason };
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(FsError::io("open", path)(error).into()),
-        };
         let longest = (self.metadata.chunk_bytes() + HEADER_BYTES) as u64;
-        buffers.stored.clear();
-        let length = file.take(longest + 1).read_to_end(&mut buffers.stored).map_err(FsError::io("read", path))?;
+        stored.clear();
+        let length = file.take(longest + 1).read_to_end(stored).map_err(FsError::io("read", path))?;
         if length as u64 > longest {
             return Err(damaged("its file is too long"));
         }
-        let plain = bytemuck::cast_slice_mut(&mut buffers.elements);
+        let plain = bytemuck::cast_slice_mut(elements);
         match &self.metadata.compressor {
-            Compressor::Blosc { .. } => blosc::decompress(&buffers.stored, plain).map_err(damaged)?,
-            Compressor::None if length == plain.len() => plain.copy_from_slice(&buffers.stored),
+            Compressor::Blosc { .. } => blosc::decompress(stored, plain).map_err(damaged)?,
+            Compressor::None if length == plain.len() => plain.copy_from_slice(stored),
             Compressor::None => return Err(damaged("its file has the wrong length")),
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Replaces a chunk by what is in the buffers.
@@ -268,6 +346,13 @@ impl ArrayStore {
         let reason = format!("Blosc cannot compress its chunk {}", self.key(chunk));
         Err(VolumeError::Access { store: self.name.clone(), reason })
     }
+}
+
+/// The opened file of a chunk.
+struct ChunkFile {
+    file: File,
+    path: PathBuf,
+    key: String,
 }
 
 /// What one worker needs for one chunk after the other.

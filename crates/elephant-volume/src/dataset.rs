@@ -4,8 +4,9 @@ use std::path::Path;
 
 use half::f16;
 use ndarray::{Array3, ArrayView4, ArrayViewMutD, Axis};
+use tempfile::TempDir;
 
-use crate::{ArrayStore, DataType, VolumeError};
+use crate::{ArrayStore, DataType, StagedBox, VolumeError};
 
 /// Longest edge of a chunk in y and x; chunks are one plane deep.
 pub const CHUNK_EDGE: usize = 1024;
@@ -219,30 +220,63 @@ impl Dataset {
         Ok(frame)
     }
 
-    /// Stores class probabilities, (class, z, y, x), for the box of frame `t` that begins at `origin`, (z, y, x).
+    /// Begins to write class probabilities for the box of frame `t` that begins at `origin` and has `size`, both (z, y, x).
+    /// `folder` is an empty folder for the writer alone.
     ///
     /// # Errors
-    /// When the box leaves the movie or the disk is full.
-    #[allow(clippy::needless_pass_by_value, reason = "a view is already a reference")]
-    pub fn write_probabilities(
+    /// When the box leaves the movie.
+    pub fn probability_writer(
         &self,
         t: usize,
         origin: [usize; 3],
-        probabilities: ArrayView4<'_, f32>,
-    ) -> Result<(), VolumeError> {
-        // (class, z, y, x) → (z, y, x, class), with z or, where the stores have no z axis, t in front.
-        let mut view = probabilities.permuted_axes([1, 2, 3, 0]).into_dyn();
-        let mut start = self.with_time(t, origin);
-        start.push(0);
-        if self.shape.is_3d || view.len_of(Axis(0)) != 1 {
-            view = view.insert_axis(Axis(0));
-        }
-        self.store(Store::SegOutputs).write_as(&start, view, f16::from_f32)
+        size: [usize; 3],
+        folder: TempDir,
+    ) -> Result<ProbabilityWriter<'_>, VolumeError> {
+        let start = [self.with_time(t, origin), vec![0]].concat();
+        let shape = [self.with_time(1, size), vec![CLASSES]].concat();
+        let staged = StagedBox::new(self.store(Store::SegOutputs), &start, &shape, folder)?;
+        Ok(ProbabilityWriter { dataset: self, t, origin, staged })
     }
 
     /// (t, z, y, x), or (t, y, x) in 2-D.
-    fn with_time(&self, t: usize, zyx: [usize; 3]) -> Vec<usize> {
+    pub(crate) fn with_time(&self, t: usize, zyx: [usize; 3]) -> Vec<usize> {
         [&[t], &zyx[usize::from(!self.shape.is_3d)..]].concat()
+    }
+}
+
+/// Class probabilities of a box of a frame, written aside plane by plane and put into the dataset at once. Dropped before
+/// that, they leave the dataset as it was.
+#[derive(Debug)]
+pub struct ProbabilityWriter<'a> {
+    dataset: &'a Dataset,
+    t: usize,
+    origin: [usize; 3],
+    staged: StagedBox<'a>,
+}
+
+impl ProbabilityWriter<'_> {
+    /// Writes probabilities of all three classes, (class, z, y, x), for the planes of the box from its plane `z` on.
+    ///
+    /// # Errors
+    /// When the planes leave the movie or the disk is full.
+    #[allow(clippy::needless_pass_by_value, reason = "a view is already a reference")]
+    pub fn write(&self, z: usize, planes: ArrayView4<'_, f32>) -> Result<(), VolumeError> {
+        // (class, z, y, x) → (z, y, x, class), with z or, where the stores have no z axis, t in front.
+        let mut view = planes.permuted_axes([1, 2, 3, 0]).into_dyn();
+        let [first, y, x] = self.origin;
+        let start = [self.dataset.with_time(self.t, [first + z, y, x]), vec![0]].concat();
+        if self.dataset.is_3d() || view.len_of(Axis(0)) != 1 {
+            view = view.insert_axis(Axis(0));
+        }
+        self.staged.write_as(&start, view, f16::from_f32)
+    }
+
+    /// Puts the probabilities into the dataset, after all planes were written.
+    ///
+    /// # Errors
+    /// As [`StagedBox::publish`].
+    pub fn publish(self) -> Result<(), VolumeError> {
+        self.staged.publish::<f16>()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Why a store cannot be read or written.
 
-use elephant_types::{Coded, ErrorCode};
+use elephant_types::{Cancelled, Coded, ErrorCode};
 
 /// A Zarr store that cannot be read or written. Stores are named without their folder.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +66,9 @@ pub enum VolumeError {
     /// A file operation failed.
     #[error(transparent)]
     Fs(#[from] elephant_fs::FsError),
+    /// The task was cancelled.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
 }
 
 impl Coded for VolumeError {
@@ -73,6 +76,7 @@ impl Coded for VolumeError {
         match self {
             Self::Missing { .. } => ErrorCode::NotFound,
             Self::Fs(error) => error.code(),
+            Self::Cancelled(_) => ErrorCode::Cancelled,
             _ => ErrorCode::InvalidArgument,
         }
     }

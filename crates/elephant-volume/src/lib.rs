@@ -1,9 +1,13 @@
 //! Chunked arrays on disk: the seven Zarr v2 stores of an ELEPHANT dataset.
 //!
-//! [`ArrayStore`] reads and writes boxes of one array, or whole chunks, and its attributes; [`Dataset`] knows which arrays a dataset consists of. Names, shapes,
-//! chunks, data types and metadata are those of the original server (contract section 6.11), so that a workspace moves
-//! between the two. Chunks are compressed by Blosc through its C library; a chunk's file is old or new, never half, and no
-//! length in a file is trusted.
+//! [`ArrayStore`] reads and writes boxes of one array, or whole chunks, and its attributes; [`StagedBox`] writes a box aside
+//! and puts it into the array at once. [`Dataset`] knows which arrays a dataset consists of. [`FrameSource`] is the way to
+//! the voxels of its frames: whoever reads them shares a [`FrameCache`] of decoded chunks, which never serves a chunk whose
+//! file was replaced.
+//!
+//! Names, shapes, chunks, data types and metadata are those of the original server (contract section 6.11), so that a
+//! workspace moves between the two. Chunks are compressed by Blosc through its C library; a chunk's file is old or new,
+//! never half, and no length in a file is trusted.
 //!
 //! It knows nothing of movies, networks or what the voxels mean.
 
@@ -15,16 +19,24 @@ compile_error!("chunks are little endian and are read without conversion");
 mod array;
 mod attributes;
 mod blosc;
+mod cache;
 mod chunk_encoder;
 mod data_type;
 mod dataset;
 mod error;
+mod frames;
+mod intensities;
 mod metadata;
+mod staged;
 mod tiles;
 
 pub use array::ArrayStore;
 pub use attributes::Attributes;
+pub use cache::ChunkCache;
 pub use chunk_encoder::{ChunkChange, ChunkEncoder};
 pub use data_type::{DataType, Element};
-pub use dataset::{CHUNK_EDGE, Dataset, DatasetShape, Store};
+pub use dataset::{CHUNK_EDGE, Dataset, DatasetShape, ProbabilityWriter, Store};
 pub use error::VolumeError;
+pub use frames::{FrameCache, FrameSource};
+pub use intensities::{Extent, Medians};
+pub use staged::StagedBox;

@@ -113,7 +113,10 @@ fn zarr_python_reads_what_is_written_here() {
     let images = ArrayD::from_shape_fn(IxDyn(&[2, 3, 1030, 5]), |i| (i[0] * 90 + i[1] * 30 + i[2] + i[3] * 5) as u8);
     dataset.store(Store::Images).write(&[0; 4], images.view()).unwrap();
     let classes = Array4::from_shape_fn((3, 2, 4, 3), |(c, z, y, x)| (c * 100 + z * 30 + y * 5 + x) as f32 / 8.0);
-    dataset.write_probabilities(1, [1, 1022, 2], classes.view()).unwrap();
+    let staging = tempfile::tempdir_in(folder.path()).unwrap();
+    let writer = dataset.probability_writer(1, [1, 1022, 2], [2, 4, 3], staging).unwrap();
+    writer.write(0, classes.view()).unwrap();
+    writer.publish().unwrap();
     let script = r"
 import sys, numpy, zarr
 store = lambda name: zarr.open(sys.argv[1] + '/' + name + '.zarr', 'r')

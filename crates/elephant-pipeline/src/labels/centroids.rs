@@ -30,15 +30,15 @@ pub(super) fn to_json(dataset: &Dataset, places: &[[usize; 3]]) -> Result<Box<Ra
     to_raw_value(&places).map_err(|error| PipelineError::Invalid(format!("the labels cannot be listed: {error}")))
 }
 
-/// Which of the timepoints that are `wanted` have labels, and where: for each the centres (z, y, x) of its spots in whole
+/// Labels of the timepoints that `is_included` selects: for each the centres (z, y, x) of its spots in whole
 /// voxels inside the image, in the order in which they were drawn; z is 0 in 2-D. The original's own labels are found too.
 ///
 /// # Errors
 /// When the attributes of the label store are damaged.
-pub(super) fn read(dataset: &Dataset, wanted: impl Fn(usize) -> bool) -> Result<Centroids, PipelineError> {
+pub(super) fn read(dataset: &Dataset, is_included: impl Fn(usize) -> bool) -> Result<Centroids, PipelineError> {
     let mut centroids = Centroids::new();
     for (key, value) in dataset.store(Store::SegLabels).attributes()? {
-        let Some(t) = timepoint(&key).filter(|&t| t < dataset.timepoint_count() && wanted(t)) else { continue };
+        let Some(t) = timepoint(&key).filter(|&t| t < dataset.timepoint_count() && is_included(t)) else { continue };
         let Some(places) = places_in(dataset, value.get()) else {
             let message = format!("the attribute {key} of seg_labels.zarr is not a list of places; reset the labels");
             return Err(PipelineError::Invalid(message));

@@ -53,7 +53,7 @@ impl<'a> LabelStores<'a> {
     ///
     /// # Errors
     /// When the disk is full or the task is cancelled. Some chunks may be replaced then.
-    pub fn replace(&self, t: usize, drawing: Option<&Drawing>, context: &TaskContext) -> Result<(), PipelineError> {
+    pub fn replace(&self, t: usize, drawing: Option<&Drawing<'_>>, context: &TaskContext) -> Result<(), PipelineError> {
         let encoders = || (self.labels.chunk_encoder(), self.colors.chunk_encoder());
         let bytes_per_part = CHUNKS_PER_PART * self.edges[0] * self.edges[1];
         for parts in self.parts().chunks((MAX_ENCODED_BYTES / bytes_per_part).max(1)) {
@@ -101,7 +101,7 @@ impl<'a> LabelStores<'a> {
         &self,
         t: usize,
         part: Part,
-        drawing: &Drawing,
+        drawing: &Drawing<'_>,
         [labels, colors]: [&mut ChunkEncoder<'_, u8>; 2],
         cancel: &CancelToken,
     ) -> Result<[ChunkChange; CHUNKS_PER_PART], PipelineError> {

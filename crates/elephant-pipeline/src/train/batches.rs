@@ -39,13 +39,13 @@ impl<'a> LabelledCrops<'a> {
 
 impl BatchSource for LabelledCrops<'_> {
     fn begin_epoch(&mut self, timepoints: &BTreeSet<usize>, crops_per_timepoint: u32) -> Result<u64, PipelineError> {
-        let centroids = self.labels.centroids_at(self.crops.dataset(), |t| timepoints.contains(&t))?;
+        let centroids = self.labels.centroids_at(self.crops.frames().dataset(), |t| timepoints.contains(&t))?;
         Ok(self.epoch.insert(Epoch::new(centroids, crops_per_timepoint)).len())
     }
 
     fn next_batch(&mut self, count: usize, cancel: &CancelToken) -> Result<Option<TrainingBatch>, PipelineError> {
         let Some(epoch) = &mut self.epoch else { return Ok(None) };
-        let (labels, dataset) = (self.labels, self.crops.dataset());
+        let (labels, dataset) = (self.labels, self.crops.frames().dataset());
         self.crops.labelled(epoch, count, |t| labels.centroids_at(dataset, |other| other == t), cancel)
     }
 }

@@ -1,17 +1,18 @@
 //! Crops of a dataset's frames and labels.
 
-use std::collections::HashMap;
-
-use elephant_image::{Augmentation, IntensityRange, MAX_LABEL};
+use elephant_image::{Augmentation, MAX_LABEL};
 use elephant_model::{Targets, TrainingBatch};
 use elephant_types::{CancelToken, DatasetName, KeepAxials};
-use elephant_volume::{Dataset, Store};
+use elephant_volume::FrameSource;
 use fastrand::Rng;
-use ndarray::{Array3, Array4, ArrayD, Axis, Ix3, IxDyn};
-use rayon::prelude::*;
+use ndarray::{Array3, Array4, Axis};
 
 use super::CropOptions;
-use crate::{PipelineError, frames::slabs, labels::Centroids};
+use crate::{
+    PipelineError,
+    frames::{CropBox, Normalization},
+    labels::Centroids,
+};
 
 /// Intensities and labels (z, y, x).
 type Crop = (Array3<f32>, Array3<u8>);
@@ -22,24 +23,22 @@ const MAX_DRAWS: usize = 100;
 /// Draws crops of one dataset. The same seed draws the same.
 pub(super) struct Crops<'a> {
     name: &'a DatasetName,
-    dataset: &'a Dataset,
+    frames: &'a FrameSource,
     rescaled: [usize; 3],
     augmentation: Augmentation,
     keep_axials: KeepAxials,
-    /// Intensities of the frames that were looked at.
-    ranges: HashMap<usize, IntensityRange>,
     rng: Rng,
 }
 
 impl<'a> Crops<'a> {
-    pub(super) fn new(name: &'a DatasetName, dataset: &'a Dataset, options: &CropOptions, seed: u64) -> Self {
-        let (rescaled, augmentation) = options.augmentation(dataset.frame_shape());
+    pub(super) fn new(name: &'a DatasetName, frames: &'a FrameSource, options: &CropOptions, seed: u64) -> Self {
+        let (rescaled, augmentation) = options.augmentation(frames.shape());
         let (keep_axials, rng) = (options.keep_axials, Rng::with_seed(seed));
-        Self { name, dataset, rescaled, augmentation, keep_axials, ranges: HashMap::new(), rng }
+        Self { name, frames, rescaled, augmentation, keep_axials, rng }
     }
 
-    pub(super) fn dataset(&self) -> &'a Dataset {
-        self.dataset
+    pub(super) fn frames(&self) -> &'a FrameSource {
+        self.frames
     }
 
     /// A crop of each of the next `count` timepoints of an epoch, fewer at its end; `None` after that. Labels may change
@@ -72,8 +71,8 @@ impl<'a> Crops<'a> {
 
     /// A crop from anywhere at any time, without labels.
     pub(super) fn unlabelled(&mut self, cancel: &CancelToken) -> Result<TrainingBatch, PipelineError> {
-        let frame = self.dataset.frame_shape();
-        let t = self.rng.usize(0..self.dataset.timepoint_count());
+        let frame = self.frames.shape();
+        let t = self.rng.usize(0..self.frames.dataset().timepoint_count());
         let crop = self.augmentation.draw(frame, self.rescaled, None, &mut self.rng);
         let (origin, size) = crop.source(frame);
         let image = self.read_image(t, origin, size, cancel)?;
@@ -89,13 +88,13 @@ impl<'a> Crops<'a> {
         anchors: &[[usize; 3]],
         cancel: &CancelToken,
     ) -> Result<Option<Crop>, PipelineError> {
-        let frame = self.dataset.frame_shape();
+        let frame = self.frames.shape();
         for _ in 0..MAX_DRAWS {
             cancel.check()?;
             let anchor = anchors[self.rng.usize(0..anchors.len())];
             let crop = self.augmentation.draw(frame, self.rescaled, Some(anchor), &mut self.rng);
             let (origin, size) = crop.source(frame);
-            let labels = crop.labels(self.read_labels(t, origin, size)?.view(), origin);
+            let labels = crop.labels(self.read_labels(t, origin, size, cancel)?.view(), origin);
             if labels.iter().any(|&label| label > 0) {
                 let image = self.read_image(t, origin, size, cancel)?;
                 let mut image = crop.image(image.view(), origin);
@@ -108,31 +107,29 @@ impl<'a> Crops<'a> {
 
     /// Intensities, scaled to 0..=1 over the whole frame.
     fn read_image(
-        &mut self,
+        &self,
         t: usize,
         origin: [usize; 3],
         size: [usize; 3],
         cancel: &CancelToken,
     ) -> Result<Array3<f32>, PipelineError> {
-        let range = match self.ranges.get(&t) {
-            Some(range) => *range,
-            None => *self.ranges.entry(t).or_insert(intensity_range(self.dataset, t, cancel)?),
-        };
-        let mut image = self.dataset.read_frame(t, origin, size)?;
-        range.scale(image.view_mut());
+        let whole = CropBox::whole(self.frames.shape());
+        let normalization = Normalization::new(self.frames, t, whole, false, cancel)?;
+        let mut image = Array3::zeros(size);
+        self.frames.read(t, origin, image.view_mut(), cancel)?;
+        normalization.apply(origin[0], image.view_mut());
         Ok(image)
     }
 
-    fn read_labels(&self, t: usize, origin: [usize; 3], size: [usize; 3]) -> Result<Array3<u8>, PipelineError> {
-        // A 2-D dataset's store has no z.
-        let first = usize::from(!self.dataset.is_3d());
-        let start: Vec<usize> = std::iter::once(t).chain(origin[first..].iter().copied()).collect();
-        let shape: Vec<usize> = std::iter::once(1).chain(size[first..].iter().copied()).collect();
-        let mut labels = ArrayD::<u8>::zeros(IxDyn(&shape));
-        self.dataset.store(Store::SegLabels).read(&start, labels.view_mut())?;
-        let labels =
-            labels.into_shape_with_order(IxDyn(&size)).and_then(ndarray::ArrayBase::into_dimensionality::<Ix3>);
-        let labels = labels.map_err(|error| PipelineError::Invalid(error.to_string()))?;
+    fn read_labels(
+        &self,
+        t: usize,
+        origin: [usize; 3],
+        size: [usize; 3],
+        cancel: &CancelToken,
+    ) -> Result<Array3<u8>, PipelineError> {
+        let mut labels = Array3::zeros(size);
+        self.frames.read_labels(t, origin, labels.view_mut(), cancel)?;
         if let Some(((z, y, x), label)) = labels.indexed_iter().find(|(_, label)| **label > MAX_LABEL) {
             let name = self.name;
             let [z, y, x] = [origin[0] + z, origin[1] + y, origin[2] + x];
@@ -208,19 +205,6 @@ fn no_labelled_voxel(t: usize) -> PipelineError {
     PipelineError::Invalid(format!(
         "nothing to train: crops of timepoint {t} hold no labelled voxel; take a larger crop_size or input_size, or less rotation"
     ))
-}
-
-/// Lowest and highest intensity of a frame, slab by slab.
-fn intensity_range(dataset: &Dataset, t: usize, cancel: &CancelToken) -> Result<IntensityRange, PipelineError> {
-    let [depth, height, width] = dataset.frame_shape();
-    let mut range = IntensityRange::EMPTY;
-    for z in slabs(dataset, 0..depth) {
-        cancel.check()?;
-        let slab = dataset.read_frame(t, [z.start, 0, 0], [z.len(), height, width])?;
-        let planes = slab.axis_iter(Axis(0)).into_par_iter().map(IntensityRange::of);
-        range = range.and(planes.reduce(|| IntensityRange::EMPTY, IntensityRange::and));
-    }
-    Ok(range)
 }
 
 /// A batch of crops of the same size with their labels.

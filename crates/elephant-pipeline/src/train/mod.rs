@@ -24,7 +24,7 @@ use elephant_checkpoint::{Checkpoint, Provenance};
 use elephant_memory::{Memory, Need, Reservation};
 use elephant_model::{ModelError, ModelInTraining, SegmentationModel, TrainableModel, TrainingOptions};
 use elephant_types::{Coded, ErrorCode, Numerics, TaskContext, TrainingStep};
-use elephant_volume::Dataset;
+use elephant_volume::{Dataset, FrameSource};
 
 use self::{
     batches::LabelledCrops,
@@ -119,7 +119,7 @@ impl Trainer {
     ) -> Result<(), PipelineError> {
         request.validate()?;
         let dataset = open_dataset(&self.workspace, &request.dataset)?;
-        check_dimensions(&dataset, &request.crops)?;
+        check_dimensions(dataset.dataset(), &request.crops)?;
         // Each device has a batch of its own, as with the original's distributed training.
         let batch_size = request.batch_size * self.trainable.device_count()?;
         let kind = request.crops.kind();
@@ -177,7 +177,7 @@ impl Trainer {
     fn reserve(
         &self,
         model: &Checkpoint,
-        dataset: &Dataset,
+        frames: &FrameSource,
         crops: &CropOptions,
         batch_size: usize,
         context: &TaskContext,
@@ -189,8 +189,9 @@ impl Trainer {
         const BATCHES: u64 = 3;
         /// An intensity and a label.
         const VOXEL_BYTES: u64 = (size_of::<f32>() + size_of::<u8>()) as u64;
-        let voxels = crops.voxels(dataset.frame_shape()).saturating_mul(batch_size as u64);
+        let voxels = crops.voxels(frames.shape()).saturating_mul(batch_size as u64);
         let held = voxels.saturating_mul(BATCHES * VOXEL_BYTES).saturating_add(model.value_count() * PARAMETER_BYTES);
+        let held = held.saturating_add(frames.reading_bytes());
         let need = Need::until_stopped(held, self.trainable.step_bytes(voxels, self.numerics)?);
         let reserved = self.memory.reserve(need, context.cancel_token());
         reserved.map_err(PipelineError::memory("use smaller crops or batches"))

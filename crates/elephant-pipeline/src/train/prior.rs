@@ -60,7 +60,7 @@ impl Trainer {
         options.validate()?;
         check_crop_count(request.crop_count)?;
         let dataset = open_dataset(&self.workspace, &request.dataset)?;
-        check_dimensions(&dataset, &options)?;
+        check_dimensions(dataset.dataset(), &options)?;
         let _memory = self.reserve(&checkpoint, &dataset, &options, 1, context)?;
         let training = TrainingOptions { objective: Objective::Intensities, numerics: self.numerics };
         let before = checkpoint.provenance.clone();
