@@ -7,8 +7,10 @@ use std::{collections::BTreeMap, fs, path::Path, process::Command};
 use serde_json::Value;
 
 /// What only some crates may depend on: the lowest crate of the map that may, and the libraries.
-const FLOORS: [(&str, &[&str]); 2] =
-    [("elephant-api-core", &["axum", "hyper", "hyper-util", "tower", "tower-http"]), ("elephant-jobs", &["tokio", "tokio-util"])];
+const FLOORS: [(&str, &[&str]); 2] = [
+    ("elephant-api-core", &["axum", "hyper", "hyper-util", "tower", "tower-http"]),
+    ("elephant-jobs", &["tokio", "tokio-util"]),
+];
 
 /// Libraries that take long to build or are written in C or C++. One crate of ours wraps each.
 const HEAVY: [(&str, &str); 9] = [
