@@ -13,7 +13,7 @@ use std::{
 #[error("cancelled")]
 pub struct Cancelled;
 
-/// A flag shared between an operation and those who may stop it. Clones are the same flag.
+/// A flag shared between an operation and those who may stop it. Clones share the flag.
 #[derive(Clone, Debug, Default)]
 pub struct CancelToken(Arc<AtomicBool>);
 

@@ -24,7 +24,7 @@ pub enum Objective {
 pub struct TrainingOptions {
     /// What is minimised.
     pub objective: Objective,
-    /// Whose arithmetic to use.
+    /// Which rules to compute by.
     pub numerics: Numerics,
 }
 
