@@ -130,7 +130,7 @@ fn equalised_medians_are_those_of_numpy() {
 }
 
 #[test]
-fn options_that_mean_nothing_are_refused() {
+fn invalid_options_are_refused() {
     let map = Array3::from_elem((2, 8, 8), 0.7);
     let good = SpotOptions {
         t: 0,

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use elephant_image::{Dims, SpotOptions, components_bytes, find_spots, resize_trilinear, resize_trilinear_into};
+use elephant_image::{Dims, SpotFinder, SpotOptions, find_spots, resize_trilinear, resize_trilinear_into};
 use elephant_memory::{Memory, Need};
 use elephant_types::{
     CancelToken, DatasetName, KeepAxials, ModelName, NetworkKind, Numerics, ProbabilityOutput, SegmentationOptions,
@@ -232,7 +232,7 @@ fn held_bytes(crop: [usize; 3], input: [usize; 3], use_median: bool, output: Pro
     let classes = if output == ProbabilityOutput::AllClasses { 3 } else { 1 };
     let preparing = arrays(1 + u64::from(use_median), u64::from(is_resized));
     let segmenting = arrays(0, 1 + classes);
-    let finding = arrays(0, classes).saturating_add(components_bytes(seen));
+    let finding = arrays(0, classes).saturating_add(SpotFinder::most_bytes(input));
     let storing = if classes > 1 && is_resized { arrays(classes, classes) } else { 0 };
     preparing.max(segmenting).max(finding).max(storing)
 }

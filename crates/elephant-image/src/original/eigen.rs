@@ -1,10 +1,8 @@
 //! Eigenvalues of small symmetric matrices, rounded as LAPACK rounds them.
 //!
-//! Flat components have eigenvalues that are zero in exact arithmetic. The original drops, keeps or corrects such a component
-//! according to the sign of what rounding leaves of that zero, so its answers can only be met by rounding alike: one
-//! Householder reflection, then implicit QL iterations (Golub & Van Loan, "Matrix Computations", 8.3), with the operations
-//! in the order of LAPACK's `dsyevd` for matrices of this size and none of them fused. `OpenBLAS` rounds so on every x86-64
-//! processor up to AVX2; its kernels for AVX-512 fuse some operations of the reflection.
+//! One Householder reflection, then implicit QL iterations (Golub & Van Loan, "Matrix Computations", 8.3), with the
+//! operations in the order of LAPACK's `dsyevd` for matrices of this size and none of them fused. `OpenBLAS` rounds so on
+//! every x86-64 processor up to AVX2; its kernels for AVX-512 fuse some operations of the reflection.
 
 /// An eigenvalue counts as found when its off-diagonal neighbour is below this, relative to the diagonal.
 const UNIT_ROUNDOFF: f64 = f64::EPSILON / 2.0;
@@ -13,7 +11,7 @@ const UNIT_ROUNDOFF: f64 = f64::EPSILON / 2.0;
 ///
 /// Only the lower triangle is read. Entries must be finite.
 pub(crate) fn symmetric_eigen<const N: usize>(matrix: [[f64; N]; N]) -> ([f64; N], [[f64; N]; N]) {
-    let (mut tridiagonal, reflector) = Tridiagonal::of(&matrix);
+    let (mut tridiagonal, reflector) = Tridiagonal::new(&matrix);
     tridiagonal.diagonalise();
     tridiagonal.sort();
     let Tridiagonal { d, mut vectors, .. } = tridiagonal;
@@ -40,18 +38,18 @@ impl Reflector {
     }
 }
 
-/// A symmetric matrix whose other entries are zero, on its way to being diagonal.
+/// A symmetric matrix whose other entries are zero, while it is made diagonal.
 struct Tridiagonal<const N: usize> {
     /// The diagonal.
     d: [f64; N],
-    /// Beside the diagonal: `e[i]` is at (i, i + 1). The last entry is not used.
+    /// The entries beside the diagonal: `e[i]` is at (i, i + 1). The last one is not used.
     e: [f64; N],
     /// The rotations so far.
     vectors: [[f64; N]; N],
 }
 
 impl<const N: usize> Tridiagonal<N> {
-    fn of(matrix: &[[f64; N]; N]) -> (Self, Option<Reflector>) {
+    fn new(matrix: &[[f64; N]; N]) -> (Self, Option<Reflector>) {
         let vectors = std::array::from_fn(|i| std::array::from_fn(|j| f64::from(u8::from(i == j))));
         let mut d = std::array::from_fn(|i| matrix[i][i]);
         let mut e = std::array::from_fn(|i| if i + 1 < N { matrix[i + 1][i] } else { 0.0 });
@@ -83,8 +81,8 @@ impl<const N: usize> Tridiagonal<N> {
         let mut first = 0;
         while first < N {
             let is_negligible = |&i: &usize| {
-                let (here, next) = (self.d[i].abs().sqrt(), self.d[i + 1].abs().sqrt());
-                self.e[i].abs() <= here * next * UNIT_ROUNDOFF
+                let (root, next) = (self.d[i].abs().sqrt(), self.d[i + 1].abs().sqrt());
+                self.e[i].abs() <= root * next * UNIT_ROUNDOFF
             };
             let last = (first..N - 1).find(is_negligible).unwrap_or(N - 1);
             self.e[last] = 0.0;
@@ -117,9 +115,9 @@ impl<const N: usize> Tridiagonal<N> {
 
     /// Sets the entry between two steps of the walk to zero when it no longer matters.
     fn split(&mut self, walk: Walk, k: usize) -> bool {
-        let (here, next) = (self.d[walk.at(k)].abs(), self.d[walk.at(k + 1)].abs());
+        let (size, next) = (self.d[walk.index(k)].abs(), self.d[walk.index(k + 1)].abs());
         let e = &mut self.e[walk.between(k)];
-        let is_negligible = *e * *e <= UNIT_ROUNDOFF * UNIT_ROUNDOFF * here * next + f64::MIN_POSITIVE;
+        let is_negligible = *e * *e <= UNIT_ROUNDOFF * UNIT_ROUNDOFF * size * next + f64::MIN_POSITIVE;
         if is_negligible {
             *e = 0.0;
         }
@@ -130,12 +128,12 @@ impl<const N: usize> Tridiagonal<N> {
     fn sweep(&mut self, walk: Walk, near: usize, far: usize) {
         let (d, e) = (&mut self.d, &mut self.e);
         let first = walk.between(near);
-        let start = d[walk.at(near)];
-        let ratio = (d[walk.at(near + 1)] - start) / (2.0 * e[first]);
-        let mut g = d[walk.at(far)] - start + e[first] / (ratio + hypotenuse(ratio, 1.0).copysign(ratio));
+        let start = d[walk.index(near)];
+        let ratio = (d[walk.index(near + 1)] - start) / (2.0 * e[first]);
+        let mut g = d[walk.index(far)] - start + e[first] / (ratio + hypotenuse(ratio, 1.0).copysign(ratio));
         let (mut sine, mut cosine, mut carried) = (1.0, 1.0, 0.0);
         for k in (near..far).rev() {
-            let (here, next) = (walk.at(k), walk.at(k + 1));
+            let (i, next) = (walk.index(k), walk.index(k + 1));
             let f = sine * e[walk.between(k)];
             let b = cosine * e[walk.between(k)];
             let length;
@@ -144,15 +142,15 @@ impl<const N: usize> Tridiagonal<N> {
                 e[walk.between(k + 1)] = length;
             }
             g = d[next] - carried;
-            let r = (d[here] - g) * sine + 2.0 * cosine * b;
+            let r = (d[i] - g) * sine + 2.0 * cosine * b;
             carried = sine * r;
             d[next] = g + carried;
             g = cosine * r - b;
             for row in &mut self.vectors {
-                (row[here], row[next]) = (cosine * row[here] - sine * row[next], cosine * row[next] + sine * row[here]);
+                (row[i], row[next]) = (cosine * row[i] - sine * row[next], cosine * row[next] + sine * row[i]);
             }
         }
-        d[walk.at(near)] -= carried;
+        d[walk.index(near)] -= carried;
         e[first] = g;
     }
 
@@ -195,13 +193,13 @@ impl Walk {
     }
 
     /// The index after `k` steps.
-    fn at(self, k: usize) -> usize {
+    fn index(self, k: usize) -> usize {
         if self.from < self.to { self.from + k } else { self.from - k }
     }
 
     /// Where the entry between steps `k` and `k + 1` is in `e`.
     fn between(self, k: usize) -> usize {
-        self.at(k).min(self.at(k + 1))
+        self.index(k).min(self.index(k + 1))
     }
 }
 
@@ -277,7 +275,7 @@ mod tests {
     }
 
     /// `numpy.linalg.eigh` (NumPy 2.4.6, `OpenBLAS` 0.3.31, its Haswell and Nehalem kernels alike) on the covariances that
-    /// the original finds for flat components of three to eleven voxels, and on a line of pixels.
+    /// the original finds for flat regions of three to eleven voxels, and on a line of pixels.
     #[test]
     #[expect(clippy::unreadable_literal, reason = "digits as NumPy prints them")]
     fn eigenvalues_are_those_of_lapack_to_the_last_bit() {

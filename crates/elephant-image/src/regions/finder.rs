@@ -1,498 +1,228 @@
-//! Connected components of a thresholded image, with the sums that describe each.
+//! Connected regions of a thresholded volume that arrives plane by plane.
 //!
-//! No label volume is made. Rows are cut into runs of foreground voxels; a union-find joins touching runs; each
-//! component keeps only its moments. The image is divided into slabs of rows whose size depends on the image alone, so
-//! slabs run in parallel and yet every sum is added up in the same order on any number of threads.
+//! Rows are cut into runs of foreground voxels, and a union-find joins runs that touch. Slabs of rows are searched in
+//! parallel and joined in order. What describes a region is summed up at the end, run by run in raster order, so that no
+//! result depends on threads or on how the planes are cut into pushes.
 
-mod pieces;
-
-use std::ops::Range;
+use std::sync::atomic::AtomicU64;
 
 use elephant_types::CancelToken;
-use ndarray::{ArrayView3, Axis};
+use ndarray::ArrayView3;
 use rayon::prelude::*;
 
-use self::pieces::Pieces;
-use crate::{ImageError, Moments};
+use super::{
+    Connectivity, Region, Run,
+    sets::DisjointSets,
+    slab::{Piece, Rows, Search, Slab, for_each_touching},
+};
+use crate::ImageError;
 
-/// One connected component of the foreground.
-#[derive(Clone, Debug)]
-pub struct Component {
-    /// Where its voxels are.
-    pub moments: Moments,
-    /// The sum of the image over its voxels.
-    pub sum: f64,
-}
-
-impl Component {
-    /// The mean of the image over the component's voxels.
-    pub fn mean(&self) -> f64 {
-        self.sum / self.moments.voxels as f64
-    }
-
-    fn merge(&mut self, other: &Self) {
-        self.moments.merge(&other.moments);
-        self.sum += other.sum;
-    }
-}
-
-/// The components of the voxels above `threshold` (strictly), where voxels that share a face, an edge or a corner are
-/// connected: 26 neighbours, or 8 in an image of one plane. They come in the raster order (z, y, x) of their first voxel.
-/// Voxels that are not finite numbers are background.
+/// The regions of the voxels above `threshold` (strictly) in an image (z, y, x), in the raster order of their first
+/// voxels. Voxels that are not finite numbers are background. A 2-D image has z = 1.
+///
+/// ```
+/// use elephant_image::{Connectivity, find_regions};
+/// use elephant_types::CancelToken;
+/// use ndarray::arr3;
+///
+/// let image = arr3(&[[
+///     [0.9_f32, 0.8, 0.0, 0.0, 0.7],
+///     [0.0, 0.0, 0.6, 0.0, 0.0],
+///     [0.0, 0.0, 0.0, 0.0, 0.9],
+/// ]]);
+/// let regions = find_regions(image.view(), 0.5, Connectivity::Corner, &CancelToken::default())?;
+///
+/// // Labelled by their positions in the list, from 1:
+/// //   1 1 . . 2
+/// //   . . 1 . .
+/// //   . . . . 3
+/// let voxels: Vec<Vec<_>> = regions.iter().map(|region| region.voxels().collect()).collect();
+/// assert_eq!(voxels[0], [[0, 0, 0], [0, 0, 1], [0, 1, 2]]);
+/// assert_eq!(voxels[1], [[0, 0, 4]]);
+/// assert_eq!(voxels[2], [[0, 2, 4]]);
+/// assert_eq!(regions[0].moments().centroid(), [0.0, 1.0 / 3.0, 1.0]);
+/// assert_eq!(regions[0].bounds(), [0..1, 0..2, 0..3]);
+///
+/// // Without neighbours across corners the third voxel of region 1 is a region of its own.
+/// assert_eq!(find_regions(image.view(), 0.5, Connectivity::Face, &CancelToken::default())?.len(), 4);
+/// # Ok::<(), elephant_image::ImageError>(())
+/// ```
 ///
 /// # Errors
-/// [`ImageError::TooLarge`] for more than 2^38 voxels or 2^24 along an axis; [`ImageError::TooManyPieces`] for noise, whose
-/// components would take more memory than the image; [`ImageError::Cancelled`].
-pub fn connected_components(
+/// As [`RegionFinder::new`], [`RegionFinder::push`] and [`RegionFinder::finish`].
+pub fn find_regions(
     image: ArrayView3<'_, f32>,
     threshold: f32,
+    connectivity: Connectivity,
     cancel: &CancelToken,
-) -> Result<Vec<Component>, ImageError> {
-    let (nz, ny, nx) = image.dim();
-    let shape = [nz, ny, nx];
-    let voxels = shape.iter().try_fold(1_usize, |product, &n| product.checked_mul(n));
-    if shape.iter().any(|&n| n > 1 << 24) || voxels.is_none_or(|n| n > 1 << 38) {
-        return Err(ImageError::TooLarge { shape });
-    }
-    if voxels == Some(0) {
-        return Ok(Vec::new());
-    }
-    let rows = Rows { nz, ny };
-    let rows_per_slab = rows_per_slab(shape);
-    let pieces = Pieces::default();
-    let slabs = (0..rows.count().div_ceil(rows_per_slab))
-        .into_par_iter()
-        .map(|index| {
-            let first = index * rows_per_slab;
-            Slab::scan(image, rows, first..(first + rows_per_slab).min(rows.count()), threshold, &pieces, cancel)
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    cancel.check()?;
-    Ok(join(slabs, rows, rows_per_slab))
+) -> Result<Vec<Region>, ImageError> {
+    let mut finder = RegionFinder::new(image.dim().into(), threshold, connectivity)?;
+    finder.push(image, cancel)?;
+    finder.finish(cancel)
 }
 
-/// Memory that [`connected_components`] takes beside an image of so many voxels, in bytes at the most.
-pub fn components_bytes(voxels: u64) -> u64 {
-    let run = (size_of::<Run>() + size_of::<u32>() + size_of::<usize>()) as u64;
-    // Twice: those of the slabs, and joined.
-    let component = 2 * (size_of::<Component>() + size_of::<usize>()) as u64;
-    let most_runs = Pieces::most_runs(voxels).min(voxels / 2 + 1);
-    most_runs.saturating_mul(run).saturating_add(Pieces::MOST_COMPONENTS.min(voxels / 8 + 1) * component)
+/// Finds the [`Region`]s of a volume that is given in pieces of one or more planes; see [`find_regions`].
+pub struct RegionFinder {
+    shape: [usize; 3],
+    threshold: f32,
+    connectivity: Connectivity,
+    /// Planes pushed so far.
+    planes: usize,
+    slabs: Vec<Slab>,
+    /// The runs of all slabs, as far as they are connected.
+    sets: DisjointSets,
 }
 
-/// Small enough that many threads share the work, thick enough that few components cross a boundary.
+impl RegionFinder {
+    /// The largest number of regions; more are noise.
+    const MOST_REGIONS: u64 = 1 << 20;
+
+    /// A search in a volume of this shape (z, y, x), none of whose planes is known yet.
+    ///
+    /// # Errors
+    /// [`ImageError::TooLarge`] for more than 2^38 voxels or 2^24 along an axis.
+    pub fn new(shape: [usize; 3], threshold: f32, connectivity: Connectivity) -> Result<Self, ImageError> {
+        let voxels = shape.iter().try_fold(1_usize, |product, &edge| product.checked_mul(edge));
+        if shape.iter().any(|&edge| edge > 1 << 24) || voxels.is_none_or(|voxels| voxels > 1 << 38) {
+            return Err(ImageError::TooLarge { shape });
+        }
+        Ok(Self { shape, threshold, connectivity, planes: 0, slabs: Vec::new(), sets: DisjointSets::default() })
+    }
+
+    /// Takes the next planes (z, y, x) of the volume, any number of them.
+    ///
+    /// # Errors
+    /// [`ImageError::UnexpectedPlanes`] for planes of another shape, or more of them than the volume has;
+    /// [`ImageError::TooManyPieces`] for noise; [`ImageError::Cancelled`]. The planes are not taken then.
+    pub fn push(&mut self, planes: ArrayView3<'_, f32>, cancel: &CancelToken) -> Result<(), ImageError> {
+        let [nz, ny, nx] = self.shape;
+        let count = planes.dim().0;
+        if planes.dim() != (count, ny, nx) || count > nz - self.planes {
+            let (given, known) = (planes.dim().into(), self.planes);
+            return Err(ImageError::UnexpectedPlanes { planes: given, shape: self.shape, known });
+        }
+        cancel.check()?;
+        if !planes.is_empty() {
+            let (rows_at_once, first_row) = (rows_per_slab(self.shape), self.planes * ny);
+            let search = Search {
+                planes,
+                first_row,
+                rows: self.rows(),
+                threshold: self.threshold,
+                found: AtomicU64::new(self.sets.len() as u64),
+                most_runs: most_runs(self.shape),
+                cancel,
+            };
+            let end = first_row + count * ny;
+            let starts = (0..(count * ny).div_ceil(rows_at_once)).into_par_iter();
+            let scan = |index: usize| {
+                let start = first_row + index * rows_at_once;
+                Slab::scan(&search, start..(start + rows_at_once).min(end))
+            };
+            let slabs = starts.map(scan).collect::<Result<Vec<_>, _>>()?;
+            for (slab, sets) in slabs {
+                self.append(slab, &sets);
+            }
+        }
+        self.planes += count;
+        Ok(())
+    }
+
+    /// The regions of all planes, in the raster order of their first voxels.
+    ///
+    /// # Errors
+    /// [`ImageError::MissingPlanes`] before all planes were pushed; [`ImageError::TooManyPieces`] for more than 2^20
+    /// regions; [`ImageError::Cancelled`].
+    pub fn finish(self, cancel: &CancelToken) -> Result<Vec<Region>, ImageError> {
+        if self.planes < self.shape[0] {
+            return Err(ImageError::MissingPlanes { known: self.planes, shape: self.shape });
+        }
+        let regions = self.sets.count();
+        if regions as u64 > Self::MOST_REGIONS {
+            return Err(ImageError::TooManyPieces { pieces: Self::MOST_REGIONS });
+        }
+        let (ny, numbers) = (self.shape[1], self.sets.into_numbers());
+        let mut sizes = vec![0; regions];
+        for &number in &numbers {
+            sizes[number as usize] += 1;
+        }
+        let mut parts: Vec<(Vec<Run>, f64)> = sizes.into_iter().map(|size| (Vec::with_capacity(size), 0.0)).collect();
+        // Each slab is given free when its runs have found their regions.
+        for slab in self.slabs {
+            cancel.check()?;
+            let numbers = &numbers[slab.first_run..];
+            for (row, indices) in slab.runs_by_row() {
+                for index in indices {
+                    let (runs, sum) = &mut parts[numbers[index] as usize];
+                    let Piece { start: x0, end: x1 } = slab.runs[index];
+                    runs.push(Run { z: (row / ny) as u32, y: (row % ny) as u32, x0, x1 });
+                    *sum += slab.sums[index];
+                }
+            }
+        }
+        let regions = parts.into_par_iter().filter_map(|(runs, sum)| Region::new(runs, sum)).collect();
+        cancel.check()?;
+        Ok(regions)
+    }
+
+    /// The most memory in bytes that a search in a volume of this shape (z, y, x) takes beside the planes it is given. What
+    /// it really takes grows with the foreground; the limits on runs (an eighth of the voxels, 2^22 to 2^26) and regions
+    /// (2^20) bound it.
+    pub fn most_bytes(shape: [usize; 3], connectivity: Connectivity) -> u64 {
+        let [nz, ny, nx] = shape.map(|edge| edge as u64);
+        let rows = nz.saturating_mul(ny);
+        let runs = most_runs(shape).min(rows.saturating_mul(nx.div_ceil(2)));
+        // Slab and union-find, and the runs of the finished regions.
+        let per_run = (size_of::<Piece>() + size_of::<f64>() + size_of::<u32>() + size_of::<Run>()) as u64;
+        let per_region = (size_of::<Region>() + size_of::<(Vec<Run>, f64)>() + size_of::<usize>()) as u64;
+        let regions = Self::most_regions(shape, connectivity);
+        let row_starts = rows.saturating_mul(size_of::<u32>() as u64);
+        runs.saturating_mul(per_run).saturating_add(regions * per_region).saturating_add(row_starts)
+    }
+
+    /// The largest number of regions that a search in a volume of this shape (z, y, x) may find.
+    pub(crate) fn most_regions(shape: [usize; 3], connectivity: Connectivity) -> u64 {
+        connectivity.most_regions(shape).min(Self::MOST_REGIONS)
+    }
+
+    fn rows(&self) -> Rows {
+        Rows { ny: self.shape[1], connectivity: self.connectivity }
+    }
+
+    /// Appends a slab, and joins its runs with their neighbours in the slabs before.
+    fn append(&mut self, mut slab: Slab, sets: &DisjointSets) {
+        let rows = self.rows();
+        slab.first_run = self.sets.len();
+        self.sets.append(sets);
+        let near_boundary = slab.rows.start..slab.rows.end.min(slab.rows.start + rows.ny + 1);
+        for row in near_boundary {
+            let (runs, first) = slab.runs_of(row);
+            if runs.is_empty() {
+                continue;
+            }
+            let first = slab.first_run + first;
+            for (neighbour, reach) in rows.earlier_neighbours(row).filter(|&(row, _)| row < slab.rows.start) {
+                let other = &self.slabs[self.slabs.partition_point(|other| other.rows.end <= neighbour)];
+                let (others, first_other) = other.runs_of(neighbour);
+                let first_other = other.first_run + first_other;
+                for_each_touching(runs, others, reach, |i, j| self.sets.join(first + i, first_other + j));
+            }
+        }
+        self.slabs.push(slab);
+    }
+}
+
+/// The largest number of runs in a volume. Images of cells stay far below the limit; noise does not.
+fn most_runs(shape: [usize; 3]) -> u64 {
+    let voxels = shape.iter().fold(1_u64, |product, &edge| product.saturating_mul(edge as u64));
+    (voxels / 8).clamp(1 << 22, 1 << 26)
+}
+
+/// Small enough that many threads share the work, thick enough that few regions cross a boundary.
 fn rows_per_slab([nz, ny, nx]: [usize; 3]) -> usize {
     const VOXELS: usize = 1 << 18;
-    const MOST_VOXELS: usize = 1 << 31; // keeps the number of runs in a slab below 2^32
     let planes = if nz > 1 { 4 * ny } else { 1 };
-    (VOXELS / nx).max(planes).min(MOST_VOXELS / nx).max(1)
-}
-
-/// The rows of the image, numbered in raster order.
-#[derive(Clone, Copy)]
-struct Rows {
-    nz: usize,
-    ny: usize,
-}
-
-impl Rows {
-    fn count(self) -> usize {
-        self.nz * self.ny
-    }
-
-    /// The rows before `row` that touch it: one in its own plane, up to three in the plane before.
-    fn earlier_neighbours(self, row: usize) -> impl Iterator<Item = usize> {
-        let (z, y) = (row / self.ny, row % self.ny);
-        let before = row.wrapping_sub(self.ny);
-        let candidates = [
-            (z > 0 && y > 0, before.wrapping_sub(1)),
-            (z > 0, before),
-            (z > 0 && y + 1 < self.ny, before.wrapping_add(1)),
-            (y > 0, row.wrapping_sub(1)),
-        ];
-        candidates.into_iter().filter_map(|(exists, neighbour)| exists.then_some(neighbour))
-    }
-}
-
-/// Consecutive foreground voxels `start..end` of one row.
-struct Run {
-    start: u32,
-    end: u32,
-    sum: f64,
-}
-
-/// A range of rows with its components, as far as they are connected inside the range.
-struct Slab {
-    rows: Range<usize>,
-    runs: Vec<Run>,
-    /// Where each row's runs begin in `runs`; one entry more than rows.
-    row_starts: Vec<usize>,
-    /// For each run, the index of its component.
-    labels: Vec<u32>,
-    components: Vec<Component>,
-}
-
-/// Often enough that threads do not exceed the limit by much, seldom enough that they do not wait for each other.
-const COUNTED_AT_ONCE: usize = 1 << 16;
-
-impl Slab {
-    fn scan(
-        image: ArrayView3<'_, f32>,
-        all: Rows,
-        rows: Range<usize>,
-        threshold: f32,
-        pieces: &Pieces,
-        cancel: &CancelToken,
-    ) -> Result<Self, ImageError> {
-        let mut slab = Self {
-            row_starts: Vec::with_capacity(rows.len() + 1),
-            rows: rows.clone(),
-            runs: Vec::new(),
-            labels: Vec::new(),
-            components: Vec::new(),
-        };
-        slab.row_starts.push(0);
-        let mut sets = DisjointSets::default();
-        let mut buffer = Vec::new();
-        let mut counted = 0;
-        for row in rows {
-            let (z, y) = (row / all.ny, row % all.ny);
-            if slab.runs.len() - counted >= COUNTED_AT_ONCE {
-                pieces.add_runs(slab.runs.len() - counted, image.len())?;
-                counted = slab.runs.len();
-            }
-            if y == 0 {
-                cancel.check()?;
-            }
-            let view = image.index_axis_move(Axis(0), z).index_axis_move(Axis(0), y);
-            if let Some(values) = view.to_slice() {
-                push_runs(values, threshold, &mut slab.runs);
-            } else {
-                buffer.clear();
-                buffer.extend(view.iter().copied());
-                push_runs(&buffer, threshold, &mut slab.runs);
-            }
-            slab.row_starts.push(slab.runs.len());
-            sets.grow_to(slab.runs.len());
-            slab.join_row(row, all, &mut sets);
-        }
-        pieces.add_runs(slab.runs.len() - counted, image.len())?;
-        slab.collect_components(all, &mut sets, pieces)?;
-        Ok(slab)
-    }
-
-    /// The runs of `row`, which lies in this slab.
-    fn runs_of(&self, row: usize) -> Range<usize> {
-        let local = row - self.rows.start;
-        self.row_starts[local]..self.row_starts[local + 1]
-    }
-
-    /// Joins the runs of `row` with those they touch in the earlier rows of this slab.
-    fn join_row(&self, row: usize, all: Rows, sets: &mut DisjointSets) {
-        let here = self.runs_of(row);
-        if here.is_empty() {
-            return;
-        }
-        for neighbour in all.earlier_neighbours(row).filter(|neighbour| self.rows.contains(neighbour)) {
-            let there = self.runs_of(neighbour);
-            for_each_touching(&self.runs[here.clone()], &self.runs[there.clone()], |i, j| {
-                sets.join(here.start + i, there.start + j);
-            });
-        }
-    }
-
-    /// Numbers the components in the order of their first runs, and adds up their voxels.
-    fn collect_components(&mut self, all: Rows, sets: &mut DisjointSets, pieces: &Pieces) -> Result<(), ImageError> {
-        self.labels.reserve_exact(self.runs.len());
-        let mut counted = 0;
-        for row in self.rows.clone() {
-            if self.components.len() - counted >= COUNTED_AT_ONCE {
-                pieces.add_components(self.components.len() - counted)?;
-                counted = self.components.len();
-            }
-            for index in self.runs_of(row) {
-                let run = &self.runs[index];
-                let part = Component {
-                    moments: Moments::of_run(row / all.ny, row % all.ny, run.start, run.end),
-                    sum: run.sum,
-                };
-                let root = sets.find(index);
-                if root == index {
-                    self.labels.push(self.components.len() as u32);
-                    self.components.push(part);
-                } else {
-                    // A root comes before all other runs of its set, so its label is known.
-                    let label = self.labels[root];
-                    self.components[label as usize].merge(&part);
-                    self.labels.push(label);
-                }
-            }
-        }
-        pieces.add_components(self.components.len() - counted)
-    }
-}
-
-/// Appends the runs of values above `threshold` in one row.
-fn push_runs(values: &[f32], threshold: f32, runs: &mut Vec<Run>) {
-    /// Long enough to be compared in vector registers, short enough to skip most of a row with few cells.
-    const BLOCK: usize = 32;
-    let is_foreground = |value: f32| value > threshold && value <= f32::MAX;
-    let mut open: Option<Run> = None;
-    for (block, chunk) in values.chunks(BLOCK).enumerate() {
-        let any = chunk.iter().fold(false, |any, &value| any | is_foreground(value));
-        if !any {
-            runs.extend(open.take());
-            continue;
-        }
-        for (offset, &value) in chunk.iter().enumerate() {
-            if is_foreground(value) {
-                let x = (block * BLOCK + offset) as u32;
-                let run = open.get_or_insert(Run { start: x, end: x, sum: 0.0 });
-                run.end = x + 1;
-                run.sum += f64::from(value);
-            } else {
-                runs.extend(open.take());
-            }
-        }
-    }
-    runs.extend(open);
-}
-
-/// Calls `touch(i, j)` for the runs `a[i]` and `b[j]` of two neighbouring rows that overlap or meet at a corner.
-fn for_each_touching(a: &[Run], b: &[Run], mut touch: impl FnMut(usize, usize)) {
-    let (mut i, mut j) = (0, 0);
-    while i < a.len() && j < b.len() {
-        if a[i].start <= b[j].end && b[j].start <= a[i].end {
-            touch(i, j);
-        }
-        if a[i].end < b[j].end { i += 1 } else { j += 1 }
-    }
-}
-
-/// Joins the components of all slabs across their boundaries.
-fn join(slabs: Vec<Slab>, rows: Rows, rows_per_slab: usize) -> Vec<Component> {
-    let mut offsets = Vec::with_capacity(slabs.len());
-    let mut total = 0;
-    for slab in &slabs {
-        offsets.push(total);
-        total += slab.components.len();
-    }
-    let mut sets = DisjointSets::default();
-    sets.grow_to(total);
-    for (index, slab) in slabs.iter().enumerate() {
-        let boundary = slab.rows.start..slab.rows.end.min(slab.rows.start + rows.ny + 1);
-        for row in boundary {
-            let here = slab.runs_of(row);
-            if here.is_empty() {
-                continue;
-            }
-            for neighbour in rows.earlier_neighbours(row).filter(|&neighbour| neighbour < slab.rows.start) {
-                let other = neighbour / rows_per_slab;
-                let there = slabs[other].runs_of(neighbour);
-                for_each_touching(&slab.runs[here.clone()], &slabs[other].runs[there.clone()], |i, j| {
-                    let a = offsets[index] + slab.labels[here.start + i] as usize;
-                    let b = offsets[other] + slabs[other].labels[there.start + j] as usize;
-                    sets.join(a, b);
-                });
-            }
-        }
-    }
-    let mut joined: Vec<Component> = Vec::new();
-    let mut places = vec![0; total];
-    for (id, component) in slabs.into_iter().flat_map(|slab| slab.components).enumerate() {
-        let root = sets.find(id);
-        if root == id {
-            places[id] = joined.len();
-            joined.push(component);
-        } else {
-            joined[places[root]].merge(&component);
-        }
-    }
-    joined
-}
-
-/// A union-find whose sets are named by their lowest member.
-#[derive(Default)]
-struct DisjointSets(Vec<usize>);
-
-impl DisjointSets {
-    /// Adds sets of one member each, up to `members` members in all.
-    fn grow_to(&mut self, members: usize) {
-        self.0.extend(self.0.len()..members);
-    }
-
-    fn find(&mut self, mut member: usize) -> usize {
-        while self.0[member] != member {
-            // Path halving.
-            self.0[member] = self.0[self.0[member]];
-            member = self.0[member];
-        }
-        member
-    }
-
-    fn join(&mut self, a: usize, b: usize) {
-        let (a, b) = (self.find(a), self.find(b));
-        let (low, high) = (a.min(b), a.max(b));
-        self.0[high] = low;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use ndarray::{Array3, s};
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// Flood fill from each voxel that no earlier fill reached: slow and plainly right.
-    fn naive(image: &Array3<f32>, threshold: f32) -> Vec<(Moments, f64)> {
-        let (nz, ny, nx) = image.dim();
-        let mut seen = Array3::from_elem(image.dim(), false);
-        let mut found = Vec::new();
-        for start in ndarray::indices(image.dim()) {
-            if seen[start] || image[start].is_nan() || image[start] <= threshold {
-                continue;
-            }
-            seen[start] = true;
-            let mut stack = vec![start];
-            let mut voxels = Vec::new();
-            while let Some((z, y, x)) = stack.pop() {
-                voxels.push((z, y, x));
-                for dz in z.saturating_sub(1)..(z + 2).min(nz) {
-                    for dy in y.saturating_sub(1)..(y + 2).min(ny) {
-                        for dx in x.saturating_sub(1)..(x + 2).min(nx) {
-                            let next = (dz, dy, dx);
-                            if !seen[next] && image[next] > threshold {
-                                seen[next] = true;
-                                stack.push(next);
-                            }
-                        }
-                    }
-                }
-            }
-            voxels.sort_unstable();
-            let single = |&(z, y, x): &(usize, usize, usize)| Moments::of_run(z, y, x as u32, x as u32 + 1);
-            let mut moments = single(&voxels[0]);
-            voxels[1..].iter().for_each(|voxel| moments.merge(&single(voxel)));
-            let sum = voxels.iter().map(|&voxel| f64::from(image[voxel])).sum();
-            found.push((moments, sum));
-        }
-        found
-    }
-
-    fn components_of(image: ArrayView3<'_, f32>) -> Vec<Component> {
-        connected_components(image, 0.5, &CancelToken::default()).unwrap()
-    }
-
-    fn assert_same(found: &[Component], expected: &[(Moments, f64)]) {
-        assert_eq!(found.len(), expected.len());
-        for (found, (moments, sum)) in found.iter().zip(expected) {
-            assert_eq!(&found.moments, moments);
-            assert!((found.sum - sum).abs() <= 1e-9 * sum);
-        }
-    }
-
-    /// Numbers that look random, the same for everyone.
-    fn noise(seed: u64, index: usize) -> f32 {
-        let mut state = (seed << 32) ^ index as u64;
-        state = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        state = (state ^ (state >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((state ^ (state >> 31)) >> 40) as f32 / (1 << 24) as f32
-    }
-
-    /// Noise whose foreground has about the given share of the voxels.
-    fn noise_image(shape: (usize, usize, usize), share: f32, seed: u64) -> Array3<f32> {
-        let mut index = 0;
-        Array3::from_shape_simple_fn(shape, || {
-            index += 1;
-            (noise(seed, index) - (1.0 - share)) * 0.5 / share + 0.5
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn agrees_with_flood_fill(
-            shape in (1..7_usize, 1..12_usize, 1..70_usize), share in 0.01..0.6_f32, seed in any::<u32>(),
-        ) {
-            let image = noise_image(shape, share, seed.into());
-            assert_same(&components_of(image.view()), &naive(&image, 0.5));
-        }
-    }
-
-    #[test]
-    fn components_cross_slabs_of_planes_and_of_rows() {
-        // Slabs of four planes, and of rows within a plane: more than one of each.
-        for (shape, share) in
-            [((40_usize, 50_usize, 140), 0.02), ((40, 50, 140), 0.05), ((1, 900, 700), 0.2), ((1, 900, 700), 0.4)]
-        {
-            let slabs = (shape.0 * shape.1).div_ceil(rows_per_slab([shape.0, shape.1, shape.2]));
-            assert!(slabs > 1, "{shape:?}");
-            let image = noise_image(shape, share, 7);
-            assert_same(&components_of(image.view()), &naive(&image, 0.5));
-        }
-    }
-
-    #[test]
-    fn other_memory_layouts_give_the_same() {
-        let image = noise_image((9, 14, 40), 0.1, 3);
-        let mut wide = Array3::from_elem((9, 14, 80), 1.0);
-        wide.slice_mut(s![.., .., ..;2]).assign(&image);
-        assert_same(&components_of(wide.slice(s![.., .., ..;2])), &naive(&image, 0.5));
-        let flipped = image.slice(s![.., .., ..;-1]).to_owned();
-        assert_same(&components_of(image.slice(s![.., .., ..;-1])), &naive(&flipped, 0.5));
-    }
-
-    #[test]
-    fn thread_counts_give_the_same_bits() {
-        let image = noise_image((40, 64, 120), 0.12, 11);
-        let bits = |threads| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let found = pool.install(|| components_of(image.view()));
-            found.into_iter().map(|component| (component.moments, component.sum.to_bits())).collect::<Vec<_>>()
-        };
-        let one = bits(1);
-        assert!(one.len() > 100);
-        assert_eq!(one, bits(2));
-        assert_eq!(one, bits(7));
-    }
-
-    #[test]
-    fn values_that_are_no_numbers_are_background() {
-        let mut image = Array3::from_elem((2, 3, 40), f32::NAN);
-        image[(0, 0, 0)] = f32::INFINITY;
-        image[(1, 2, 39)] = 0.75;
-        let found = components_of(image.view());
-        assert_eq!(found.len(), 1);
-        assert_eq!(found[0].moments.min, [1, 2, 39]);
-        assert_eq!(found[0].mean(), 0.75);
-    }
-
-    #[test]
-    fn noise_is_refused_before_it_takes_more_memory_than_the_image() {
-        // Single voxels apart: more components than any embryo has cells.
-        let mut image = Array3::zeros((1, 3000, 3000));
-        image.slice_mut(s![.., ..;2, ..;3]).fill(1.0);
-        let found = connected_components(image.view(), 0.5, &CancelToken::default());
-        assert!(matches!(found, Err(ImageError::TooManyPieces { pieces }) if pieces == 1 << 20), "{:?}", found.err());
-        // Every other column: few components, but as many runs as there can be.
-        let mut image = Array3::zeros((1, 3000, 3000));
-        image.slice_mut(s![.., .., ..;2]).fill(1.0);
-        let found = connected_components(image.view(), 0.5, &CancelToken::default());
-        assert!(matches!(found, Err(ImageError::TooManyPieces { pieces }) if pieces == 1 << 22), "{:?}", found.err());
-    }
-
-    #[test]
-    fn empty_images_have_no_components() {
-        for shape in [(0, 5, 5), (5, 0, 5), (5, 5, 0)] {
-            assert!(components_of(Array3::zeros(shape).view()).is_empty());
-        }
-    }
-
-    #[test]
-    fn a_cancelled_search_stops() {
-        let cancel = CancelToken::default();
-        cancel.cancel();
-        let image = Array3::zeros((3, 4, 5));
-        assert!(matches!(connected_components(image.view(), 0.5, &cancel), Err(ImageError::Cancelled(_))));
-    }
+    // With so many voxels a slab has at most 2^30 runs.
+    let most = ((1 << 31) / nx).max(1);
+    (VOXELS / nx).max(planes).clamp(1, most)
 }
