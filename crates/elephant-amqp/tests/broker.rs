@@ -78,7 +78,7 @@ async fn the_client_reads_what_the_original_sends() {
     let mut update = consume(&channel, "update").await;
     let mut dataset = consume(&channel, "dataset").await;
     let server = Server::start(&url);
-    let job = server.jobs.begin(JobKind::Generate, "fly").unwrap();
+    let job = server.jobs.begin(&JobSpec::new("generate", "fly")).unwrap();
     for done in 1..=5 {
         job.context().report(done, 5);
         assert_eq!(next(&mut dataset).await, format!(r#"{{"t_max":5,"t_current":{done}}}"#));
@@ -100,7 +100,7 @@ async fn unread_messages_do_not_accumulate() {
     let mut update = consume(&channel, "update").await;
     let server = Server::start(&url);
     for _ in 0..1000 {
-        server.jobs.begin(JobKind::Predict, "fly").unwrap().finish(Outcome::Completed);
+        server.jobs.begin(&JobSpec::new("predict", "fly")).unwrap().finish(Outcome::Completed);
     }
     server.model_updated();
     assert_eq!(next(&mut update).await, "Model updated", "all messages before it were processed");
@@ -151,7 +151,7 @@ async fn queues_with_other_properties_are_used_as_they_are() {
             .unwrap();
     }
     let server = Server::start(&url);
-    server.jobs.begin(JobKind::Predict, "fly").unwrap().finish(Outcome::Completed);
+    server.jobs.begin(&JobSpec::new("predict", "fly")).unwrap().finish(Outcome::Completed);
     server.model_updated();
     assert_eq!(next(&mut update).await, "Model updated");
     assert_eq!(waiting(&channel, "prediction").await, 500, "it is not made worse");
@@ -169,7 +169,7 @@ async fn an_exclusive_queue_does_not_affect_the_others() {
     let server = Server::start(&url);
     server.until(|state| *state == BrokerState::Connected).await;
     for _ in 0..20 {
-        server.jobs.begin(JobKind::Predict, "fly").unwrap().finish(Outcome::Completed);
+        server.jobs.begin(&JobSpec::new("predict", "fly")).unwrap().finish(Outcome::Completed);
         server.model_updated();
         assert_eq!(next(&mut update).await, "Model updated");
         assert_eq!(server.status.now(), BrokerState::Connected);
