@@ -14,10 +14,10 @@ use elephant_nn::{DeviceChoice, DeviceHandle, DeviceOptions, Model, Precision};
 use elephant_types::{KeepAxials, NetworkKind, Numerics};
 use ndarray::{Array3, s};
 
-const SHAPE: [usize; 3] = [64, 512, 512];
+const SHAPE: [usize; 3] = [32, 512, 512];
 const TILE: [usize; 3] = [16, 128, 128];
 /// Edge of the part that is not empty: 1/20 of the frame.
-const FULL: [usize; 3] = [32, 160, 160];
+const FULL: [usize; 3] = [16, 160, 160];
 
 fn main() -> AnyResult<()> {
     let threads = thread::available_parallelism()?.get();
