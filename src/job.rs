@@ -1,9 +1,6 @@
 //! `elephant-server job`: one request, run by this process.
 
-use std::{
-    io::Read,
-    path::{Path, PathBuf},
-};
+use std::{io::Read, path::Path};
 
 use anyhow::{Context, Result, bail};
 use elephant_jobs::{Ended, JobError, JobRunner};
@@ -44,13 +41,14 @@ pub fn run(args: &JobArgs) -> Result<()> {
 /// The request of a JSON file; `-` is standard input.
 fn read(file: &Path) -> Result<Task> {
     let mut text = String::new();
-    let read = if file == PathBuf::from("-") {
-        std::io::stdin().read_to_string(&mut text)
+    let (name, read) = if file == Path::new("-") {
+        ("standard input".to_owned(), std::io::stdin().read_to_string(&mut text))
     } else {
-        std::fs::File::open(file).and_then(|mut file| file.read_to_string(&mut text))
+        let read = std::fs::File::open(file).and_then(|mut file| file.read_to_string(&mut text));
+        (file.display().to_string(), read)
     };
-    read.with_context(|| format!("cannot read {}", file.display()))?;
-    let task: Task = serde_json::from_str(&text).with_context(|| format!("{} is not a request", file.display()))?;
+    read.with_context(|| format!("cannot read {name}"))?;
+    let task: Task = serde_json::from_str(&text).with_context(|| format!("{name} is not a request"))?;
     task.validate()?;
     Ok(task)
 }

@@ -119,11 +119,10 @@ fn status(code: ErrorCode) -> StatusCode {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let Self { status, message, .. } = &self;
-        if self.is_logged {
-        } else if status.is_server_error() {
-            tracing::error!(status = status.as_u16(), error = message, "request failed");
-        } else {
-            tracing::info!(status = status.as_u16(), error = message, "request refused");
+        match (self.is_logged, status.is_server_error()) {
+            (true, _) => {}
+            (false, true) => tracing::error!(status = status.as_u16(), error = message, "request failed"),
+            (false, false) => tracing::info!(status = status.as_u16(), error = message, "request refused"),
         }
         let mut response = status.into_response();
         if let Some(seconds) = self.retry_after {

@@ -5,6 +5,7 @@ use elephant_api_v1::V1Api;
 use elephant_pipeline::testing::TestWorkspace;
 use elephant_testkit::eventually;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 struct Fixture {
     router: TestRouter,
@@ -14,7 +15,7 @@ struct Fixture {
 fn fixture() -> Fixture {
     let workspace = TestWorkspace::new();
     workspace.add_dataset("fly");
-    let events = EventFeed::new(workspace.runner.jobs(), Default::default());
+    let events = EventFeed::new(workspace.runner.jobs(), CancellationToken::new());
     let api = V1Api::new(workspace.use_cases.clone(), workspace.runner.clone(), events);
     let router = TestRouter::new(vec![api.family()], &workspace.runner, workspace.path());
     Fixture { router, workspace }

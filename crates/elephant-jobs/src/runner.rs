@@ -7,7 +7,7 @@ use std::sync::{
 
 use elephant_types::{Coded, ErrorCode, TaskContext};
 use tokio::task::{JoinHandle, spawn_blocking};
-use tracing::{Instrument, Span, info_span};
+use tracing::{Instrument, Span, error_span};
 
 use crate::{Job, JobError, JobRecord, JobSpec, Jobs, JobsError, OnLeave, Outcome, queue::Queue};
 
@@ -120,7 +120,8 @@ impl JobRunner {
         let begun = spawn_blocking(move || caller.in_scope(|| jobs.begin(&spec))).await;
         let job = begun.map_err(|panic| JobError::Crashed { kind, reason: panic.to_string() })??;
         let record = job.record().clone();
-        let span = info_span!("job", id = record.id, kind, subject = record.subject);
+        // Of the highest level, so that the errors of a job name it whatever else is logged.
+        let span = error_span!("job", id = record.id, kind, subject = record.subject);
         let on_leave = (on_leave == OnLeave::Cancel).then(|| CancelOnDrop { jobs: self.jobs.clone(), id: record.id });
         let cancelled = job.cancelled();
         let run = async move {

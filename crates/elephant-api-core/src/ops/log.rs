@@ -9,7 +9,7 @@ use axum::{
     middleware::Next,
     response::Response,
 };
-use tracing::{Instrument, info_span};
+use tracing::{Instrument, error_span};
 
 /// A request's number, chosen by the caller or here.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -24,7 +24,8 @@ fn is_polled(path: &str) -> bool {
 /// Logs a request and its reply, and returns its number in `X-Request-Id`. All lines that are logged meanwhile have it.
 pub(crate) async fn log_request(request: Request, next: Next) -> Response {
     let id = request.headers().get(REQUEST_ID).filter(|id| is_plain(id)).cloned().unwrap_or_else(new_id);
-    let span = info_span!("request", id = id.to_str().unwrap_or_default());
+    // Of the highest level, so that errors name their request whatever else is logged.
+    let span = error_span!("request", id = id.to_str().unwrap_or_default());
     let mut response = answer(request, next).instrument(span).await;
     response.headers_mut().insert(REQUEST_ID, id);
     response

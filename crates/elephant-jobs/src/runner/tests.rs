@@ -159,7 +159,7 @@ async fn every_line_of_a_jobs_log_names_the_job_and_its_request() {
         tracing::dispatcher::with_default(&dispatch, || tracing::info!("the crops are cut out"));
         Ok::<_, WorkError>(())
     };
-    let request = info_span!("request", id = "abc");
+    let request = error_span!("request", id = "abc");
     fixture.runner.run(JobSpec::new("train", "m.pth"), work).instrument(request).await.unwrap();
     let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     let line = text.lines().find(|line| line.contains("the crops are cut out")).unwrap();
