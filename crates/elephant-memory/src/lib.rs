@@ -8,6 +8,7 @@
 
 mod available;
 mod ledger;
+mod workers;
 
 use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -20,6 +21,8 @@ use crate::{
     available::Observed,
     ledger::{Fit, Ledger},
 };
+
+pub use workers::items_per_worker;
 
 /// How often a waiting task looks whether it was cancelled or other programs gave memory back.
 const POLL: Duration = Duration::from_millis(50);

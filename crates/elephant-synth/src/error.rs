@@ -26,7 +26,7 @@ pub enum SynthError {
     },
     /// The voxels cannot be written.
     #[error(transparent)]
-    H5(#[from] elephant_h5::H5Error),
+    Movie(#[from] elephant_bdv::BdvError),
     /// The ground truth cannot be written.
     #[error(transparent)]
     Fs(#[from] elephant_fs::FsError),
@@ -37,7 +37,7 @@ impl Coded for SynthError {
         match self {
             Self::Cancelled(_) => ErrorCode::Cancelled,
             Self::InvalidOption { .. } | Self::NestedName { .. } => ErrorCode::InvalidArgument,
-            Self::H5(error) => error.code(),
+            Self::Movie(error) => error.code(),
             Self::Fs(error) => error.code(),
         }
     }
