@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use elephant_h5::BdvWriter;
+use elephant_bdv::BdvWriter;
 use elephant_testkit::{eventually, golden};
 use elephant_types::VoxelSize;
 use ndarray::Array3;

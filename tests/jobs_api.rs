@@ -7,7 +7,7 @@ mod common;
 use std::net::TcpStream;
 
 use common::{BINARY, demo_dataset};
-use elephant_h5::BdvWriter;
+use elephant_bdv::BdvWriter;
 use elephant_testkit::TestServer;
 use elephant_types::VoxelSize;
 use ndarray::Array3;

@@ -7,8 +7,8 @@ mod common;
 use std::{fs, path::Path};
 
 use common::{BINARY, DemoMovie, demo_movie, training};
+use elephant_bdv::BdvWriter;
 use elephant_checkpoint::Checkpoint;
-use elephant_h5::BdvWriter;
 use elephant_testkit::TestServer;
 use elephant_types::VoxelSize;
 use ndarray::Array3;

@@ -8,6 +8,7 @@
 
 mod available;
 mod ledger;
+mod workers;
 
 use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -20,6 +21,8 @@ use crate::{
     available::Observed,
     ledger::{Fit, Ledger},
 };
+
+pub use workers::items_per_worker;
 
 /// Interval at which a waiting task checks for cancellation and for memory released by other programs.
 const POLL: Duration = Duration::from_millis(50);

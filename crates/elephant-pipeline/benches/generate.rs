@@ -12,7 +12,7 @@ use std::{
     time::Instant,
 };
 
-use elephant_h5::{BdvFile, Scale};
+use elephant_bdv::{BdvFile, Scale};
 use elephant_pipeline::{GenerateOptions, generate_dataset};
 use elephant_synth::{EmbryoOptions, Preset, write_movie};
 use elephant_testkit::project_root;

@@ -6,7 +6,8 @@
 
 use std::path::Path;
 
-use elephant_h5::{H5Error, content_length};
+use elephant_bdv::BdvError;
+use elephant_hdf5::{Hdf5Error, content_length};
 use elephant_types::{Coded, DatasetName, ErrorCode, TaskContext, TaskEvent};
 use elephant_volume::DatasetShape;
 use serde::{Deserialize, Serialize};
@@ -129,7 +130,7 @@ pub fn generate(
 /// Whether an uploaded file has lost its end. It is asked for each time: that upload never was complete, and a new one is
 /// not put in its place unless it is.
 fn is_truncated_upload(error: &PipelineError, folder: &Path, uploads: &[String]) -> bool {
-    let PipelineError::H5(H5Error::Damaged { file, .. }) = error else { return false };
+    let PipelineError::Movie(BdvError::Hdf5(Hdf5Error::Damaged { file, .. })) = error else { return false };
     let is_truncated = |path: &Path| {
         let length = path.metadata().map(|metadata| metadata.len());
         matches!((content_length(path), length), (Ok(Some(content)), Ok(length)) if content > length)
@@ -140,10 +141,10 @@ fn is_truncated_upload(error: &PipelineError, folder: &Path, uploads: &[String])
 
 /// Whether the movie is to blame, and not the request or this machine.
 fn another_movie_may_help(error: &PipelineError, request: &GenerateRequest) -> bool {
-    use H5Error::{NoImages, NoLevel, NoSetup};
+    use BdvError::{NoImages, NoLevel, NoSetup};
     let is_asked_for = request.setup.is_some() || request.level != 0;
     match error {
-        PipelineError::H5(NoImages { .. } | NoLevel { .. } | NoSetup { .. }) if is_asked_for => false,
+        PipelineError::Movie(NoImages { .. } | NoLevel { .. } | NoSetup { .. }) if is_asked_for => false,
         error => matches!(error.code(), ErrorCode::InvalidArgument | ErrorCode::NotFound),
     }
 }

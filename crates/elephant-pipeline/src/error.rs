@@ -31,9 +31,9 @@ pub enum PipelineError {
     /// A file operation failed.
     #[error(transparent)]
     Fs(#[from] elephant_fs::FsError),
-    /// A BigDataViewer file cannot be read.
+    /// A BigDataViewer movie cannot be read.
     #[error(transparent)]
-    H5(#[from] elephant_h5::H5Error),
+    Movie(#[from] elephant_bdv::BdvError),
     /// A dataset's store cannot be read or written.
     #[error(transparent)]
     Volume(#[from] elephant_volume::VolumeError),
@@ -75,6 +75,12 @@ fn sentences(spots: &[UndrawableSpot]) -> String {
     spots.iter().map(UndrawableSpot::to_string).collect::<Vec<_>>().join("; ")
 }
 
+impl From<elephant_hdf5::Hdf5Error> for PipelineError {
+    fn from(error: elephant_hdf5::Hdf5Error) -> Self {
+        Self::Movie(error.into())
+    }
+}
+
 impl Coded for PipelineError {
     fn code(&self) -> ErrorCode {
         match self {
@@ -84,7 +90,7 @@ impl Coded for PipelineError {
             Self::Memory { reason, .. } => reason.code(),
             Self::Cancelled(_) => ErrorCode::Cancelled,
             Self::Fs(error) => error.code(),
-            Self::H5(error) => error.code(),
+            Self::Movie(error) => error.code(),
             Self::Volume(error) => error.code(),
             Self::Image(error) => error.code(),
             Self::Checkpoint(error) => error.code(),
@@ -95,7 +101,7 @@ impl Coded for PipelineError {
     fn brief(&self) -> Option<String> {
         match self {
             Self::Fs(error) => error.brief(),
-            Self::H5(error) => error.brief(),
+            Self::Movie(error) => error.brief(),
             Self::Volume(error) => error.brief(),
             Self::Checkpoint(error) => error.brief(),
             Self::Model(error) => error.brief(),

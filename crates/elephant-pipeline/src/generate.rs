@@ -12,8 +12,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use elephant_bdv::{BdvFile, Scale, Volume};
 use elephant_fs::{StagingDir, require_free_bytes};
-use elephant_h5::{BdvFile, Reach, Scale, Volume};
+use elephant_hdf5::Reach;
 use elephant_types::TaskContext;
 use elephant_volume::{ArrayStore, CHUNK_EDGE, DataType, Dataset, DatasetShape, Store};
 use ndarray::ArrayViewD;

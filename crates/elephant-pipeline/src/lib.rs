@@ -35,7 +35,7 @@ mod workspace;
 
 pub use check::{READY, check_dataset};
 pub use datasets::{GenerateRequest, Generated, check, generate};
-pub use elephant_h5::Reach;
+pub use elephant_hdf5::Reach;
 pub use error::{PipelineError, UndrawableSpots};
 pub use frames::CropBox;
 pub use generate::{GenerateOptions, generate_dataset};

@@ -8,8 +8,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use elephant_bdv::{BdvError, BdvFile, SpimData};
 use elephant_fs::{FsError, metadata};
-use elephant_h5::{BdvFile, H5Error, SpimData, is_hdf5};
+use elephant_hdf5::is_hdf5;
 use elephant_types::DatasetName;
 
 use crate::{PipelineError, Workspace};
@@ -53,7 +54,7 @@ pub(crate) fn candidates(
     });
     let is_elsewhere = |description: &&Description| {
         !folder.movies.contains_key(&description.movie)
-            && !matches!(BdvFile::open(&description.path), Err(H5Error::NoMovie { .. }))
+            && !matches!(BdvFile::open(&description.path), Err(BdvError::NoMovie { .. }))
     };
     let elsewhere = folder.descriptions.iter().filter(is_elsewhere).map(|description| {
         (Rank::Described, Candidate { movie: description.path.clone(), descriptions: vec![description.path.clone()] })
@@ -122,7 +123,7 @@ impl Folder {
                         folder.descriptions.push(Description { path, movie });
                     }
                     // It may say which timepoints the movie has; without it another dataset would come out.
-                    Err(error @ H5Error::Io { .. }) => return Err(error.into()),
+                    Err(error @ BdvError::Io { .. }) => return Err(error.into()),
                     Err(error) => tracing::debug!(%dataset, %error, "an .xml beside the movie is ignored"),
                 }
             } else if is_named_as_movie(&name) {

@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use elephant_h5::{BdvFile, H5Error, Volume};
+use elephant_bdv::{BdvError, BdvFile, Volume};
 use elephant_types::TaskContext;
 use elephant_volume::{DatasetShape, Store};
 
@@ -42,7 +42,7 @@ pub(crate) fn plan(
         match plan_movie(candidate, request, asked, context) {
             Ok(plan) => return Ok(plan),
             Err(error @ PipelineError::Cancelled(_)) => return Err(error),
-            Err(error @ PipelineError::H5(H5Error::NoTimepoints { .. } | H5Error::NotHdf5 { .. })) => {
+            Err(error @ PipelineError::Movie(BdvError::NoTimepoints { .. } | BdvError::NotHdf5 { .. })) => {
                 no_movie.get_or_insert(error);
             }
             Err(error) if asked.is_none() => return Err(error),
@@ -175,7 +175,7 @@ impl MovieDescription {
         for &setup in file.setups().iter().take(MAX_SETUPS) {
             match first_of(setup) {
                 Ok(volume) => return Ok((setup, volume)),
-                Err(PipelineError::H5(H5Error::NoImages { .. } | H5Error::NoSetup { .. })) => {}
+                Err(PipelineError::Movie(BdvError::NoImages { .. } | BdvError::NoSetup { .. })) => {}
                 Err(error) => return Err(error),
             }
         }

@@ -19,7 +19,7 @@ use std::{
 };
 
 use elephant_fs::{FsError, UPLOAD_PREFIX, publish_file};
-use elephant_h5::content_length;
+use elephant_hdf5::content_length;
 use elephant_types::{DatasetName, FileName};
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;

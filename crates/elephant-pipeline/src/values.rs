@@ -88,7 +88,7 @@ pub(crate) fn too_large(largest: f64, is_uint16: bool) -> PipelineError {
 
 #[cfg(test)]
 mod tests {
-    use elephant_h5::Scale;
+    use elephant_bdv::Scale;
 
     use super::*;
 

@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use elephant_h5::BdvWriter;
+use elephant_bdv::BdvWriter;
 use elephant_pipeline::{GenerateOptions, PipelineError, READY, Summary, check_dataset, generate_dataset};
 use elephant_testkit::{golden, shared};
 use elephant_types::{CancelToken, Coded, ErrorCode, Progress, TaskContext, VoxelSize};

@@ -29,7 +29,7 @@ pub enum SynthError {
     Lineage(#[from] LineageError),
     /// The voxels cannot be written.
     #[error(transparent)]
-    H5(#[from] elephant_h5::H5Error),
+    Movie(#[from] elephant_bdv::BdvError),
     /// The ground truth cannot be written.
     #[error(transparent)]
     Fs(#[from] elephant_fs::FsError),
@@ -40,7 +40,7 @@ impl Coded for SynthError {
         match self {
             Self::Cancelled(_) => ErrorCode::Cancelled,
             Self::InvalidOption { .. } | Self::NestedName { .. } | Self::Lineage(_) => ErrorCode::InvalidArgument,
-            Self::H5(error) => error.code(),
+            Self::Movie(error) => error.code(),
             Self::Fs(error) => error.code(),
         }
     }

@@ -5,8 +5,8 @@ use std::{
     path::Path,
 };
 
+use elephant_bdv::BdvWriter;
 use elephant_fs::{StagingDir, write_atomic};
-use elephant_h5::BdvWriter;
 use elephant_types::{FileName, SpotId, TaskContext, TrackId};
 use ndarray::Axis;
 use serde::Serialize;
@@ -156,7 +156,7 @@ This is the order and meaning of pos and covariance that the ELEPHANT client use
 
 #[cfg(test)]
 mod tests {
-    use elephant_h5::{BdvFile, Scale};
+    use elephant_bdv::{BdvFile, Scale};
     use elephant_types::{CancelToken, Coded, ErrorCode};
 
     use super::*;

@@ -8,6 +8,7 @@ use std::{
 };
 
 use elephant_fs::{FileVersion, FsError, replace_unflushed, write_atomic};
+use elephant_memory::items_per_worker;
 use elephant_types::CancelToken;
 use ndarray::{ArrayViewD, ArrayViewMutD};
 use rayon::prelude::*;
@@ -114,7 +115,7 @@ impl ArrayStore {
         self.check_access::<T>(start, out.shape())?;
         let fill = convert(T::from_f64(self.metadata.fill));
         let tiles = tiles(out, start, self.chunks(), ArrayViewMutD::split_at);
-        let at_least = least_tiles(tiles.len(), 2 * self.metadata.chunk_bytes());
+        let at_least = tiles_per_worker(tiles.len(), 2 * self.metadata.chunk_bytes());
         tiles.into_par_iter().with_min_len(at_least).try_for_each_init(
             || Buffers::new(&self.metadata),
             |buffers, mut tile| {
@@ -179,7 +180,7 @@ impl ArrayStore {
     ) -> Result<(), VolumeError> {
         self.check_access::<T>(start, data.shape())?;
         let tiles = tiles(data, start, self.chunks(), ArrayViewD::split_at);
-        let at_least = least_tiles(tiles.len(), 2 * self.metadata.chunk_bytes());
+        let at_least = tiles_per_worker(tiles.len(), 2 * self.metadata.chunk_bytes());
         tiles.into_par_iter().with_min_len(at_least).try_for_each_init(
             || Buffers::new(&self.metadata),
             |buffers, tile| {
@@ -370,26 +371,11 @@ impl<T: Element> Buffers<T> {
     }
 }
 
-/// How many of `tiles` a worker takes at least: each has buffers of its own, so large chunks have few workers.
-fn least_tiles(tiles: usize, worker_bytes: usize) -> usize {
-    let workers = (BUFFER_BYTES / worker_bytes.max(1)).max(1);
-    if workers < rayon::current_num_threads() { tiles.div_ceil(workers).max(1) } else { 1 }
+/// Smallest number of tiles that a worker takes, so that the buffers of all workers stay within [`BUFFER_BYTES`].
+fn tiles_per_worker(tiles: usize, worker_bytes: usize) -> usize {
+    items_per_worker(tiles, worker_bytes, BUFFER_BYTES, rayon::current_num_threads())
 }
 
 fn store_name(folder: &Path) -> String {
     folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn workers_with_large_chunks_are_few() {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(16).build().unwrap();
-        let least = |tiles, worker_bytes| pool.install(|| least_tiles(tiles, worker_bytes));
-        assert_eq!(least(100, 8 << 20), 1, "all threads work on what this crate writes");
-        assert_eq!(least(100, 128 << 20), 25, "four of them");
-        assert_eq!(least(100, 512 << 20), 100, "one of them");
-    }
 }
