@@ -145,7 +145,7 @@ impl ArrayStore {
         self.check_access::<T>(start, out.shape())?;
         let fill = convert(T::from_f64(self.metadata.fill));
         let tiles = tiles(out, start, self.chunks(), ArrayViewMutD::split_at);
-        let at_least = least_tiles(tiles.len(), 2 * self.metadata.chunk_bytes());
+        let at_least = tiles_per_worker(tiles.len(), 2 * self.metadata.chunk_bytes());
         tiles.into_par_iter().with_min_len(at_least).try_for_each_init(Vec::new, |stored, mut tile| {
             cancel.check()?;
             match self.cached_chunk::<T>(cache, &tile.chunk, stored)? {

@@ -291,16 +291,18 @@ mod tests {
                 let sum = (vectors * &direction).sum(Kind::Float);
                 (Tensor::run_backward(&[sum], &leaves, false, false), direction)
             });
-            // Rounding otherwise may move an input of a leaky ReLU to its other side, with a tenth of its gradient.
-            for (arithmetic, tolerance) in [(Arithmetic::Original, 1e-4), (Arithmetic::Fast, 3e-2)] {
+            // Rounding otherwise may move an input of a leaky ReLU to its other side, with a tenth of its gradient: the
+            // gradient as a whole is compared.
+            for (arithmetic, tolerance) in [(Arithmetic::Original, 1e-4), (Arithmetic::Fast, 2e-2)] {
                 let (logits, tape) = forward(&parameters, config(spec, arithmetic), &images, &cancel).unwrap();
                 let gradient = direction.f_mul(&(1.0 - logits.tanh().square())).unwrap();
                 let mut gradients: Vec<Tensor> = parameters.iter().map(Tensor::zeros_like).collect();
                 tape.backward(&gradient, &mut gradients).unwrap();
-                for ((found, expected), name) in gradients.iter().zip(&expected).zip(spec.names()) {
-                    let difference = (found - expected).norm().double_value(&[]) / expected.norm().double_value(&[]);
-                    assert!(difference < tolerance, "{arithmetic:?} {name}: {difference:e}");
-                }
+                let [found, expected] = [&gradients, &expected].map(|gradients| {
+                    Tensor::cat(&gradients.iter().map(|gradient| gradient.reshape([-1])).collect::<Vec<_>>(), 0)
+                });
+                let difference = (found - &expected).norm().double_value(&[]) / expected.norm().double_value(&[]);
+                assert!(difference < tolerance, "{arithmetic:?} {dims:?}: {difference:e}");
             }
         }
     }
