@@ -14,7 +14,7 @@ use std::{
 };
 
 use elephant_image::{Dims, SpotOptions, find_spots, normalize, resize_trilinear};
-use elephant_types::{CancelToken, Numerics, VoxelSize};
+use elephant_types::{CancelToken, Numerics, SplitMix64, VoxelSize};
 use ndarray::{Array3, Axis};
 use rayon::prelude::*;
 
@@ -92,16 +92,14 @@ fn timed<T>(run: impl FnOnce() -> T) -> (f64, T) {
 
 /// The least that any search must do: look at every value once, on all threads.
 fn highest(map: &Array3<f32>) -> f32 {
-    let of_plane = |plane: ndarray::ArrayView2<'_, f32>| plane.fold(0.0_f32, |high, &value| high.max(value));
-    map.axis_iter(Axis(0)).into_par_iter().map(of_plane).reduce(|| 0.0, f32::max)
+    let highest = |plane: ndarray::ArrayView2<'_, f32>| plane.fold(0.0_f32, |high, &value| high.max(value));
+    map.axis_iter(Axis(0)).into_par_iter().map(highest).reduce(|| 0.0, f32::max)
 }
 
-/// From 0 to 1, the same for everyone.
+/// A number from 0 to 1, the same on every machine.
 fn noise(index: usize) -> f32 {
-    let mut state = (index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    state = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    state = (state ^ (state >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    ((state ^ (state >> 31)) >> 40) as f32 / (1 << 24) as f32
+    let number = SplitMix64::mix((index as u64).wrapping_mul(SplitMix64::GAMMA));
+    (number >> 40) as f32 / (1 << 24) as f32
 }
 
 /// Nucleus centres (radius 2.4 µm) on a jittered grid, over faint background.

@@ -6,7 +6,7 @@
 use std::error::Error;
 
 use elephant_image::{Dims, SpotOptions, find_spots};
-use elephant_types::{CancelToken, Numerics, Spot, VoxelSize};
+use elephant_types::{CancelToken, Numerics, SplitMix64, Spot, VoxelSize};
 use ndarray::Array3;
 
 const C_RATIO: f64 = 0.4;
@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn errors(voxel: [f64; 3], radius: f64, numerics: Numerics, factor: f64) -> Result<String, Box<dyn Error>> {
     let mut found = Vec::new();
     for index in 0..ELLIPSOIDS {
-        let mut random = Random(index);
+        let mut random = SplitMix64::new(index);
         let image = draw(voxel, PROPORTIONS.map(|proportion| proportion * radius * C_RATIO), &mut random);
         let options = SpotOptions {
             t: 0,
@@ -61,10 +61,10 @@ fn mean_radius(spot: &Spot) -> f64 {
 }
 
 /// 1 inside a randomly turned ellipsoid near the middle of the image, 0 outside.
-fn draw(voxel: [f64; 3], semi_axes: [f64; 3], random: &mut Random) -> Array3<f32> {
-    let axes = random.rotation();
+fn draw(voxel: [f64; 3], semi_axes: [f64; 3], random: &mut SplitMix64) -> Array3<f32> {
+    let axes = rotation(random);
     let half = voxel.map(|edge| (semi_axes[2] / edge).ceil() as usize + 4);
-    let shift: [f64; 3] = std::array::from_fn(|axis| (random.unit() - 0.5) * voxel[axis]);
+    let shift: [f64; 3] = std::array::from_fn(|axis| (random.next_f64() - 0.5) * voxel[axis]);
     let distances = Array3::from_shape_fn(half.map(|n| 2 * n + 1), |(z, y, x)| {
         let away: [f64; 3] = std::array::from_fn(|i| ([z, y, x][i] as f64 - half[i] as f64) * voxel[i] - shift[i]);
         let along = |k: usize| (0..3).map(|i| axes[k][i] * away[i]).sum::<f64>() / semi_axes[k];
@@ -77,32 +77,19 @@ fn draw(voxel: [f64; 3], semi_axes: [f64; 3], random: &mut Random) -> Array3<f32
     distances.mapv(|distance| f32::from(u8::from(distance < limit)))
 }
 
-/// `SplitMix64`.
-struct Random(u64);
-
-impl Random {
-    fn unit(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
-    }
-
-    /// A rotation from a random quaternion in the unit ball.
-    fn rotation(&mut self) -> [[f64; 3]; 3] {
-        let (norm, [w, x, y, z]) = loop {
-            let q: [f64; 4] = std::array::from_fn(|_| 2.0 * self.unit() - 1.0);
-            let norm: f64 = q.iter().map(|c| c * c).sum();
-            if (0.01..1.0).contains(&norm) {
-                break (norm, q);
-            }
-        };
-        let s = 2.0 / norm;
-        [
-            [1.0 - s * (y * y + z * z), s * (x * y - z * w), s * (x * z + y * w)],
-            [s * (x * y + z * w), 1.0 - s * (x * x + z * z), s * (y * z - x * w)],
-            [s * (x * z - y * w), s * (y * z + x * w), 1.0 - s * (x * x + y * y)],
-        ]
-    }
+/// A rotation from a random quaternion in the unit ball.
+fn rotation(random: &mut SplitMix64) -> [[f64; 3]; 3] {
+    let (norm, [w, x, y, z]) = loop {
+        let q: [f64; 4] = std::array::from_fn(|_| 2.0 * random.next_f64() - 1.0);
+        let norm: f64 = q.iter().map(|c| c * c).sum();
+        if (0.01..1.0).contains(&norm) {
+            break (norm, q);
+        }
+    };
+    let s = 2.0 / norm;
+    [
+        [1.0 - s * (y * y + z * z), s * (x * y - z * w), s * (x * z + y * w)],
+        [s * (x * y + z * w), 1.0 - s * (x * x + z * z), s * (y * z - x * w)],
+        [s * (x * z - y * w), s * (y * z + x * w), 1.0 - s * (x * x + y * y)],
+    ]
 }

@@ -1,4 +1,4 @@
-//! Crops for training, varied in place, size, rotation, orientation and contrast (contract section 6.10).
+//! Crops for training, varied in position, size, rotation, orientation and contrast (contract section 6.10).
 //!
 //! All variations of geometry are one affine map from the crop to the frame, so that every voxel is interpolated once,
 //! whatever is combined; the original interpolates in turn, and its rotation undoes its scaling.
@@ -20,7 +20,7 @@ pub struct Augmentation {
     pub contrast: f64,
 }
 
-/// Where a crop comes from.
+/// A crop of a frame: the affine map from its voxels to positions in the frame, and a change of contrast.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Crop {
     /// Size (z, y, x) of the crop.
@@ -29,7 +29,7 @@ pub struct Crop {
     z: [f64; 2],
     /// Positions along y and x: of voxel (0, 0), and the steps along the crop's y and x.
     yx: [[f64; 3]; 2],
-    /// What contrasts are multiplied with.
+    /// Factor on the contrast between cells and background.
     contrast: Option<f64>,
 }
 
@@ -60,22 +60,24 @@ impl Augmentation {
         } else {
             0.0
         };
-        // From the crop's voxels to places around its centre, before the rotation.
+        // From the crop's voxels to positions relative to its centre, before the rotation.
         let axes: [[f64; 2]; 3] = std::array::from_fn(|axis| {
             let step = if size[axis] > 1 { edges[axis] / (size[axis] - 1) as f64 } else { 0.0 };
             let step = if rng.bool() { -step } else { step };
             [-step * (size[axis] - 1) as f64 / 2.0, step]
         });
-        let stored = |axis: usize| ratio(frame[axis], rescaled[axis]);
+        // Stored voxels per voxel of the rescaled frame.
+        let pitch = |axis: usize| ratio(frame[axis], rescaled[axis]);
         let [z, y, x] = axes;
         let (sine, cosine) = angle.sin_cos();
         let rotated = |axis: usize, from_y: f64, from_x: f64| {
-            [center[axis] + from_y * y[0] + from_x * x[0], from_y * y[1], from_x * x[1]].map(|at| at * stored(axis))
+            [center[axis] + from_y * y[0] + from_x * x[0], from_y * y[1], from_x * x[1]]
+                .map(|position| position * pitch(axis))
         };
         let contrast = (self.contrast > 0.0).then(|| self.contrast + rng.f64() * (1.0 - self.contrast));
         Crop {
             size,
-            z: [center[0] + z[0], z[1]].map(|at| at * stored(0)),
+            z: [center[0] + z[0], z[1]].map(|position| position * pitch(0)),
             yx: [rotated(1, cosine, -sine), rotated(2, sine, cosine)],
             contrast,
         }
@@ -123,15 +125,16 @@ impl Crop {
         crop.axis_iter_mut(Axis(0)).into_par_iter().enumerate().for_each(|(z, mut plane)| {
             let Some((z, above)) = split(self.z[0] + z as f64 * self.z[1] - origin[0] as f64, depth) else { return };
             for (y, mut row) in plane.axis_iter_mut(Axis(0)).enumerate() {
-                let places = self.row(y, origin);
+                let positions = self.row(y, origin);
                 for (x, value) in row.iter_mut().enumerate() {
-                    let [y, x] = places.map(|[first, step]| first + x as f64 * step);
+                    let [y, x] = positions.map(|[first, step]| first + x as f64 * step);
                     let (Some((y, below)), Some((x, beside))) = (split(y, height), split(x, width)) else { continue };
-                    let at = |z: usize| {
+                    let in_plane = |z: usize| {
                         let corner = (z * height + y) * width + x;
                         bilinear(values, corner, if below > 0.0 { width } else { 0 }, below, beside)
                     };
-                    *value = if above > 0.0 { at(z) * (1.0 - above) + at(z + 1) * above } else { at(z) };
+                    *value =
+                        if above > 0.0 { in_plane(z) * (1.0 - above) + in_plane(z + 1) * above } else { in_plane(z) };
                 }
             }
         });
@@ -146,9 +149,9 @@ impl Crop {
         crop.axis_iter_mut(Axis(0)).into_par_iter().enumerate().for_each(|(z, mut plane)| {
             let Some(z) = nearest(self.z[0] + z as f64 * self.z[1] - origin[0] as f64, depth) else { return };
             for (y, mut row) in plane.axis_iter_mut(Axis(0)).enumerate() {
-                let places = self.row(y, origin);
+                let positions = self.row(y, origin);
                 for (x, label) in row.iter_mut().enumerate() {
-                    let [y, x] = places.map(|[first, step]| first + x as f64 * step);
+                    let [y, x] = positions.map(|[first, step]| first + x as f64 * step);
                     if let (Some(y), Some(x)) = (nearest(y, height), nearest(x, width)) {
                         *label = labels[[z, y, x]];
                     }
@@ -164,7 +167,7 @@ impl Crop {
         let Some(factor) = self.contrast else { return };
         let (mut cells, mut background) = (Mean::default(), Mean::default());
         for (&value, &label) in image.iter().zip(labels) {
-            match Kind::of(label) {
+            match Kind::new(label) {
                 Kind::Cell => cells.add(value),
                 Kind::Background => background.add(value),
                 Kind::Unknown => {}
@@ -175,13 +178,13 @@ impl Crop {
         };
         let factor = (((cells - background) * factor + background) / cells) as f32;
         for (value, &label) in image.iter_mut().zip(labels) {
-            if Kind::of(label) == Kind::Cell {
+            if Kind::new(label) == Kind::Cell {
                 *value *= factor;
             }
         }
     }
 
-    /// Along y and x of the source box, where row `y` of the crop begins and how it goes on.
+    /// For y and x of the source box: the position of the first voxel of the crop's row `y`, and the step to the next voxel.
     fn row(&self, y: usize, origin: [usize; 3]) -> [[f64; 2]; 2] {
         std::array::from_fn(|axis| {
             let [first, along_y, along_x] = self.yx[axis];
@@ -190,36 +193,37 @@ impl Crop {
     }
 }
 
-/// The whole voxels from the lowest to the highest place, within an axis: the first, and how many; one at least.
-fn range(places: &[f64], edge: usize) -> (usize, usize) {
-    let low = places.iter().copied().fold(f64::INFINITY, f64::min).floor().clamp(0.0, (edge - 1) as f64) as usize;
-    let high = places.iter().copied().fold(0.0, f64::max).ceil().min((edge - 1) as f64) as usize;
+/// The voxels of an axis from the lowest to the highest position: the first, and their number, at least 1.
+fn range(positions: &[f64], edge: usize) -> (usize, usize) {
+    let low = positions.iter().copied().fold(f64::INFINITY, f64::min).floor().clamp(0.0, (edge - 1) as f64) as usize;
+    let high = positions.iter().copied().fold(0.0, f64::max).ceil().min((edge - 1) as f64) as usize;
     (low, high.max(low) - low + 1)
 }
 
-/// Rounding may take a place this far out of the box that it is in.
+/// Rounding may move a position this far out of the box that it is in.
 const TOLERANCE: f64 = 1e-6;
 
-/// The voxel before a place and how far behind it the place is; `None` outside. Behind the last voxel there is nothing.
-fn split(place: f64, edge: usize) -> Option<(usize, f32)> {
+/// The voxel before a position, and the distance from it to the position, below 1; `None` outside. The distance is 0 for the
+/// last voxel.
+fn split(position: f64, edge: usize) -> Option<(usize, f32)> {
     let last = (edge - 1) as f64;
-    if place < -TOLERANCE || place > last + TOLERANCE {
+    if position < -TOLERANCE || position > last + TOLERANCE {
         return None;
     }
-    let place = place.clamp(0.0, last);
-    let whole = place as usize;
-    let rest = (place - whole as f64) as f32;
-    // So that places on a voxel take its value as it is.
+    let position = position.clamp(0.0, last);
+    let whole = position as usize;
+    let rest = (position - whole as f64) as f32;
+    // At the centre of a voxel its value is taken without interpolation.
     let is_whole = f64::from(rest) < TOLERANCE;
     Some((whole, if is_whole { 0.0 } else { rest }))
 }
 
-fn nearest(place: f64, edge: usize) -> Option<usize> {
-    let place = place.round();
-    (place >= 0.0 && place < edge as f64).then_some(place as usize)
+fn nearest(position: f64, edge: usize) -> Option<usize> {
+    let position = position.round();
+    (position >= 0.0 && position < edge as f64).then_some(position as usize)
 }
 
-/// `below` rows of `width` voxels on, 0 for none, and `beside` voxels on.
+/// The value `below` rows of `width` voxels and `beside` voxels after a corner; `width` is 0 for positions on a row.
 #[inline]
 fn bilinear(values: &[f32], corner: usize, width: usize, below: f32, beside: f32) -> f32 {
     let next = usize::from(beside > 0.0);
@@ -236,8 +240,8 @@ enum Kind {
 }
 
 impl Kind {
-    /// The classes of [`LabelFrame`](crate::LabelFrame).
-    fn of(label: u8) -> Self {
+    /// The kind of a label of [`LabelFrame`](crate::LabelFrame).
+    fn new(label: u8) -> Self {
         match label {
             1 | 4 => Self::Background,
             2 | 3 | 5 | 6 => Self::Cell,
@@ -274,7 +278,7 @@ mod tests {
     const PLAIN: Augmentation =
         Augmentation { crop_size: [4, 6, 8], scale_factors: [0.0; 3], rotation_degrees: 0.0, contrast: 0.0 };
 
-    /// Every voxel has its own value, linear in its place.
+    /// An image whose values are linear in the position and differ between voxels.
     fn ramp([z, y, x]: [usize; 3]) -> Array3<f32> {
         Array3::from_shape_fn([z, y, x], |(z, y, x)| (100 * z + 10 * y + x) as f32)
     }
@@ -361,8 +365,8 @@ mod tests {
     }
 
     #[test]
-    fn values_that_are_no_label_are_left_alone() {
-        assert!((7..=255).all(|label| Kind::of(label) == Kind::Unknown) && Kind::of(0) == Kind::Unknown);
+    fn unknown_label_values_keep_their_intensity() {
+        assert!((7..=255).all(|label| Kind::new(label) == Kind::Unknown) && Kind::new(0) == Kind::Unknown);
     }
 
     #[test]
@@ -383,7 +387,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_request_leaves_the_frame_or_loses_its_anchor(
+        fn crops_stay_in_the_frame_and_keep_their_anchor(
             frame in prop::array::uniform3(1usize..20),
             rescaled in prop::array::uniform3(1usize..20),
             crop_size in prop::array::uniform3(1usize..30),

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use elephant_types::VoxelSize;
 
-use crate::{Dims, eigen::symmetric_eigen};
+use crate::{Dims, Run, eigen::symmetric_eigen};
 
 /// How much a shape that is too small grows per attempt.
 const GROWTH: f64 = 1.1;
@@ -15,9 +15,9 @@ const GROWTH: f64 = 1.1;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ellipsoid {
     center_vox: [f64; 3],
-    /// Semi-axes in ascending order; in 2-D the first belongs to z and means nothing.
+    /// Semi-axes in ascending order; in 2-D the first belongs to z and is not used.
     radii_um: [f64; 3],
-    /// The semi-axes' directions as columns, over (z, y, x).
+    /// Directions of the semi-axes, as columns over (z, y, x).
     axes: [[f64; 3]; 3],
     voxel_um: [f64; 3],
 }
@@ -41,7 +41,7 @@ impl Ellipsoid {
             }
         };
         let radii_um = variances.map(f64::sqrt);
-        // Not so for NaN either.
+        // The comparison fails for NaN too.
         if !radii_um.iter().all(|&radius| radius > 0.0 && radius.is_finite()) {
             return None;
         }
@@ -49,7 +49,12 @@ impl Ellipsoid {
             Dims::TwoD if axis == 0 => 0.0,
             _ => center_um[axis] / voxel_um[axis],
         });
-        center_vox.iter().all(|place: &f64| place.is_finite()).then_some(Self { center_vox, radii_um, axes, voxel_um })
+        center_vox.iter().all(|position: &f64| position.is_finite()).then_some(Self {
+            center_vox,
+            radii_um,
+            axes,
+            voxel_um,
+        })
     }
 
     /// The centre (z, y, x) in voxels; the centre of voxel 0 is at 0.
@@ -67,9 +72,9 @@ impl Ellipsoid {
     /// has at most.
     #[must_use]
     pub fn grown_to(&self, shape: [usize; 3], min_voxels: usize) -> Self {
-        let wanted = min_voxels.min(shape.iter().product());
+        let count = min_voxels.min(shape.iter().product());
         let mut grown = self.clone();
-        while grown.bounds(shape).iter().map(Range::len).product::<usize>() < wanted {
+        while grown.bounds(shape).iter().map(Range::len).product::<usize>() < count {
             let larger = grown.scaled(GROWTH);
             if !larger.radii_um.iter().all(|radius| radius.is_finite()) {
                 break;
@@ -91,8 +96,8 @@ impl Ellipsoid {
             radii_um: self.radii_um,
             limit: 1.0,
         };
-        let wanted = min_voxels.min(raster.bounds.iter().map(Range::len).product());
-        raster.limit = raster.limit_for(wanted)?;
+        let count = min_voxels.min(raster.bounds.iter().map(Range::len).product());
+        raster.limit = raster.limit_for(count)?;
         Some(raster)
     }
 
@@ -136,64 +141,50 @@ impl Raster {
         &self.bounds
     }
 
-    /// Calls `visit` with the voxels of row (z, y), from left to right, as runs of neighbours.
-    pub fn runs(&self, z: usize, y: usize, mut visit: impl FnMut(Range<usize>)) {
-        let first = self.bounds[2].start;
-        let mut run: Option<Range<usize>> = None;
-        let row = self.row(z, y);
-        for x in self.bounds[2].clone() {
-            if row.distance(x - first) < self.limit {
-                match &mut run {
-                    Some(run) => run.end = x + 1,
-                    None => run = Some(x..x + 1),
-                }
-            } else if let Some(run) = run.take() {
-                visit(run);
-            }
-        }
-        if let Some(run) = run {
-            visit(run);
-        }
+    /// The runs of row (z, y) of its bounds, from left to right.
+    pub fn runs_in_row(&self, z: usize, y: usize) -> impl Iterator<Item = Run> {
+        let (row, bounds) = (self.row(z, y), self.bounds[2].clone());
+        let first = bounds.start;
+        let is_inside = move |x: &usize| row.distance(x - first) < self.limit;
+        let mut rest = bounds;
+        std::iter::from_fn(move || {
+            let start = rest.find(&is_inside)?;
+            let end = rest.find(|x| !is_inside(x)).unwrap_or(rest.end);
+            Some(Run::new(z, y, start..end))
+        })
     }
 
-    /// All voxels (z, y, x) in raster order.
-    pub fn voxels(&self) -> Vec<[usize; 3]> {
-        let mut voxels = Vec::new();
-        for z in self.bounds[0].clone() {
-            for y in self.bounds[1].clone() {
-                self.runs(z, y, |run| voxels.extend(run.map(|x| [z, y, x])));
-            }
-        }
-        voxels
+    /// Its runs in raster order.
+    pub fn runs(&self) -> impl Iterator<Item = Run> {
+        let [planes, rows, _] = self.bounds.clone();
+        let rows = planes.flat_map(move |z| rows.clone().map(move |y| (z, y)));
+        rows.flat_map(|(z, y)| self.runs_in_row(z, y))
+    }
+
+    /// Its voxels (z, y, x) in raster order.
+    pub fn voxels(&self) -> impl Iterator<Item = [usize; 3]> {
+        self.runs().flat_map(Run::voxels)
     }
 
     fn is_empty(&self) -> bool {
-        let mut is_empty = true;
-        for z in from_middle(&self.bounds[0]) {
-            for y in from_middle(&self.bounds[1]) {
-                self.runs(z, y, |_| is_empty = false);
-                if !is_empty {
-                    return false;
-                }
-            }
-        }
-        true
+        let rows = from_middle(&self.bounds[0]).flat_map(|z| from_middle(&self.bounds[1]).map(move |y| (z, y)));
+        rows.into_iter().all(|(z, y)| self.runs_in_row(z, y).next().is_none())
     }
 
-    /// The first of 1, 1.1, 1.1², … below which at least `wanted` voxels are.
-    fn limit_for(&self, wanted: usize) -> Option<f64> {
-        let Some(last) = wanted.checked_sub(1) else { return Some(1.0) };
+    /// The first of 1, 1.1, 1.1², … that exceeds the squared distance of at least `count` voxels.
+    fn limit_for(&self, count: usize) -> Option<f64> {
+        let Some(last) = count.checked_sub(1) else { return Some(1.0) };
         // The smallest distances so far, in ascending order.
-        let mut nearest = vec![f64::INFINITY; wanted];
+        let mut nearest = vec![f64::INFINITY; count];
         'search: for z in from_middle(&self.bounds[0]) {
             for y in from_middle(&self.bounds[1]) {
                 let row = self.row(z, y);
                 for x in 0..self.bounds[2].len() {
                     let distance = row.distance(x);
                     if distance < nearest[last] {
-                        let place = nearest.partition_point(|&nearer| nearer <= distance);
-                        nearest[place..].rotate_right(1);
-                        nearest[place] = distance;
+                        let position = nearest.partition_point(|&nearer| nearer <= distance);
+                        nearest[position..].rotate_right(1);
+                        nearest[position] = distance;
                     }
                 }
                 // Mostly after a few rows.
@@ -226,7 +217,7 @@ fn from_middle(range: &Range<usize>) -> impl Iterator<Item = usize> + use<> {
 /// One row of a raster.
 struct Row<'a> {
     raster: &'a Raster,
-    /// Micrometres along each semi-axis, but for the part of x.
+    /// Micrometres along each semi-axis, without the contribution of x.
     base: [f64; 3],
 }
 
@@ -258,11 +249,11 @@ mod tests {
     }
 
     fn count(ellipsoid: &Ellipsoid, shape: [usize; 3], min_voxels: usize) -> usize {
-        ellipsoid.grown_to(shape, min_voxels).raster(shape, min_voxels).unwrap().voxels().len()
+        ellipsoid.grown_to(shape, min_voxels).raster(shape, min_voxels).unwrap().voxels().count()
     }
 
     #[test]
-    fn covariances_of_no_ellipsoid_are_refused() {
+    fn covariances_that_are_not_positive_definite_are_refused() {
         let voxel = VoxelSize::new(UNIT).unwrap();
         let diagonal = |zz, yy, xx| [[zz, 0.0, 0.0], [0.0, yy, 0.0], [0.0, 0.0, xx]];
         let new = |center, covariance| Ellipsoid::new(center, covariance, voxel, Dims::ThreeD);
@@ -282,23 +273,23 @@ mod tests {
     }
 
     #[test]
-    fn tiny_ones_get_their_voxels() {
+    fn tiny_ellipsoids_get_their_voxels() {
         for radius in [1e-150, 1e-30, 1e-3, 0.5] {
             assert!(count(&ball([2.3, 2.1, 2.0], radius), [5, 5, 5], 9) >= 9, "{radius}");
         }
-        // Smaller than an image can give.
+        // More voxels than the image has.
         assert_eq!(count(&ball([0.0; 3], 0.1), [1, 2, 2], 9), 4);
         assert_eq!(count(&ball([0.0; 3], 0.1), [0, 2, 2], 9), 0);
     }
 
     #[test]
-    fn semi_axes_that_underflow_are_told() {
+    fn semi_axes_that_underflow_have_no_raster() {
         let needle = ball([2.3, 2.1, 2.0], 1e-160);
         assert!(needle.raster([5, 5, 5], 9).is_none());
     }
 
     #[test]
-    fn far_away_is_outside() {
+    fn ellipsoids_far_away_are_outside() {
         for center in [-1e300, -20.0, 25.0, 1e300] {
             assert!(!ball([center, 2.0, 2.0], 3.0).touches([5; 3]), "{center}");
         }
@@ -310,7 +301,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_panics_or_leaves_the_image(
+        fn voxels_are_inside_the_image(
             center in prop::array::uniform3(-1e3..1e3_f64),
             entries in prop::array::uniform6(-10.0..10.0_f64),
             exponent in -300..300_i32,
@@ -322,7 +313,7 @@ mod tests {
             let Some(ellipsoid) = Ellipsoid::new(center, covariance, voxel, Dims::ThreeD) else { return Ok(()) };
             ellipsoid.touches(shape);
             if let Some(raster) = ellipsoid.grown_to(shape, 9).raster(shape, 9) {
-                let voxels = raster.voxels();
+                let voxels: Vec<_> = raster.voxels().collect();
                 prop_assert!(voxels.iter().all(|voxel| (0..3).all(|axis| voxel[axis] < shape[axis])));
                 prop_assert!(voxels.is_sorted());
             }

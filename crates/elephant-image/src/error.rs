@@ -1,4 +1,4 @@
-//! What can be wrong with an image or with the options of an operation on it.
+//! Errors of operations on images.
 
 use elephant_types::{Cancelled, Coded, ErrorCode};
 
@@ -8,7 +8,7 @@ pub enum ImageError {
     /// The caller asked the operation to stop.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
-    /// An option has a value that means nothing.
+    /// An option has an invalid value.
     #[error("{name} is {value}, but {rule}")]
     InvalidOption {
         /// The option, as the client writes it.
@@ -24,12 +24,12 @@ pub enum ImageError {
         /// How many planes there are.
         planes: usize,
     },
-    /// The image cannot be resized to, or from, no voxels at all.
+    /// The image has no voxels, before or after it is resized.
     #[error("cannot resize an image of {from:?} voxels (z, y, x) to {to:?}; every axis needs at least one")]
     EmptyAxis {
         /// The shape before.
         from: [usize; 3],
-        /// The wanted shape.
+        /// The shape after.
         to: [usize; 3],
     },
     /// The foreground falls into more pieces than any image of cells.
@@ -38,9 +38,30 @@ pub enum ImageError {
         /// How many there are at least.
         pieces: u64,
     },
-    /// The image is larger than the counters that describe its components.
+    /// The planes do not belong to the volume.
     #[error(
-        "cannot find components in {shape:?} voxels (z, y, x): more than 2^24 along one axis or 2^38 in all; split it"
+        "cannot take planes of shape {planes:?} (z, y, x) into a volume of shape {shape:?} of which {known} planes are \
+         known"
+    )]
+    UnexpectedPlanes {
+        /// The shape of the planes.
+        planes: [usize; 3],
+        /// The shape of the volume.
+        shape: [usize; 3],
+        /// How many of its planes are known.
+        known: usize,
+    },
+    /// Some planes of the volume were not given.
+    #[error("cannot find regions in a volume of shape {shape:?} (z, y, x) of which only {known} planes are known")]
+    MissingPlanes {
+        /// How many planes are known.
+        known: usize,
+        /// The shape of the volume.
+        shape: [usize; 3],
+    },
+    /// The image is larger than the counters that describe its regions.
+    #[error(
+        "cannot find regions in {shape:?} voxels (z, y, x): more than 2^24 along one axis or 2^38 in all; split it"
     )]
     TooLarge {
         /// The image's shape.
@@ -57,6 +78,7 @@ impl Coded for ImageError {
             | Self::EmptyAxis { .. }
             | Self::TooManyPieces { .. } => ErrorCode::InvalidArgument,
             Self::TooLarge { .. } => ErrorCode::TooLarge,
+            Self::UnexpectedPlanes { .. } | Self::MissingPlanes { .. } => ErrorCode::Internal,
         }
     }
 }

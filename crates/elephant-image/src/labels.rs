@@ -1,4 +1,4 @@
-//! Drawing segmentation labels from tagged spots (contract section 6.7).
+//! Drawing of segmentation labels from tagged spots (contract section 6.7).
 //!
 //! A label is 0 where nothing is known, or a class (1 background, 2 border, 3 centre), plus 3 where the last prediction was
 //! wrong. Later spots paint over earlier ones by the rules of [`Operation`]. Nothing is drawn before it is asked for: a part
@@ -22,7 +22,7 @@ const MIN_VOXELS: usize = 9;
 /// The original writes a frame with more voxels in ellipsoids than this as it is.
 const MAX_SPARSE_VOXELS: usize = 100_000;
 
-/// How much of red (channel 0), green (1) or blue (2) the colour has in which a label is shown.
+/// The red (channel 0), green (1) or blue (2) component of the colour of a label.
 #[inline]
 pub fn label_color(label: u8, channel: u8) -> u8 {
     // Without branches, as whole planes are coloured.
@@ -147,7 +147,7 @@ impl LabelFrame {
         self.marks.iter().any(|mark| mark.reaches(z, origin, size))
     }
 
-    /// Draws the spots into the part of plane `z` that begins at `origin`, (y, x), where `labels` has what is there before.
+    /// Draws the spots into the part of plane `z` that begins at `origin`, (y, x). `labels` holds its labels before that.
     ///
     /// # Errors
     /// [`Cancelled`] between two spots; some are drawn then.
@@ -175,8 +175,8 @@ impl LabelFrame {
     }
 
     /// From now on, loses what the original loses: the borders of centres that are larger than the spot's ellipsoid, when
-    /// it writes no more than 100,000 voxels (contract section 6.13, number 35). `background` puts into a plane, of which
-    /// it gets the number, what is there before the spots.
+    /// it writes no more than 100,000 voxels (contract section 6.13, number 35). `background` gets the
+    /// number of a plane and fills in its labels before the spots.
     ///
     /// # Errors
     /// Those of `background`, and [`Cancelled`] between two spots of a plane; nothing has changed then.
@@ -197,7 +197,7 @@ impl LabelFrame {
         Ok(())
     }
 
-    /// Not 0 in ellipsoids and where `part`, as in [`draw`](Self::draw), is not 0.
+    /// Nonzero in ellipsoids and where `part`, as in [`draw`](Self::draw), is nonzero.
     fn written_by_original(
         &self,
         z: usize,
@@ -260,7 +260,7 @@ fn each_voxel(
         return;
     }
     let (height, width) = labels.dim();
-    // From the image's to the part's places, cut to the part.
+    // From indices of the image to indices of the part, cut to the part.
     let inside = |start: usize, end: usize, origin: usize, length: usize| {
         start.saturating_sub(origin + margin).min(length)..(end + margin).saturating_sub(origin).min(length)
     };
@@ -269,13 +269,13 @@ fn each_voxel(
         if lines.is_empty() {
             continue;
         }
-        raster.runs(z, y, |run| {
-            let places = inside(run.start, run.end, origin[1], width);
+        for run in raster.runs_in_row(z, y) {
+            let columns = inside(run.x0 as usize, run.x1 as usize, origin[1], width);
             for line in lines.clone() {
                 let mut line = labels.row_mut(line);
-                places.clone().for_each(|place| visit(&mut line[place]));
+                columns.clone().for_each(|column| visit(&mut line[column]));
             }
-        });
+        }
     }
 }
 

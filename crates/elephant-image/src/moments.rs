@@ -1,8 +1,10 @@
 //! Moments of a set of voxels, up to the second order.
 
+use crate::Run;
+
 /// Exact sums over a set of voxels, from which its centroid and covariance follow without rounding.
 ///
-/// Integers hold every image that [`crate::connected_components`] accepts: at most 2^38 voxels, 2^24 along an axis.
+/// Integers hold every image that [`find_regions`](crate::find_regions) accepts: at most 2^38 voxels, 2^24 along an axis.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Moments {
     /// How many voxels there are; never 0.
@@ -21,10 +23,12 @@ pub struct Moments {
 const PAIRS: [(usize, usize); 6] = [(0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2)];
 
 impl Moments {
-    /// The moments of the voxels `x0..x1` of row (z, y); `x0 < x1`.
-    pub fn of_run(z: usize, y: usize, x0: u32, x1: u32) -> Self {
+    /// The moments of the voxels of a run.
+    pub fn of_run(run: Run) -> Self {
+        let Run { z, y, x0, x1 } = run;
+        let (min, max) = ([z, y, x0], [z, y, x1 - 1]);
         let (length, start) = (u64::from(x1 - x0), u64::from(x0));
-        let (z, y) = (z as u64, y as u64);
+        let (z, y) = (u64::from(z), u64::from(y));
         let sum_x = length * start + length * (length - 1) / 2;
         // Σ (start + i)² for i in 0..length.
         let (n, a) = (u128::from(length), u128::from(start));
@@ -32,8 +36,8 @@ impl Moments {
         let product = |a: u64, b: u64| u128::from(a) * u128::from(b);
         Self {
             voxels: length,
-            min: [z as u32, y as u32, x0],
-            max: [z as u32, y as u32, x1 - 1],
+            min,
+            max,
             first: [z * length, y * length, sum_x],
             second: [
                 product(z * z, length),
@@ -44,6 +48,13 @@ impl Moments {
                 product(y, sum_x),
             ],
         }
+    }
+
+    /// The moments of the voxels of both sets, which must have none in common.
+    #[must_use]
+    pub fn merged(mut self, other: Self) -> Self {
+        self.merge(&other);
+        self
     }
 
     /// Adds the voxels of `other`, which must not be in this set yet.
@@ -89,27 +100,18 @@ mod tests {
 
     #[test]
     fn a_run_is_the_sum_of_its_voxels() {
-        let mut voxels = Moments::of_run(3, 5, 7, 8);
+        let mut voxels = Moments::of_run(Run::new(3, 5, 7..8));
         for x in 8..19 {
-            voxels.merge(&Moments::of_run(3, 5, x, x + 1));
+            voxels.merge(&Moments::of_run(Run::new(3, 5, x..x + 1)));
         }
-        assert_eq!(Moments::of_run(3, 5, 7, 19), voxels);
+        assert_eq!(Moments::of_run(Run::new(3, 5, 7..19)), voxels);
         assert_eq!(voxels.extent(), [1, 1, 12]);
     }
 
     #[test]
     fn a_box_has_the_variance_of_a_discrete_uniform_distribution() {
-        let mut sum: Option<Moments> = None;
-        for z in 100..104 {
-            for y in 50..57 {
-                let run = Moments::of_run(z, y, 1000, 1011);
-                match &mut sum {
-                    Some(sum) => sum.merge(&run),
-                    None => sum = Some(run),
-                }
-            }
-        }
-        let sum = sum.unwrap();
+        let rows = (100..104).flat_map(|z| (50..57).map(move |y| Run::new(z, y, 1000..1011)));
+        let sum = rows.map(Moments::of_run).reduce(Moments::merged).unwrap();
         let variance = |n: f64| (n * n - 1.0) / 12.0;
         assert_eq!(sum.centroid(), [101.5, 53.0, 1005.0]);
         assert_eq!(
@@ -120,16 +122,16 @@ mod tests {
 
     #[test]
     fn the_largest_accepted_image_does_not_overflow() {
-        let (length, far) = (1_u32 << 24, (1_usize << 14) - 1);
-        let mut sum = Moments::of_run(0, 0, 0, length);
+        let (length, far) = (1_usize << 24, (1_usize << 14) - 1);
+        let mut sum = Moments::of_run(Run::new(0, 0, 0..length));
         // Doubling stands for the 2^38 voxels of one component that fills the largest image.
         for _ in 0..14 {
             let half = sum.clone();
             sum.merge(&half);
         }
-        sum.merge(&Moments::of_run(far, far, length - 1, length));
+        sum.merge(&Moments::of_run(Run::new(far, far, length - 1..length)));
         assert_eq!(sum.voxels, (1 << 38) + 1);
-        let expected = f64::from(length).powi(2) / 12.0;
+        let expected = (length as f64).powi(2) / 12.0;
         assert!((sum.covariance()[2][2] / expected - 1.0).abs() < 1e-6);
     }
 }

@@ -19,12 +19,12 @@ impl IntensityRange {
         Self { min, max }
     }
 
-    /// The range of some voxels.
+    /// The range of the given voxels.
     pub fn of<'a>(values: impl IntoIterator<Item = &'a f32>) -> Self {
         values.into_iter().fold(Self::EMPTY, |range, &value| range.and(Self { min: value, max: value }))
     }
 
-    /// The range of the voxels of both.
+    /// The range of the voxels of both ranges.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self { min: self.min.min(other.min), max: self.max.max(other.max) }
@@ -36,7 +36,7 @@ impl IntensityRange {
         Self { min: self.min - excess, max: self.max - excess }
     }
 
-    /// Shifts and scales the intensities of voxels that the range is of to 0..=1; a range without extent to 0.
+    /// Shifts and scales intensities so that this range becomes 0..=1; everything becomes 0 when the range has no extent.
     pub fn scale(self, image: ArrayViewMut3<'_, f32>) {
         let span = self.max - self.min;
         let span = if span > 0.0 { span } else { 1.0 };

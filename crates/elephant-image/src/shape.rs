@@ -2,7 +2,7 @@
 
 use elephant_types::Numerics;
 
-use crate::{Moments, eigen::symmetric_eigen};
+use crate::{Region, eigen::symmetric_eigen, original};
 
 /// How semi-axes follow from moments, over the `N` axes of the image: (z, y, x) or (y, x).
 #[derive(Clone, Debug)]
@@ -17,12 +17,12 @@ pub(crate) struct ShapeRules<const N: usize> {
     pub r_max_um: f64,
     /// Whether the network saw each plane on its own, so that the centres it marks are not shrunk along the first axis.
     pub planes_apart: bool,
-    /// Whose numbers.
+    /// Which rules to follow; see `docs/numerics.md`.
     pub numerics: Numerics,
 }
 
 /// Below this share of the largest eigenvalue, one that would be zero in exact arithmetic is rounding.
-const FLAT: f64 = 1e-12;
+pub(crate) const FLAT: f64 = 1e-12;
 
 impl<const N: usize> ShapeRules<N> {
     /// The fewest voxels a component may have: those of a ball, or disc, of radius `r_min_um * c_ratio`.
@@ -36,23 +36,15 @@ impl<const N: usize> ShapeRules<N> {
         size / self.voxel_um.iter().product::<f64>()
     }
 
-    /// The covariance in µm² of the ellipsoid whose centre the voxels mark, with semi-axes equal to the square roots of
+    /// The covariance in µm² of the ellipsoid whose centre the region marks, with semi-axes equal to the square roots of
     /// its eigenvalues; or `None` for a single voxel and for ellipsoids that are too thin.
-    ///
-    /// `rounded` may sum the covariance of the same voxels again, for given voxel edges, as the original rounds it.
-    pub(crate) fn covariance_um2(
-        &self,
-        moments: &Moments,
-        rounded: impl FnOnce([f64; N]) -> Option<[[f64; N]; N]>,
-    ) -> Option<[[f64; N]; N]> {
-        let scale = self.scale_um(moments);
-        let (mut values, mut vectors) = symmetric_eigen(scaled_covariance(moments, scale));
-        if self.numerics == Numerics::Original
-            && values[0] <= values[N - 1] * FLAT
-            && let Some(covariance) = rounded(scale)
-        {
-            (values, vectors) = symmetric_eigen(covariance);
-        }
+    pub(crate) fn covariance_um2(&self, region: &Region) -> Option<[[f64; N]; N]> {
+        let edges = self.scaled_edges_um(region);
+        let exact = scaled_covariance(region, edges);
+        let (values, vectors) = match self.numerics {
+            Numerics::Original => original::principal_axes(region, edges, exact),
+            Numerics::Corrected => symmetric_eigen(exact),
+        };
         let largest = values[N - 1];
         // The negation also drops what overflowed to NaN.
         if !(largest > 0.0 && largest.is_finite()) {
@@ -76,8 +68,8 @@ impl<const N: usize> ShapeRules<N> {
     }
 
     /// The edges of a voxel in µm by which moments are scaled.
-    fn scale_um(&self, moments: &Moments) -> [f64; N] {
-        let extent = moments.extent();
+    fn scaled_edges_um(&self, region: &Region) -> [f64; N] {
+        let extent = region.moments().extent();
         std::array::from_fn(|axis| {
             let flattened = if self.planes_apart && axis == 0 { self.c_ratio } else { 1.0 };
             self.stretch(self.voxel_um[axis], extent[3 - N + axis]) * flattened
@@ -120,17 +112,20 @@ impl<const N: usize> ShapeRules<N> {
 }
 
 /// Second central moments in µm², exact but for their last digits.
-fn scaled_covariance<const N: usize>(moments: &Moments, scale: [f64; N]) -> [[f64; N]; N] {
+fn scaled_covariance<const N: usize>(region: &Region, edges: [f64; N]) -> [[f64; N]; N] {
     let unused = 3 - N; // a 2-D image leaves out z
-    let raw = moments.covariance();
-    std::array::from_fn(|a| std::array::from_fn(|b| raw[unused + a][unused + b] * scale[a] * scale[b]))
+    let raw = region.moments().covariance();
+    std::array::from_fn(|a| std::array::from_fn(|b| raw[unused + a][unused + b] * edges[a] * edges[b]))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::Run;
 
     fn rules(numerics: Numerics) -> ShapeRules<3> {
         ShapeRules {
@@ -143,12 +138,12 @@ mod tests {
         }
     }
 
-    fn solid(z: std::ops::Range<usize>, y: std::ops::Range<usize>, x: std::ops::Range<u32>) -> Moments {
-        let mut runs =
-            z.flat_map(|z| y.clone().map(move |y| (z, y))).map(|(z, y)| Moments::of_run(z, y, x.start, x.end));
-        let mut sum = runs.next().unwrap();
-        runs.for_each(|run| sum.merge(&run));
-        sum
+    fn region(runs: impl IntoIterator<Item = Run>) -> Region {
+        Region::new(runs.into_iter().collect(), 0.0).expect("there are voxels")
+    }
+
+    fn solid(z: Range<usize>, y: Range<usize>, x: Range<usize>) -> Region {
+        region(z.flat_map(|z| y.clone().map(move |y| (z, y))).map(|(z, y)| Run::new(z, y, x.clone())))
     }
 
     /// The diagonal of the covariance, when the rest is zero.
@@ -169,27 +164,22 @@ mod tests {
     /// the plate is thin along y.
     #[test]
     fn the_original_takes_the_wrong_axis_for_flat_shapes() {
-        let covariance =
-            |moments: &Moments| diagonal(rules(Numerics::Original).covariance_um2(moments, |_| None).unwrap());
+        let covariance = |region: &Region| diagonal(rules(Numerics::Original).covariance_um2(region).unwrap());
         assert_near(covariance(&solid(0..1, 0..3, 0..4)), [4.0, 7.407_407_407_407_407, 12.207_031_25]);
         assert_near(covariance(&solid(1..5, 18..19, 2..22)), [195.3125, 4.0, 229.113_281_25]);
     }
 
     #[test]
     fn flat_shapes_are_one_voxel_thick() {
-        let covariance =
-            |moments: &Moments| diagonal(rules(Numerics::Corrected).covariance_um2(moments, |_| None).unwrap());
+        let covariance = |region: &Region| diagonal(rules(Numerics::Corrected).covariance_um2(region).unwrap());
         assert_near(covariance(&solid(0..1, 0..3, 0..4)), [4.0, 5.208_333_333_333_333, 9.765_625]);
         assert_near(covariance(&solid(1..5, 18..19, 2..22)), [156.25, 0.25, 259.765_625]);
     }
 
     #[test]
     fn a_tilted_line_is_flat_though_its_eigenvalues_are_not_quite_zero() {
-        let mut line = Moments::of_run(0, 0, 0, 1);
-        for i in 1..10 {
-            line.merge(&Moments::of_run(i, 3 * i, 7 * i as u32, 7 * i as u32 + 1));
-        }
-        let covariance = rules(Numerics::Corrected).covariance_um2(&line, |_| None).unwrap();
+        let line = region((0..10).map(|i| Run::new(i, 3 * i, 7 * i..7 * i + 1)));
+        let covariance = rules(Numerics::Corrected).covariance_um2(&line).unwrap();
         let (values, _) = symmetric_eigen(covariance);
         for value in &values[..2] {
             assert!((0.25 - 1e-9..=4.0).contains(value), "{value}");
@@ -199,22 +189,16 @@ mod tests {
     /// Three voxels in a plane, for which the original finds an eigenvalue of −4e-17.
     #[test]
     fn only_the_original_drops_cells_for_rounding() {
-        let image = ndarray::arr3(&[[[0.0, 1.0, 1.0], [0.0; 3]], [[0.0; 3], [1.0, 0.0, 0.0]]]);
-        let mut moments = Moments::of_run(0, 0, 1, 3);
-        moments.merge(&Moments::of_run(1, 1, 0, 1));
-        let covariance = |numerics| {
-            rules(numerics).covariance_um2(&moments, |edges| {
-                Some(crate::mask::Mask::of(&moments, image.view(), 0.5)?.covariance(edges))
-            })
-        };
+        let speck = region([Run::new(0, 0, 1..3), Run::new(1, 1, 0..1)]);
+        let covariance = |numerics| rules(numerics).covariance_um2(&speck);
         assert!(covariance(Numerics::Original).is_none());
         let (values, _) = symmetric_eigen(covariance(Numerics::Corrected).unwrap());
         assert!((0.25..=4.0).contains(&values[0]), "{values:?}");
     }
 
     /// The voxels whose centres are inside an ellipsoid.
-    fn ellipsoid(center_um: [f64; 3], axes: &[[f64; 3]; 3], semi_axes_um: [f64; 3], voxel_um: [f64; 3]) -> Moments {
-        let mut sum: Option<Moments> = None;
+    fn ellipsoid(center_um: [f64; 3], axes: &[[f64; 3]; 3], semi_axes_um: [f64; 3], voxel_um: [f64; 3]) -> Region {
+        let mut voxels = Vec::new();
         let range = |axis: usize| {
             let reach = semi_axes_um.iter().fold(0.0_f64, |a, &b| a.max(b));
             ((center_um[axis] - reach) / voxel_um[axis]) as usize
@@ -226,16 +210,12 @@ mod tests {
                     let away: [f64; 3] = std::array::from_fn(|i| [z, y, x][i] as f64 * voxel_um[i] - center_um[i]);
                     let along = |k: usize| (0..3).map(|i| axes[i][k] * away[i]).sum::<f64>() / semi_axes_um[k];
                     if (0..3).map(|k| along(k).powi(2)).sum::<f64>() < 1.0 {
-                        let voxel = Moments::of_run(z, y, x as u32, x as u32 + 1);
-                        match &mut sum {
-                            Some(sum) => sum.merge(&voxel),
-                            None => sum = Some(voxel),
-                        }
+                        voxels.push(Run::new(z, y, x..x + 1));
                     }
                 }
             }
         }
-        sum.expect("the ellipsoid holds voxels")
+        region(voxels)
     }
 
     proptest! {
@@ -250,8 +230,8 @@ mod tests {
             let (_, axes) = symmetric_eigen([[a, b, c], [b, d, e], [c, e, f]]);
             let center: [f64; 3] = std::array::from_fn(|i| 10.0 + shift[i]);
             let rules = ShapeRules { c_ratio: 1.0, ..rules(Numerics::Corrected) };
-            let moments = ellipsoid(center, &axes, semi_axes, rules.voxel_um);
-            let (variances, _) = symmetric_eigen(rules.covariance_um2(&moments, |_| None).unwrap());
+            let region = ellipsoid(center, &axes, semi_axes, rules.voxel_um);
+            let (variances, _) = symmetric_eigen(rules.covariance_um2(&region).unwrap());
             let mut expected = semi_axes;
             expected.sort_by(f64::total_cmp);
             for (found, expected) in variances.iter().map(|v| v.sqrt()).zip(expected) {
@@ -266,7 +246,7 @@ mod tests {
     #[test]
     fn one_voxel_has_no_shape() {
         for numerics in [Numerics::Original, Numerics::Corrected] {
-            assert!(rules(numerics).covariance_um2(&Moments::of_run(3, 4, 5, 6), |_| None).is_none());
+            assert!(rules(numerics).covariance_um2(&region([Run::new(3, 4, 5..6)])).is_none());
         }
     }
 }

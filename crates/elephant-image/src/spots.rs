@@ -4,7 +4,7 @@ use elephant_types::{CancelToken, Numerics, Spot, VoxelSize};
 use ndarray::ArrayView3;
 use rayon::prelude::*;
 
-use crate::{Component, ImageError, connected_components, mask::Mask, shape::ShapeRules};
+use crate::{Connectivity, ImageError, Region, RegionFinder, shape::ShapeRules};
 
 /// Whether an image is a volume or a plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,9 +18,9 @@ pub enum Dims {
 /// How a probability map becomes cells.
 #[derive(Clone, Debug)]
 pub struct SpotOptions {
-    /// The timepoint that the cells get.
+    /// Timepoint of the cells.
     pub t: usize,
-    /// Voxel edge lengths of the map.
+    /// Edge lengths of the map's voxels.
     pub voxel_size: VoxelSize,
     /// Where the centre of the map's first voxel lies in the whole image, (z, y, x), in voxels of the map.
     pub origin_vox: [f64; 3],
@@ -36,7 +36,7 @@ pub struct SpotOptions {
     pub dims: Dims,
     /// Whether the network saw each plane of a volume on its own.
     pub use_2d: bool,
-    /// Whose numbers: see `docs/numerics.md`.
+    /// Which rules to follow; see `docs/numerics.md`.
     pub numerics: Numerics,
 }
 
@@ -69,67 +69,102 @@ impl SpotOptions {
     }
 }
 
-/// The cells in a map of the probability of "cell centre" (z, y, x): one for each connected component above the
-/// threshold that is large enough, in the raster order of their first voxels (contract section 6.5).
+/// The cells in a map of the probability of "cell centre" (z, y, x): one for each connected region above the threshold that
+/// is large enough, in the raster order of their first voxels (contract section 6.5).
 ///
 /// Probabilities that are not finite numbers count as background.
 ///
 /// # Errors
-/// [`ImageError::InvalidOption`] or [`ImageError::NotPlanar`] for options that mean nothing; [`ImageError::TooLarge`];
-/// [`ImageError::Cancelled`].
+/// As [`SpotFinder::new`], [`SpotFinder::push`] and [`SpotFinder::finish`].
 pub fn find_spots(
     center_probability: ArrayView3<'_, f32>,
     options: &SpotOptions,
     cancel: &CancelToken,
 ) -> Result<Vec<Spot>, ImageError> {
-    options.validate(center_probability.dim().0)?;
-    // The original compares single-precision numbers.
-    let threshold = options.p_thresh as f32;
-    let components = connected_components(center_probability, threshold, cancel)?;
-    let spots = match options.dims {
-        Dims::ThreeD => {
-            let covariance_um2 = |component: &Component, rules: &ShapeRules<3>| {
-                rules.covariance_um2(&component.moments, |edges| {
-                    Some(Mask::of(&component.moments, center_probability, threshold)?.covariance(edges))
-                })
-            };
-            spots_of(&components, options, covariance_um2)
-        }
-        Dims::TwoD => {
-            let covariance_um2 = |component: &Component, rules: &ShapeRules<2>| {
-                let [[yy, yx], [xy, xx]] = rules.covariance_um2(&component.moments, |_| None)?;
-                Some([[1.0, 0.0, 0.0], [0.0, yy, yx], [0.0, xy, xx]])
-            };
-            spots_of(&components, options, covariance_um2)
-        }
-    };
-    cancel.check()?;
-    Ok(spots)
+    let mut finder = SpotFinder::new(center_probability.dim().into(), options.clone())?;
+    finder.push(center_probability, cancel)?;
+    finder.finish(cancel)
 }
 
-fn spots_of<const N: usize>(
-    components: &[Component],
+/// Finds the cells in a probability map that is given in pieces of one or more planes; see [`find_spots`].
+pub struct SpotFinder {
+    options: SpotOptions,
+    regions: RegionFinder,
+}
+
+/// Voxels that share a corner belong to the same cell.
+const CONNECTIVITY: Connectivity = Connectivity::Corner;
+
+impl SpotFinder {
+    /// A search in a map of this shape (z, y, x), none of whose planes is known yet.
+    ///
+    /// # Errors
+    /// [`ImageError::InvalidOption`] or [`ImageError::NotPlanar`] for invalid options; [`ImageError::TooLarge`].
+    pub fn new(shape: [usize; 3], options: SpotOptions) -> Result<Self, ImageError> {
+        options.validate(shape[0])?;
+        // The original compares single-precision numbers.
+        let regions = RegionFinder::new(shape, options.p_thresh as f32, CONNECTIVITY)?;
+        Ok(Self { options, regions })
+    }
+
+    /// Takes the next planes (z, y, x) of the map, any number of them. The cut into pieces does not change the cells.
+    ///
+    /// # Errors
+    /// As [`RegionFinder::push`].
+    pub fn push(&mut self, planes: ArrayView3<'_, f32>, cancel: &CancelToken) -> Result<(), ImageError> {
+        self.regions.push(planes, cancel)
+    }
+
+    /// The cells of all planes, in the raster order of their first voxels.
+    ///
+    /// # Errors
+    /// As [`RegionFinder::finish`].
+    pub fn finish(self, cancel: &CancelToken) -> Result<Vec<Spot>, ImageError> {
+        let regions = self.regions.finish(cancel)?;
+        let spots = match self.options.dims {
+            Dims::ThreeD => {
+                spots(&regions, &self.options, |region, rules: &ShapeRules<3>| rules.covariance_um2(region))
+            }
+            Dims::TwoD => spots(&regions, &self.options, |region, rules: &ShapeRules<2>| {
+                let [[yy, yx], [xy, xx]] = rules.covariance_um2(region)?;
+                Some([[1.0, 0.0, 0.0], [0.0, yy, yx], [0.0, xy, xx]])
+            }),
+        };
+        cancel.check()?;
+        Ok(spots)
+    }
+
+    /// The most memory in bytes that a search in a map of this shape (z, y, x) takes beside the planes it is given, the
+    /// cells included. What it really takes grows with the foreground.
+    pub fn most_bytes(shape: [usize; 3]) -> u64 {
+        let regions = RegionFinder::most_regions(shape, CONNECTIVITY);
+        RegionFinder::most_bytes(shape, CONNECTIVITY).saturating_add(regions * size_of::<Spot>() as u64)
+    }
+}
+
+fn spots<const N: usize>(
+    regions: &[Region],
     options: &SpotOptions,
-    covariance_um2: impl Fn(&Component, &ShapeRules<N>) -> Option<[[f64; 3]; 3]> + Sync,
+    covariance_um2: impl Fn(&Region, &ShapeRules<N>) -> Option<[[f64; 3]; 3]> + Sync,
 ) -> Vec<Spot> {
     let rules: ShapeRules<N> = options.shape_rules();
     let least_voxels = rules.least_voxels();
-    let to_spot = |component: &Component| {
-        if (component.moments.voxels as f64) < least_voxels {
+    let to_spot = |region: &Region| {
+        if (region.moments().voxels as f64) < least_voxels {
             return None;
         }
         Some(Spot {
             t: options.t,
-            center_um: center_um(component, options),
-            covariance_um2: covariance_um2(component, &rules)?,
-            quality: component.mean(),
+            center_um: center_um(region, options),
+            covariance_um2: covariance_um2(region, &rules)?,
+            quality: region.mean(),
         })
     };
-    components.par_iter().filter_map(to_spot).collect()
+    regions.par_iter().filter_map(to_spot).collect()
 }
 
-fn center_um(component: &Component, options: &SpotOptions) -> [f64; 3] {
-    let (centroid, voxel) = (component.moments.centroid(), options.voxel_size.zyx());
+fn center_um(region: &Region, options: &SpotOptions) -> [f64; 3] {
+    let (centroid, voxel) = (region.moments().centroid(), options.voxel_size.zyx());
     let mut center: [f64; 3] = std::array::from_fn(|axis| (options.origin_vox[axis] + centroid[axis]) * voxel[axis]);
     if options.dims == Dims::TwoD {
         center[0] = 0.0;

@@ -121,7 +121,7 @@ fn resized_images_are_those_of_pytorch() {
 }
 
 #[test]
-fn options_that_mean_nothing_are_refused() {
+fn invalid_options_are_refused() {
     let map = Array3::from_elem((2, 8, 8), 0.7);
     let good = SpotOptions {
         t: 0,

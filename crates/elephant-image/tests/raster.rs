@@ -50,7 +50,7 @@ fn ellipsoids_and_ellipses_are_those_of_the_original() {
             let vector = |name, first| zyx(first, &numbers(&get(name).into()));
             let voxel = VoxelSize::new(vector("scales", 1.0)).unwrap();
             let ellipsoid = Ellipsoid::new(vector("center", 0.0), matrix(&get("covariance")), voxel, dims).unwrap();
-            let voxels = raster(&ellipsoid, case).voxels();
+            let voxels = raster(&ellipsoid, case).voxels().collect::<Vec<_>>();
             // As the original's NumPy array: all z, all y, all x, without z in 2-D.
             let columns = if dims == Dims::ThreeD { 0..3 } else { 1..3 };
             let bytes: Vec<u8> =
@@ -81,7 +81,7 @@ fn rasters_are_those_of_the_contract() {
         let center = zyx(0.0, &numbers(&case["center_zyx"]));
         let ellipsoid = Ellipsoid::new(center, covariance, voxel, Dims::ThreeD).unwrap();
         let mut mask = Array3::<u8>::zeros(shape(&case["shape"]));
-        let voxels = raster(&ellipsoid, case).voxels();
+        let voxels = raster(&ellipsoid, case).voxels().collect::<Vec<_>>();
         for &voxel in &voxels {
             mask[voxel] = 1;
         }

@@ -35,6 +35,6 @@ pub(crate) fn tagged(nucleus: &Nucleus) -> TaggedSpot {
         center_um: nucleus.center_um,
         covariance_um2: nucleus.covariance_um2(),
         tag: SpotTag::TruePositive,
-        label: nucleus.id.to_string().into(),
+        label: "synthetic nucleus".into(),
     }
 }

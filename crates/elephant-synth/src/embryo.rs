@@ -1,11 +1,13 @@
 //! Nuclei that move, push each other aside and divide.
 
-use elephant_types::{CancelToken, Cancelled};
+use std::ops::Range;
+
+use elephant_types::{CancelToken, Cancelled, Lineage, Link, SpotId, Tracks};
 
 use crate::{
     EmbryoOptions, Nucleus, SynthError,
     grid::Grid,
-    nucleus::{Chromatin, Grain, Surface},
+    nucleus::{Chromatin, Surface},
     rng::Rng,
     vector::{Rotation, Vector, add, axis, norm, rotation_from, scale, sub, turned, unit},
 };
@@ -17,28 +19,18 @@ const ROOM: f64 = 1.08;
 #[derive(Clone, Debug)]
 pub struct Embryo {
     options: EmbryoOptions,
-    frames: Vec<Vec<Nucleus>>,
-    tracks: Vec<Track>,
-}
-
-/// A nucleus from its first to its last timepoint, between divisions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Track {
-    /// From 1, without gaps.
-    pub id: u16,
-    /// First timepoint.
-    pub start: usize,
-    /// Last timepoint, inclusive.
-    pub end: usize,
-    /// The track of the mother.
-    pub parent: Option<u16>,
+    /// The nuclei of all timepoints, by their [`SpotId`].
+    nuclei: Vec<Nucleus>,
+    /// Where the nuclei of each timepoint begin; one entry more than timepoints.
+    starts: Vec<u32>,
+    lineage: Lineage,
+    tracks: Tracks,
 }
 
 /// A nucleus while the embryo grows.
 struct Cell {
-    track: u16,
-    /// The number of this nucleus, or its mother, at the timepoint before.
-    parent: Option<usize>,
+    /// This nucleus, or its mother, at the timepoint before.
+    parent: Option<SpotId>,
     center: Vector,
     velocity: Vector,
     rotation: Rotation,
@@ -62,15 +54,16 @@ impl Embryo {
     pub fn grow(options: EmbryoOptions, cancel: &CancelToken) -> Result<Self, SynthError> {
         options.validate()?;
         let mut growth = Growth::begin(&options, cancel)?;
-        let mut frames: Vec<Vec<Nucleus>> = Vec::with_capacity(options.timepoints);
         for t in 0..options.timepoints {
             if t > 0 {
-                growth.step(t, cancel)?;
+                growth.step(cancel)?;
             }
-            frames.push(growth.observe(t));
+            growth.observe(t);
         }
-        let tracks = growth.tracks;
-        Ok(Self { options, frames, tracks })
+        let Growth { nuclei, starts, timepoints, links, .. } = growth;
+        let lineage = Lineage::new(timepoints, links)?;
+        let tracks = lineage.tracks();
+        Ok(Self { options, nuclei, starts, lineage, tracks })
     }
 
     /// What the embryo was grown from.
@@ -80,12 +73,29 @@ impl Embryo {
 
     /// The nuclei at timepoint `t`; none outside the movie.
     pub fn nuclei(&self, t: usize) -> &[Nucleus] {
-        self.frames.get(t).map_or(&[], Vec::as_slice)
+        &self.nuclei[self.range(t)]
     }
 
-    /// All tracks, in the order of their numbers.
-    pub fn tracks(&self) -> &[Track] {
+    /// The spots of the lineage at timepoint `t`, in the order of [`nuclei`](Self::nuclei).
+    pub fn spots(&self, t: usize) -> impl Iterator<Item = SpotId> {
+        self.range(t).map(|index| SpotId(index as u32))
+    }
+
+    /// Which nuclei come from which.
+    pub fn lineage(&self) -> &Lineage {
+        &self.lineage
+    }
+
+    /// The lineage's tracks; there are less than 2^16.
+    pub fn tracks(&self) -> &Tracks {
         &self.tracks
+    }
+
+    fn range(&self, t: usize) -> Range<usize> {
+        match self.starts.get(t..) {
+            Some(&[start, end, ..]) => start as usize..end as usize,
+            _ => 0..0,
+        }
     }
 }
 
@@ -94,8 +104,12 @@ struct Growth<'a> {
     rng: Rng,
     middle: Vector,
     cells: Vec<Cell>,
-    tracks: Vec<Track>,
-    observed: usize,
+    /// Tracks begun so far.
+    tracks: usize,
+    nuclei: Vec<Nucleus>,
+    starts: Vec<u32>,
+    timepoints: Vec<u32>,
+    links: Vec<Link>,
 }
 
 impl<'a> Growth<'a> {
@@ -103,11 +117,21 @@ impl<'a> Growth<'a> {
         let edges = options.voxel_size.zyx();
         let middle = std::array::from_fn(|axis| (options.shape[axis] - 1) as f64 / 2.0 * edges[axis]);
         let rng = Rng::stream(options.seed, &[0]);
-        let mut growth = Self { options, rng, middle, cells: Vec::new(), tracks: Vec::new(), observed: 0 };
+        let mut growth = Self {
+            options,
+            rng,
+            middle,
+            cells: Vec::new(),
+            tracks: 0,
+            nuclei: Vec::new(),
+            starts: vec![0],
+            timepoints: Vec::new(),
+            links: Vec::new(),
+        };
         for _ in 0..options.nuclei {
             cancel.check()?;
-            let center = growth.free_place();
-            let mut cell = growth.new_cell(center, 0, None, None);
+            let center = growth.free_position();
+            let mut cell = growth.new_cell(center, None);
             // Nuclei are at any point of their cycle when the movie starts.
             cell.age = (growth.rng.unit() * cell.divides_at as f64) as usize;
             growth.cells.push(cell);
@@ -116,31 +140,28 @@ impl<'a> Growth<'a> {
         Ok(growth)
     }
 
-    /// Of a few random places the one farthest from all nuclei.
-    fn free_place(&mut self) -> Vector {
+    /// The one of a few random positions that is farthest from all nuclei.
+    fn free_position(&mut self) -> Vector {
         let tissue = self.options.tissue_um();
         let mut best = (f64::NEG_INFINITY, self.middle);
         for _ in 0..24 {
             let point = self.rng.in_ball();
-            let place = std::array::from_fn(|axis| self.middle[axis] + point[axis] * tissue[axis]);
-            let room = self.cells.iter().map(|cell| norm(sub(cell.center, place))).fold(f64::INFINITY, f64::min);
+            let position = std::array::from_fn(|axis| self.middle[axis] + point[axis] * tissue[axis]);
+            let room = self.cells.iter().map(|cell| norm(sub(cell.center, position))).fold(f64::INFINITY, f64::min);
             if room > best.0 {
-                best = (room, place);
+                best = (room, position);
             }
         }
         best.1
     }
 
-    fn new_cell(&mut self, center: Vector, t: usize, mother: Option<u16>, parent: Option<usize>) -> Cell {
-        // `divide` sees to it that track numbers fit.
-        let track = self.tracks.len() as u16 + 1;
-        self.tracks.push(Track { id: track, start: t, end: t, parent: mother });
+    fn new_cell(&mut self, center: Vector, parent: Option<SpotId>) -> Cell {
+        self.tracks += 1;
         let rng = &mut self.rng;
         let long = rng.uniform(1.05, 1.3);
         let middle = rng.uniform(0.95, 1.05);
         let (first, second) = (rng.normal_vector(), rng.normal_vector());
         Cell {
-            track,
             parent,
             center,
             velocity: [0.0; 3],
@@ -148,26 +169,26 @@ impl<'a> Growth<'a> {
             proportions: [1.0 / (long * middle), middle, long],
             size: rng.uniform(0.92, 1.08),
             brightness: rng.uniform(0.7, 1.3),
-            chromatin: chromatin(rng),
+            chromatin: Chromatin::draw(rng),
             age: 0,
             divides_at: cycle(rng, self.options.cycle),
         }
     }
 
-    /// From timepoint `t - 1` to `t`.
-    fn step(&mut self, t: usize, cancel: &CancelToken) -> Result<(), Cancelled> {
+    /// Goes on by one timepoint.
+    fn step(&mut self, cancel: &CancelToken) -> Result<(), Cancelled> {
         for cell in std::mem::take(&mut self.cells) {
-            self.advance(cell, t);
+            self.advance(cell);
         }
         self.relax(cancel)
     }
 
-    fn advance(&mut self, mut cell: Cell, t: usize) {
+    fn advance(&mut self, mut cell: Cell) {
         let is_due = cell.age + 1 >= cell.divides_at;
         // Crowded tissue waits; and CTC masks hold 16-bit numbers.
-        let has_room = (self.cells.len() as f64) < self.options.capacity() && self.tracks.len() + 2 < 1 << 16;
+        let has_room = (self.cells.len() as f64) < self.options.capacity() && self.tracks + 2 < 1 << 16;
         if is_due && has_room {
-            return self.divide(&cell, t);
+            return self.divide(&cell);
         }
         cell.age += usize::from(!is_due);
         let push = scale(self.rng.normal_vector(), 0.45 * self.options.step_um);
@@ -179,20 +200,20 @@ impl<'a> Growth<'a> {
     }
 
     /// The tissue turns slowly about the z axis.
-    fn flow(&self, place: Vector) -> Vector {
+    fn flow(&self, position: Vector) -> Vector {
         let tissue = self.options.tissue_um();
         let rate = 0.6 * self.options.step_um / tissue[1].max(tissue[2]).max(self.options.radius_um);
-        let from_middle = sub(place, self.middle);
+        let from_middle = sub(position, self.middle);
         [0.0, rate * from_middle[2], -rate * from_middle[1]]
     }
 
     /// Two daughters, each a plate across the line between them.
-    fn divide(&mut self, mother: &Cell, t: usize) {
+    fn divide(&mut self, mother: &Cell) {
         let direction = division_axis(mother);
         let distance = 0.8 * self.radius(mother);
         for side in [-1.0, 1.0] {
             let center = add(mother.center, scale(direction, side * distance));
-            let mut daughter = self.new_cell(center, t, Some(mother.track), mother.parent);
+            let mut daughter = self.new_cell(center, mother.parent);
             let across = self.rng.normal_vector();
             daughter.rotation = rotation_from(direction, across);
             daughter.size = mother.size;
@@ -240,23 +261,20 @@ impl<'a> Growth<'a> {
         }
     }
 
-    /// The nuclei as they look at timepoint `t`.
-    fn observe(&mut self, t: usize) -> Vec<Nucleus> {
+    /// Notes the nuclei as they look at timepoint `t`.
+    fn observe(&mut self, t: usize) {
         let mut cells = std::mem::take(&mut self.cells);
-        let nuclei = cells.iter_mut().map(|cell| {
-            let id = self.observed;
-            self.observed += 1;
-            self.tracks[usize::from(cell.track) - 1].end = t;
-            let nucleus = self.look(cell, id);
-            cell.parent = Some(id);
-            nucleus
-        });
-        let nuclei = nuclei.collect();
+        for cell in &mut cells {
+            let target = SpotId(self.nuclei.len() as u32);
+            self.nuclei.push(self.look(cell));
+            self.timepoints.push(t as u32);
+            self.links.extend(cell.parent.replace(target).map(|source| Link { source, target }));
+        }
         self.cells = cells;
-        nuclei
+        self.starts.push(self.nuclei.len() as u32);
     }
 
-    fn look(&self, cell: &Cell, id: usize) -> Nucleus {
+    fn look(&self, cell: &Cell) -> Nucleus {
         // Before and after a division chromatin is condensed: small, bright and smooth.
         let condensed = match (cell.divides_at - cell.age, cell.age) {
             (1, _) | (_, 0) => 1.0,
@@ -268,9 +286,6 @@ impl<'a> Growth<'a> {
         let radius = self.radius(cell) * (1.0 - 0.1 * condensed);
         let blend = |i: usize| cell.proportions[i] * (1.0 - condensed) + target[i] * condensed;
         Nucleus {
-            id,
-            track: cell.track,
-            parent: cell.parent,
             center_um: cell.center,
             semi_axes_um: std::array::from_fn(|i| radius * blend(i)),
             rotation: cell.rotation,
@@ -283,8 +298,8 @@ impl<'a> Growth<'a> {
 }
 
 /// How far overlapping nuclei push each other, and the largest overlap, as a fraction of the distance that they should
-/// have. `find` replaces a list by the indices, in ascending order, of at least all nuclei that may overlap with one at a
-/// place: in this order the pushes are added up, so that it decides about rounding.
+/// have. `find` replaces a list by the indices, in ascending order, of at least all nuclei that may overlap with one at the
+/// given position: in this order the pushes are added up, so that it decides about rounding.
 fn pushes(centers: &[Vector], radii: &[f64], find: impl Fn(Vector, &mut Vec<usize>)) -> (Vec<Vector>, f64) {
     let mut shifts = vec![[0.0; 3]; centers.len()];
     let mut worst = 0.0_f64;
@@ -293,13 +308,13 @@ fn pushes(centers: &[Vector], radii: &[f64], find: impl Fn(Vector, &mut Vec<usiz
         find(centers[i], &mut near);
         for &j in near.iter().filter(|&&j| j > i) {
             let apart = sub(centers[j], centers[i]);
-            let wanted = ROOM * (radii[i] + radii[j]);
+            let room = ROOM * (radii[i] + radii[j]);
             let distance = norm(apart);
-            if distance < wanted {
-                let shift = scale(unit(apart), 0.4 * (wanted - distance));
+            if distance < room {
+                let shift = scale(unit(apart), 0.4 * (room - distance));
                 shifts[i] = sub(shifts[i], shift);
                 shifts[j] = add(shifts[j], shift);
-                worst = worst.max(1.0 - distance / wanted);
+                worst = worst.max(1.0 - distance / room);
             }
         }
     }
@@ -316,20 +331,6 @@ fn cycle(rng: &mut Rng, mean: f64) -> usize {
     (mean * (1.0 + 0.15 * rng.normal())).round().max(4.0) as usize
 }
 
-/// Bright grains of heterochromatin, and one or two nucleoli without DNA.
-pub(crate) fn chromatin(rng: &mut Rng) -> Chromatin {
-    let mut grains = Vec::new();
-    for _ in 0..7 {
-        let (place, width, amount) = (scale(rng.in_ball(), 0.8), rng.uniform(0.16, 0.34), rng.uniform(0.8, 2.0));
-        grains.push(Grain { place, width, amount });
-    }
-    for _ in 0..2 {
-        let (place, width, amount) = (scale(rng.in_ball(), 0.5), rng.uniform(0.2, 0.36), rng.uniform(-1.4, -0.8));
-        grains.push(Grain { place, width, amount });
-    }
-    Chromatin { grains }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -340,25 +341,28 @@ mod tests {
     }
 
     #[test]
-    fn the_lineage_is_consistent() {
+    fn the_lineage_goes_from_each_timepoint_to_the_next() {
         for seed in 0..10 {
             let embryo = grown(Preset::Small, seed);
-            let mut divisions = 0;
+            let lineage = embryo.lineage();
             let mut next = 0;
             for t in 0..embryo.options().timepoints {
-                for nucleus in embryo.nuclei(t) {
-                    assert_eq!(nucleus.id, next);
+                assert_eq!(embryo.spots(t).count(), embryo.nuclei(t).len());
+                for spot in embryo.spots(t) {
+                    assert_eq!((spot.index(), lineage.timepoint(spot) as usize), (next, t));
                     next += 1;
-                    let track = embryo.tracks()[usize::from(nucleus.track) - 1];
-                    assert!((track.start..=track.end).contains(&t));
-                    let before = nucleus.parent.map(|id| embryo.nuclei(t - 1).iter().find(|n| n.id == id).unwrap());
-                    let expected = if t == track.start { track.parent } else { Some(nucleus.track) };
-                    assert_eq!(before.map(|n| n.track), expected);
-                    divisions += usize::from(t == track.start && t > 0);
+                    let parent = lineage.parent(spot).map(|parent| lineage.timepoint(parent) as usize);
+                    assert_eq!(parent, t.checked_sub(1));
+                    let children = lineage.children(spot).count();
+                    assert!(if t == 11 { children == 0 } else { (1..=2).contains(&children) });
                 }
             }
+            assert_eq!(next, lineage.len());
+            assert!(embryo.nuclei(12).is_empty());
             assert!((25..=48).contains(&embryo.nuclei(11).len()), "{}", embryo.nuclei(11).len());
-            assert!(divisions >= 8, "seed {seed}: {divisions}");
+            let divisions = lineage.divisions().count();
+            assert_eq!(embryo.tracks().len(), embryo.nuclei(0).len() + 2 * divisions);
+            assert!(divisions >= 4, "seed {seed}: {divisions}");
         }
     }
 
@@ -389,9 +393,8 @@ mod tests {
     fn steps_are_short_enough_to_link() {
         let embryo = grown(Preset::Small, 3);
         for t in 1..embryo.options().timepoints {
-            for nucleus in embryo.nuclei(t) {
-                let parent = nucleus.parent.unwrap();
-                let before = embryo.nuclei(t - 1).iter().find(|n| n.id == parent).unwrap();
+            for (nucleus, spot) in embryo.nuclei(t).iter().zip(embryo.spots(t)) {
+                let before = &embryo.nuclei[embryo.lineage().parent(spot).unwrap().index()];
                 let way = norm(sub(nucleus.center_um, before.center_um));
                 assert!(way < 8.0, "{way}");
             }
@@ -399,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn options_that_mean_nothing_are_refused() {
+    fn invalid_options_are_refused() {
         let good = EmbryoOptions::preset(Preset::Tiny, 0);
         for (name, bad) in [
             ("timepoints", EmbryoOptions { timepoints: 0, ..good.clone() }),

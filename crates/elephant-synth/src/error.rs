@@ -1,6 +1,6 @@
-//! Why a movie cannot be made.
+//! Errors of making a synthetic movie.
 
-use elephant_types::{Cancelled, Coded, ErrorCode};
+use elephant_types::{Cancelled, Coded, ErrorCode, LineageError};
 
 /// A synthetic movie that cannot be made or written.
 #[derive(Debug, thiserror::Error)]
@@ -8,7 +8,7 @@ pub enum SynthError {
     /// The caller asked the operation to stop.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
-    /// An option has a value that means nothing.
+    /// An option has an invalid value.
     #[error("cannot grow an embryo with {name} = {value}: {rule}")]
     InvalidOption {
         /// The option.
@@ -24,6 +24,9 @@ pub enum SynthError {
         /// The name.
         name: String,
     },
+    /// The nuclei are too many.
+    #[error(transparent)]
+    Lineage(#[from] LineageError),
     /// The voxels cannot be written.
     #[error(transparent)]
     H5(#[from] elephant_h5::H5Error),
@@ -36,7 +39,7 @@ impl Coded for SynthError {
     fn code(&self) -> ErrorCode {
         match self {
             Self::Cancelled(_) => ErrorCode::Cancelled,
-            Self::InvalidOption { .. } | Self::NestedName { .. } => ErrorCode::InvalidArgument,
+            Self::InvalidOption { .. } | Self::NestedName { .. } | Self::Lineage(_) => ErrorCode::InvalidArgument,
             Self::H5(error) => error.code(),
             Self::Fs(error) => error.code(),
         }

@@ -21,10 +21,10 @@ impl Grid {
         grid
     }
 
-    /// Replaces `near` by the indices of all points within reach of `place`, and of some others, in ascending order.
-    pub(crate) fn find(&self, place: Vector, near: &mut Vec<usize>) {
+    /// Replaces `near` by the indices of all points within reach of `position`, and of some others, in ascending order.
+    pub(crate) fn find(&self, position: Vector, near: &mut Vec<usize>) {
         near.clear();
-        let [z, y, x] = self.cube(place);
+        let [z, y, x] = self.cube(position);
         for z in z - 1..=z + 1 {
             for y in y - 1..=y + 1 {
                 for x in x - 1..=x + 1 {
@@ -35,9 +35,9 @@ impl Grid {
         near.sort_unstable();
     }
 
-    fn cube(&self, place: Vector) -> [i64; 3] {
-        // Halved, so that the neighbours' numbers do not overflow however far away a place is.
-        place.map(|along| ((along / self.edge).floor() as i64).clamp(i64::MIN / 2, i64::MAX / 2))
+    fn cube(&self, position: Vector) -> [i64; 3] {
+        // Halved, so that the neighbours' numbers do not overflow however far away a position is.
+        position.map(|along| ((along / self.edge).floor() as i64).clamp(i64::MIN / 2, i64::MAX / 2))
     }
 }
 
@@ -57,11 +57,11 @@ mod tests {
             let points: Vec<Vector> = (0..60).map(|_| scale(rng.in_ball(), 15.0)).collect();
             let grid = Grid::new(&points, reach);
             let mut near = Vec::new();
-            for place in &points {
-                grid.find(*place, &mut near);
+            for position in &points {
+                grid.find(*position, &mut near);
                 assert!(near.is_sorted());
                 for (index, point) in points.iter().enumerate() {
-                    assert!(norm(sub(*point, *place)) > reach || near.contains(&index));
+                    assert!(norm(sub(*point, *position)) > reach || near.contains(&index));
                 }
             }
         }

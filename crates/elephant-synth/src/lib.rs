@@ -9,7 +9,6 @@
 
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
-mod blur;
 mod embryo;
 mod error;
 mod grid;
@@ -21,7 +20,7 @@ mod rng;
 mod scene;
 mod vector;
 
-pub use embryo::{Embryo, Track};
+pub use embryo::Embryo;
 pub use error::SynthError;
 pub use movie::write_movie;
 pub use nucleus::Nucleus;

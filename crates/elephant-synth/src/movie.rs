@@ -7,7 +7,7 @@ use std::{
 
 use elephant_fs::{StagingDir, write_atomic};
 use elephant_h5::BdvWriter;
-use elephant_types::{FileName, TaskContext};
+use elephant_types::{FileName, SpotId, TaskContext, TrackId};
 use ndarray::Axis;
 use serde::Serialize;
 use tiff::encoder::{Compression, DeflateLevel, TiffEncoder, colortype::Gray16};
@@ -24,7 +24,7 @@ use crate::{Embryo, EmbryoOptions, Frame, SynthError};
 /// The files appear together; whoever finds the `.xml` finds a complete movie.
 ///
 /// # Errors
-/// For options that mean nothing, a nested name, a full disk, a directory that another task writes to, and when cancelled.
+/// For invalid options, a nested name, a full disk, a directory that another task writes to, and when cancelled.
 pub fn write_movie(dir: &Path, name: &FileName, options: &EmbryoOptions, task: &TaskContext) -> Result<(), SynthError> {
     let name = name.as_str();
     if name.contains('/') {
@@ -32,12 +32,12 @@ pub fn write_movie(dir: &Path, name: &FileName, options: &EmbryoOptions, task: &
     }
     let embryo = Embryo::grow(options.clone(), task.cancel_token())?;
     let staging = StagingDir::begin(dir, "writing a synthetic movie")?;
-    let at = |file: &str| staging.path().join(file);
+    let staged = |file: &str| staging.path().join(file);
     let h5 = format!("{name}.h5");
-    write_frames(&embryo, &at(&h5), &at("TRA"), task)?;
-    write_atomic(&at("TRA/man_track.txt"), |out| write_tracks(&embryo, out))?;
-    write_atomic(&at("spots.json"), |out| Ok(serde_json::to_writer(out, &SpotsFile::of(&embryo))?))?;
-    write_atomic(&at("README.txt"), |out| out.write_all(readme(&embryo, name).as_bytes()))?;
+    write_frames(&embryo, &staged(&h5), &staged("TRA"), task)?;
+    write_atomic(&staged("TRA/man_track.txt"), |out| write_tracks(&embryo, out))?;
+    write_atomic(&staged("spots.json"), |out| Ok(serde_json::to_writer(out, &SpotsFile::new(&embryo))?))?;
+    write_atomic(&staged("README.txt"), |out| out.write_all(readme(&embryo, name).as_bytes()))?;
     task.check()?;
     staging.publish(&["TRA", "spots.json", "README.txt", &h5, &format!("{name}.xml")])?;
     Ok(())
@@ -82,12 +82,9 @@ fn write_mask(frame: &Frame, out: &mut (impl Write + io::Seek)) -> io::Result<()
     Ok(())
 }
 
-/// One line for each track: number, first and last timepoint, number of the mother or 0.
+/// Writes a line for each track: number, first and last timepoint, number of the mother or 0.
 fn write_tracks(embryo: &Embryo, out: &mut impl Write) -> io::Result<()> {
-    for track in embryo.tracks() {
-        writeln!(out, "{} {} {} {}", track.id, track.start, track.end, track.parent.unwrap_or(0))?;
-    }
-    Ok(())
+    embryo.tracks().rows(embryo.lineage()).try_for_each(|row| writeln!(out, "{row}"))
 }
 
 /// The content of `spots.json`.
@@ -102,29 +99,29 @@ struct SpotsFile {
 #[derive(Serialize)]
 struct SpotRecord {
     t: usize,
-    id: usize,
-    track: u16,
-    parent: Option<usize>,
+    id: SpotId,
+    track: TrackId,
+    parent: Option<SpotId>,
     pos: [f64; 3],
     covariance: [f64; 9],
 }
 
 impl SpotsFile {
-    fn of(embryo: &Embryo) -> Self {
-        let of_timepoint = |t| {
-            embryo.nuclei(t).iter().map(move |nucleus| {
+    fn new(embryo: &Embryo) -> Self {
+        let records = |t| {
+            embryo.spots(t).zip(embryo.nuclei(t)).map(move |(id, nucleus)| {
                 let ([z, y, x], c) = (nucleus.center_um, nucleus.covariance_um2());
                 SpotRecord {
                     t,
-                    id: nucleus.id,
-                    track: nucleus.track,
-                    parent: nucleus.parent,
+                    id,
+                    track: embryo.tracks().of_spot(id),
+                    parent: embryo.lineage().parent(id),
                     pos: [x, y, z],
                     covariance: std::array::from_fn(|i| c[2 - i / 3][2 - i % 3]),
                 }
             })
         };
-        let spots = (0..embryo.options().timepoints).flat_map(of_timepoint).collect();
+        let spots = (0..embryo.options().timepoints).flat_map(records).collect();
         Self { axes: "x, y, z", unit: "micrometer", spots }
     }
 }
@@ -133,8 +130,7 @@ fn readme(embryo: &Embryo, name: &str) -> String {
     let options = embryo.options();
     let ([z, y, x], [dz, dy, dx]) = (options.shape, options.voxel_size.zyx());
     let (timepoints, tracks, seed) = (options.timepoints, embryo.tracks().len(), options.seed);
-    let divisions = embryo.tracks().iter().filter(|track| track.parent.is_some()).count() / 2;
-    let spots: usize = (0..timepoints).map(|t| embryo.nuclei(t).len()).sum();
+    let (spots, divisions) = (embryo.lineage().len(), embryo.lineage().divisions().count());
     format!(
         "A synthetic embryo, made by elephant-server (seed {seed}).
 
@@ -171,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_what_was_grown() {
+    fn files_hold_the_grown_embryo() {
         let folder = tempfile::tempdir().unwrap();
         let options = EmbryoOptions::preset(Preset::Tiny, 4);
         write_movie(folder.path(), &name(), &options, &TaskContext::detached()).unwrap();
@@ -187,11 +183,11 @@ mod tests {
             assert_eq!(voxels, frame.image.into_raw_vec_and_offset().0);
             let labels = frame.labels.into_raw_vec_and_offset().0;
             assert_eq!(read_mask(&folder.path().join(format!("TRA/mask{t:03}.tif"))), labels);
-            for nucleus in embryo.nuclei(t) {
-                let spot = &spots["spots"][nucleus.id];
-                assert_eq!(spot["t"], t);
-                assert_eq!(spot["track"], nucleus.track);
-                assert_eq!(spot["parent"].as_u64(), nucleus.parent.map(|id| id as u64));
+            for (id, nucleus) in embryo.spots(t).zip(embryo.nuclei(t)) {
+                let spot = &spots["spots"][id.index()];
+                assert_eq!((&spot["t"], &spot["id"]), (&t.into(), &id.0.into()));
+                assert_eq!(spot["track"], embryo.tracks().of_spot(id).get());
+                assert_eq!(spot["parent"].as_u64(), embryo.lineage().parent(id).map(|parent| parent.0.into()));
                 // serde_json reads numbers to the last digit but one.
                 let near = |found: &serde_json::Value, expected: f64| {
                     assert!((found.as_f64().unwrap() - expected).abs() < 1e-12, "{found} is not {expected}");

@@ -1,16 +1,13 @@
 //! One nucleus at one timepoint.
 
-use crate::vector::{Rotation, Vector, dot, into_body, norm, scale, sub};
+use crate::{
+    rng::Rng,
+    vector::{Rotation, Vector, dot, into_body, norm, scale, sub},
+};
 
-/// A nucleus at one timepoint: an ellipsoid with a place in the lineage.
+/// The size, shape and texture of a nucleus at one timepoint.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Nucleus {
-    /// Counts the nuclei of all timepoints from 0.
-    pub id: usize,
-    /// The track it belongs to, from 1; a division ends a track and starts two.
-    pub track: u16,
-    /// The `id` of the same nucleus, or its mother, one timepoint earlier.
-    pub parent: Option<usize>,
     /// Centre (z, y, x) in µm; the centre of voxel 0 is at 0.
     pub center_um: [f64; 3],
     /// Semi-axes in µm.
@@ -44,13 +41,13 @@ pub(crate) struct Bump {
 }
 
 impl Surface {
-    /// The distance of the surface from the centre along `place`, relative to the ellipsoid's.
-    fn distance(&self, place: Vector) -> f64 {
-        let length = norm(place);
+    /// The distance of the surface from the centre along `position`, relative to the ellipsoid's.
+    fn distance(&self, position: Vector) -> f64 {
+        let length = norm(position);
         if self.bumps.is_empty() || length < 1e-9 {
             return 1.0;
         }
-        let along = scale(place, 1.0 / length);
+        let along = scale(position, 1.0 / length);
         let bumps = self.bumps.iter().map(|bump| {
             let nearness = 0.5 + 0.5 * dot(bump.direction, along);
             bump.height * nearness.powi(4)
@@ -76,19 +73,34 @@ pub(crate) struct Chromatin {
     pub(crate) grains: Vec<Grain>,
 }
 
-/// A place with more, or less, DNA than around it.
+/// A position with more, or less, DNA than around it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Grain {
-    pub(crate) place: Vector,
+    pub(crate) position: Vector,
     pub(crate) width: f64,
     pub(crate) amount: f64,
 }
 
 impl Chromatin {
-    /// DNA density relative to the average, at a place relative to the semi-axes.
-    fn density(&self, place: Vector) -> f64 {
+    /// Bright grains of heterochromatin, and two nucleoli without DNA.
+    pub(crate) fn draw(rng: &mut Rng) -> Self {
+        let mut grains = Vec::new();
+        for _ in 0..7 {
+            let (position, width, amount) = (scale(rng.in_ball(), 0.8), rng.uniform(0.16, 0.34), rng.uniform(0.8, 2.0));
+            grains.push(Grain { position, width, amount });
+        }
+        for _ in 0..2 {
+            let (position, width, amount) =
+                (scale(rng.in_ball(), 0.5), rng.uniform(0.2, 0.36), rng.uniform(-1.4, -0.8));
+            grains.push(Grain { position, width, amount });
+        }
+        Self { grains }
+    }
+
+    /// DNA density relative to the average, at a position relative to the semi-axes.
+    fn density(&self, position: Vector) -> f64 {
         let grains = self.grains.iter().map(|grain| {
-            let away = sub(place, grain.place);
+            let away = sub(position, grain.position);
             let square = away.iter().map(|c| c * c).sum::<f64>() / (grain.width * grain.width);
             // A bell without an exponential function.
             grain.amount / ((1.0 + square) * (1.0 + square))
@@ -126,9 +138,9 @@ impl Nucleus {
         scale(self.half_box_um(), 1.1 * self.surface.reach())
     }
 
-    /// Fluorescence at a place relative to the semi-axes.
-    pub(crate) fn fluorescence(&self, place: Vector) -> f64 {
-        let distance = norm(place) / self.surface.distance(place);
+    /// Fluorescence at a position relative to the semi-axes.
+    pub(crate) fn fluorescence(&self, position: Vector) -> f64 {
+        let distance = norm(position) / self.surface.distance(position);
         let inside = ((1.06 - distance) / 0.12).clamp(0.0, 1.0);
         if inside == 0.0 {
             return 0.0;
@@ -137,6 +149,6 @@ impl Nucleus {
         envelope
             * self.surface.filling(distance)
             * self.brightness
-            * (1.0 + self.contrast * self.chromatin.density(place)).max(0.1)
+            * (1.0 + self.contrast * self.chromatin.density(position)).max(0.1)
     }
 }

@@ -1,10 +1,11 @@
 //! The image that a microscope would take of the nuclei, and its ground truth.
 
+use elephant_image::gaussian_blur;
 use ndarray::{Array3, ArrayViewMut2, Axis};
 use rayon::prelude::*;
 
 use crate::{
-    Embryo, EmbryoOptions, Nucleus, blur,
+    Embryo, EmbryoOptions, Nucleus,
     rng::Rng,
     vector::{norm, sub},
 };
@@ -35,15 +36,20 @@ impl Embryo {
     /// The image at timepoint `t`, of empty tissue outside the movie.
     pub fn render(&self, t: usize) -> Frame {
         let options = self.options();
-        let nuclei = self.nuclei(t);
+        let nuclei: Vec<(&Nucleus, u16)> = self.nuclei(t).iter().zip(self.track_numbers(t)).collect();
         let mut photons = Array3::zeros(options.shape);
         let mut labels = Array3::zeros(options.shape);
         let planes = photons.axis_iter_mut(Axis(0)).into_par_iter().zip(labels.axis_iter_mut(Axis(0)));
-        planes.enumerate().for_each(|(z, (photons, labels))| draw_plane(options, nuclei, z, photons, labels));
-        ensure_labelled(options, nuclei, &mut labels);
+        planes.enumerate().for_each(|(z, (photons, labels))| draw_plane(options, &nuclei, z, photons, labels));
+        ensure_labelled(options, &nuclei, &mut labels);
         let edges = options.voxel_size.zyx();
-        blur::gaussian(&mut photons, std::array::from_fn(|axis| BLUR_UM[axis] / edges[axis]));
+        gaussian_blur(&mut photons, std::array::from_fn(|axis| BLUR_UM[axis] / edges[axis]));
         Frame { image: self.expose(&photons, t), labels }
+    }
+
+    /// The numbers of the tracks of the nuclei at timepoint `t`.
+    fn track_numbers(&self, t: usize) -> impl Iterator<Item = u16> {
+        self.spots(t).map(|spot| self.tracks().of_spot(spot).get() as u16)
     }
 
     /// What the camera makes of the light: less from the depth, less with time, shot noise, read noise.
@@ -71,7 +77,7 @@ impl Embryo {
 /// Draws tissue and nuclei into one plane, sharp and without noise.
 fn draw_plane(
     options: &EmbryoOptions,
-    nuclei: &[Nucleus],
+    nuclei: &[(&Nucleus, u16)],
     z: usize,
     mut photons: ArrayViewMut2<'_, f32>,
     mut labels: ArrayViewMut2<'_, u16>,
@@ -79,13 +85,13 @@ fn draw_plane(
     draw_tissue(options, z, &mut photons);
     let mut nearest = ndarray::Array2::from_elem(photons.dim(), 1.0_f64);
     let edges = options.voxel_size.zyx();
-    for nucleus in nuclei {
+    for &(nucleus, track) in nuclei {
         for_each_pixel(nucleus, options.shape, edges, z, |[y, x], point, light| {
             photons[(y, x)] += (NUCLEUS_PHOTONS * light) as f32;
             let square = nucleus.relative(point).iter().map(|c| c * c).sum::<f64>();
             if square < nearest[(y, x)] {
                 nearest[(y, x)] = square;
-                labels[(y, x)] = nucleus.track;
+                labels[(y, x)] = track;
             }
         });
     }
@@ -141,14 +147,13 @@ fn draw_tissue(options: &EmbryoOptions, z: usize, photons: &mut ArrayViewMut2<'_
 
 /// Gives each nucleus that covers no voxel's centre a voxel near its own: one that is free, or that a nucleus with more
 /// voxels has to spare.
-fn ensure_labelled(options: &EmbryoOptions, nuclei: &[Nucleus], labels: &mut Array3<u16>) {
+fn ensure_labelled(options: &EmbryoOptions, nuclei: &[(&Nucleus, u16)], labels: &mut Array3<u16>) {
     let mut voxels = vec![0_usize; 1 << 16];
     for &label in labels.iter() {
         voxels[usize::from(label)] += 1;
     }
-    for nucleus in nuclei {
-        let track = usize::from(nucleus.track);
-        if voxels[track] > 0 {
+    for &(nucleus, track) in nuclei {
+        if voxels[usize::from(track)] > 0 {
             continue;
         }
         let taken = nearest(options, nucleus.center_um, |voxel| {
@@ -157,20 +162,24 @@ fn ensure_labelled(options: &EmbryoOptions, nuclei: &[Nucleus], labels: &mut Arr
         });
         if let Some(voxel) = taken {
             voxels[usize::from(labels[voxel])] -= 1;
-            voxels[track] += 1;
-            labels[voxel] = nucleus.track;
+            voxels[usize::from(track)] += 1;
+            labels[voxel] = track;
         }
     }
 }
 
-/// The voxel nearest to a place in µm among those that `is_wanted`; looks at ever larger boxes around the place.
-fn nearest(options: &EmbryoOptions, place_um: [f64; 3], is_wanted: impl Fn([usize; 3]) -> bool) -> Option<[usize; 3]> {
+/// The voxel nearest to a position in µm among those for which `is_candidate` holds; looks at ever larger boxes around it.
+fn nearest(
+    options: &EmbryoOptions,
+    position_um: [f64; 3],
+    is_candidate: impl Fn([usize; 3]) -> bool,
+) -> Option<[usize; 3]> {
     let (edges, shape) = (options.voxel_size.zyx(), options.shape);
     let middle: [usize; 3] = std::array::from_fn(|axis| {
-        (place_um[axis] / edges[axis]).round().clamp(0.0, (shape[axis] - 1) as f64) as usize
+        (position_um[axis] / edges[axis]).round().clamp(0.0, (shape[axis] - 1) as f64) as usize
     });
     let distance =
-        |voxel: [usize; 3]| norm(sub(std::array::from_fn(|axis| voxel[axis] as f64 * edges[axis]), place_um));
+        |voxel: [usize; 3]| norm(sub(std::array::from_fn(|axis| voxel[axis] as f64 * edges[axis]), position_um));
     let mut reach = 0;
     loop {
         let [z, y, x] =
@@ -178,7 +187,7 @@ fn nearest(options: &EmbryoOptions, place_um: [f64; 3], is_wanted: impl Fn([usiz
         let is_all = [&z, &y, &x].into_iter().zip(shape).all(|(range, edge)| range.len() == edge);
         let row = |z: usize, y: usize| x.clone().map(move |x| [z, y, x]);
         let voxels = z.flat_map(|z| y.clone().flat_map(move |y| row(z, y)));
-        let found = voxels.filter(|&voxel| is_wanted(voxel)).min_by(|&a, &b| distance(a).total_cmp(&distance(b)));
+        let found = voxels.filter(|&voxel| is_candidate(voxel)).min_by(|&a, &b| distance(a).total_cmp(&distance(b)));
         if found.is_some() || is_all {
             return found;
         }
@@ -221,14 +230,14 @@ mod tests {
         let embryo = tiny(1);
         for t in 0..4 {
             let frame = embryo.render(t);
-            let mean = |wanted: &dyn Fn(u16) -> bool| {
-                let chosen = frame.image.iter().zip(&frame.labels).filter(|(_, label)| wanted(**label));
+            let mean = |is_chosen: &dyn Fn(u16) -> bool| {
+                let chosen = frame.image.iter().zip(&frame.labels).filter(|(_, label)| is_chosen(**label));
                 let (sum, count) = chosen.fold((0.0, 0.0), |(sum, n), (&value, _)| (sum + f64::from(value), n + 1.0));
                 sum / count
             };
             let background = mean(&|label| label == 0);
-            for nucleus in embryo.nuclei(t) {
-                assert!(mean(&|label| label == nucleus.track) > 1.5 * background);
+            for track in embryo.track_numbers(t) {
+                assert!(mean(&|label| label == track) > 1.5 * background);
             }
         }
     }
@@ -238,8 +247,8 @@ mod tests {
         let embryo = tiny(2);
         let frame = embryo.render(0);
         let voxel_um3: f64 = embryo.options().voxel_size.zyx().iter().product();
-        for nucleus in embryo.nuclei(0) {
-            let voxels = frame.labels.iter().filter(|&&label| label == nucleus.track).count() as f64;
+        for (nucleus, track) in embryo.nuclei(0).iter().zip(embryo.track_numbers(0)) {
+            let voxels = frame.labels.iter().filter(|&&label| label == track).count() as f64;
             let volume = 4.0 / 3.0 * std::f64::consts::PI * nucleus.semi_axes_um.iter().product::<f64>();
             assert!((voxels * voxel_um3 / volume - 1.0).abs() < 0.12, "{} {volume}", voxels * voxel_um3);
         }
@@ -249,16 +258,16 @@ mod tests {
     fn small_nuclei_do_not_take_each_others_only_voxel() {
         let embryo = tiny(2);
         let options = embryo.options();
-        let small = |track, z: f64| Nucleus { track, center_um: [z, 10.2, 10.2], ..embryo.nuclei(0)[0].clone() };
+        let small = Nucleus { center_um: [6.1, 10.2, 10.2], ..embryo.nuclei(0)[0].clone() };
         // All of them between the same voxels, of which the first has one and the large one many.
         let mut labels = Array3::zeros(options.shape);
         labels[[3, 20, 20]] = 1;
         labels.slice_mut(ndarray::s![.., 22.., ..]).fill(9);
-        let nuclei: Vec<_> = (1..=5).map(|track| small(track, 6.1)).chain([small(9, 6.1)]).collect();
+        let nuclei = [1, 2, 3, 4, 5, 9].map(|track| (&small, track));
         ensure_labelled(options, &nuclei, &mut labels);
         assert_eq!(labels[[3, 20, 20]], 1);
-        for nucleus in nuclei {
-            assert!(labels.iter().any(|&label| label == nucleus.track), "{}", nucleus.track);
+        for (_, track) in nuclei {
+            assert!(labels.iter().any(|&label| label == track), "{track}");
         }
     }
 }

@@ -1,32 +1,23 @@
-//! Random numbers that are the same everywhere.
+//! Random numbers that are the same on every machine.
 
-/// `SplitMix64` (Steele, Lea & Flood, OOPSLA 2014): a counter and a mixing function, so that any number of independent
-/// streams can be opened by name.
+use elephant_types::SplitMix64;
+
+/// Any number of independent streams of random numbers, opened by name.
 #[derive(Clone, Debug)]
-pub(crate) struct Rng(u64);
-
-const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
-
-fn mix(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
+pub(crate) struct Rng(SplitMix64);
 
 impl Rng {
     /// The stream that `name` denotes under this seed.
     pub(crate) fn stream(seed: u64, name: &[u64]) -> Self {
-        Self(name.iter().fold(mix(seed ^ GAMMA), |state, &word| mix(state.wrapping_add(GAMMA) ^ mix(word))))
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(GAMMA);
-        mix(self.0)
+        const GAMMA: u64 = SplitMix64::GAMMA;
+        let mix = SplitMix64::mix;
+        let state = name.iter().fold(mix(seed ^ GAMMA), |state, &word| mix(state.wrapping_add(GAMMA) ^ mix(word)));
+        Self(SplitMix64::new(state))
     }
 
     /// Between 0 and 1, both excluded.
     pub(crate) fn unit(&mut self) -> f64 {
-        ((self.next() >> 12) as f64 + 0.5) / (1_u64 << 52) as f64
+        ((self.0.next_u64() >> 12) as f64 + 0.5) / (1_u64 << 52) as f64
     }
 
     /// Between `low` and `high`.
@@ -125,10 +116,10 @@ mod tests {
 
     #[test]
     fn streams_are_reproducible_and_differ() {
-        let first = |name: &[u64]| Rng::stream(7, name).next();
+        let first = |name: &[u64]| Rng::stream(7, name).0.next_u64();
         assert_eq!(first(&[1, 2]), first(&[1, 2]));
         assert_ne!(first(&[1, 2]), first(&[2, 1]));
         assert_ne!(first(&[1, 2]), first(&[1, 2, 0]));
-        assert_ne!(Rng::stream(7, &[1]).next(), Rng::stream(8, &[1]).next());
+        assert_ne!(Rng::stream(7, &[1]).0.next_u64(), Rng::stream(8, &[1]).0.next_u64());
     }
 }

@@ -1,4 +1,5 @@
-//! The vocabulary of the project: validated names, voxel sizes, spots, error codes, cancellation and progress.
+//! The vocabulary of the project: validated names, voxel sizes, spots and their lineage, error codes, cancellation and
+//! progress, and portable random numbers.
 //!
 //! Plain data with its rules. No input or output, no threads, no heavy dependency: everything above may use this crate.
 //!
@@ -9,16 +10,22 @@
 
 mod annotation;
 mod error_code;
+mod lineage;
 mod name;
 mod network;
+mod random;
 mod spot;
 mod task;
+mod tracks;
 mod voxel_size;
 
 pub use annotation::{SpotTag, TaggedSpot, UnknownTag};
 pub use error_code::{Coded, ErrorCode};
+pub use lineage::{Lineage, LineageError, Link, SpotId};
 pub use name::{DatasetName, FileName, InvalidName, ModelName};
 pub use network::{KeepAxials, NetworkKind, Numerics};
+pub use random::SplitMix64;
 pub use spot::Spot;
 pub use task::{CancelToken, Cancelled, Progress, TaskContext, TaskEvent, TrainingStep};
+pub use tracks::{Track, TrackId, TrackRow, Tracks};
 pub use voxel_size::{InvalidVoxelSize, VoxelSize};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Whose numbers to compute; see `docs/numerics.md` for the rules and the size of each difference.
+/// Which rules to compute by; see `docs/numerics.md` for the rules and the size of each difference.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Numerics {
     /// The original server's numbers, with its mistakes.

@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 #[error("cancelled")]
 pub struct Cancelled;
 
-/// A flag shared between an operation and those who may stop it. Clones are the same flag.
+/// A flag shared between an operation and those who may stop it. Clones share the flag.
 #[derive(Clone, Debug, Default)]
 pub struct CancelToken(Arc<AtomicBool>);
 

@@ -19,7 +19,7 @@ use crate::Nucleus;
 pub struct Scene {
     /// Camera counts, (z, y, x); a 2-D image has z = 1.
     pub image: Array3<u16>,
-    /// The nuclei, also those that lie partly or with their centre outside the image. Their tracks count from 1.
+    /// The nuclei, also those that lie partly or with their centre outside the image.
     pub nuclei: Vec<Nucleus>,
     /// Edges of a voxel. One along y or x is 1 µm long, so that lengths in µm are lengths in pixels.
     pub voxel_size: VoxelSize,

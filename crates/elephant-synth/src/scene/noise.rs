@@ -1,9 +1,10 @@
 //! Images of nothing but noise.
 
+use elephant_image::gaussian_blur;
 use ndarray::Array3;
 
 use super::SceneOptions;
-use crate::{blur, rng::Rng};
+use crate::rng::Rng;
 
 /// Numbers over the whole range of 16 bits, from one of several distributions, smeared or not.
 pub(super) fn image(options: &SceneOptions) -> Array3<u16> {
@@ -15,7 +16,7 @@ pub(super) fn image(options: &SceneOptions) -> Array3<u16> {
     }
     if rng.unit() < 0.5 {
         let sigma = rng.uniform(0.3, 1.5);
-        blur::gaussian(&mut values, [if options.is_planar() { 0.0 } else { sigma / options.anisotropy }, sigma, sigma]);
+        gaussian_blur(&mut values, [if options.is_planar() { 0.0 } else { sigma / options.anisotropy }, sigma, sigma]);
     }
     let (low, high) = values.iter().fold((f32::MAX, f32::MIN), |(low, high), &value| (low.min(value), high.max(value)));
     let scale = f32::from(u16::MAX) / (high - low).max(1e-9);

@@ -4,7 +4,7 @@ use elephant_types::VoxelSize;
 
 use crate::rng::Rng;
 
-/// Voxels of a scene at most, and about so many where nuclei are large.
+/// Largest number of voxels in a scene, and about the number where nuclei are large.
 const MAX_VOXELS: f64 = 420_000.0;
 /// Pixels along y and along x of a 2-D scene.
 const PLANE_EDGE: usize = 256;
@@ -100,13 +100,13 @@ impl SceneOptions {
             let anisotropy = if is_planar { 1.0 } else { log_uniform(&mut rng, 1.0, 8.0) };
             let radius = log_uniform(&mut rng, 3.0, 25.0);
             let is_held_out = is_held_out(radius, 7.5..9.0) || (!is_planar && is_held_out(anisotropy, 2.6..3.2));
-            let is_wanted = match set {
+            let is_in_set = match set {
                 SceneSet::Trained => !is_held_out,
                 SceneSet::Scored => true,
                 SceneSet::HeldOut => is_held_out,
             };
             // A nucleus between two planes cannot be seen.
-            if is_wanted && radius >= 0.6 * anisotropy {
+            if is_in_set && radius >= 0.6 * anisotropy {
                 break (anisotropy, radius);
             }
         };

@@ -5,15 +5,14 @@ use std::f64::consts::PI;
 use super::{Content, SceneOptions};
 use crate::{
     Nucleus,
-    embryo::chromatin,
-    nucleus::{Bump, Surface},
+    nucleus::{Bump, Chromatin, Surface},
     rng::Rng,
     vector::{Rotation, Vector, add, into_body, norm, rotation_from, scale, sub, unit},
 };
 
-/// Nuclei of a scene at most.
+/// Largest number of nuclei in a scene.
 const MAX_NUCLEI: usize = 3000;
-/// Places that are tried in vain, one after another, before a scene counts as full.
+/// Failed attempts in a row after which a scene counts as full.
 const MAX_FAILURES: usize = 60;
 
 /// The nuclei of a scene, none closer to another than it may be.
@@ -23,10 +22,10 @@ pub(super) fn place(options: &SceneOptions) -> Vec<Nucleus> {
         return nuclei;
     }
     let mut rng = Rng::stream(options.seed, &[1]);
-    let space = Space::of(options);
+    let space = Space::new(options);
     let (mut filled, mut failures) = (0.0, 0);
     while (filled < options.fill || nuclei.is_empty()) && failures < MAX_FAILURES && nuclei.len() < MAX_NUCLEI {
-        let mut nucleus = draw(options, &mut rng, nuclei.len());
+        let mut nucleus = draw(options, &mut rng);
         let neighbour = if nuclei.is_empty() || rng.unit() > options.clumping {
             None
         } else {
@@ -34,7 +33,7 @@ pub(super) fn place(options: &SceneOptions) -> Vec<Nucleus> {
         };
         nucleus.center_um = match neighbour {
             Some(neighbour) => beside(neighbour, &nucleus, options, &mut rng),
-            None => space.anywhere(&mut rng),
+            None => space.random_position(&mut rng),
         };
         let is_free = |other: &Nucleus| {
             let apart = sub(other.center_um, nucleus.center_um);
@@ -61,7 +60,7 @@ struct Space {
 }
 
 impl Space {
-    fn of(options: &SceneOptions) -> Self {
+    fn new(options: &SceneOptions) -> Self {
         let edges = options.edges();
         let margin = if options.is_planar() { [0.0, 1.0, 1.0] } else { [0.7; 3] }.map(|share| share * options.radius);
         Self {
@@ -70,7 +69,7 @@ impl Space {
         }
     }
 
-    fn anywhere(&self, rng: &mut Rng) -> Vector {
+    fn random_position(&self, rng: &mut Rng) -> Vector {
         std::array::from_fn(|axis| rng.uniform(self.low[axis], self.high[axis]))
     }
 
@@ -86,7 +85,7 @@ impl Space {
     }
 }
 
-/// A place where `nucleus` nearly touches `neighbour`.
+/// A position at which `nucleus` nearly touches `neighbour`.
 fn beside(neighbour: &Nucleus, nucleus: &Nucleus, options: &SceneOptions, rng: &mut Rng) -> Vector {
     let mut direction = rng.normal_vector();
     if options.is_planar() {
@@ -107,8 +106,8 @@ fn longest(nucleus: &Nucleus) -> f64 {
     nucleus.semi_axes_um.into_iter().fold(0.0, f64::max)
 }
 
-/// A nucleus without a place.
-fn draw(options: &SceneOptions, rng: &mut Rng, index: usize) -> Nucleus {
+/// A nucleus whose position is still to be found.
+fn draw(options: &SceneOptions, rng: &mut Rng) -> Nucleus {
     let radius = options.radius * (1.0 + options.radius_spread * rng.normal()).clamp(0.5, 1.6);
     let brightness = options.dimmest + (1.0 - options.dimmest) * rng.unit();
     // As on a slide or in tissue, most nuclei are less elongated than the most elongated ones.
@@ -123,15 +122,12 @@ fn draw(options: &SceneOptions, rng: &mut Rng, index: usize) -> Nucleus {
         (scale_to_radius([1.0, middle, long], (middle * long).cbrt()), rotation)
     };
     Nucleus {
-        id: index,
-        track: (index + 1) as u16,
-        parent: None,
         center_um: [0.0; 3],
         semi_axes_um,
         rotation,
         brightness,
         contrast: options.texture,
-        chromatin: chromatin(rng),
+        chromatin: Chromatin::draw(rng),
         surface: surface(options, rng),
     }
 }

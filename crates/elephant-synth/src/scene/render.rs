@@ -1,13 +1,13 @@
 //! The image that a microscope would take of a scene.
 
+use elephant_image::gaussian_blur;
 use ndarray::{Array3, Axis, Zip};
 use rayon::prelude::*;
 
 use super::SceneOptions;
 use crate::{
-    Nucleus, blur,
-    embryo::chromatin,
-    nucleus::Surface,
+    Nucleus,
+    nucleus::{Chromatin, Surface},
     render::for_each_pixel,
     rng::Rng,
     vector::{Vector, rotation_from},
@@ -40,9 +40,9 @@ fn background(options: &SceneOptions, rng: &mut Rng) -> Array3<f32> {
     let extent: Vector = std::array::from_fn(|axis| options.shape[axis] as f64 * edges[axis]);
     let bells: Vec<(Vector, f64, f64)> = (0..5)
         .map(|_| {
-            let place = std::array::from_fn(|axis| rng.uniform(-0.2, 1.2) * extent[axis]);
+            let position = std::array::from_fn(|axis| rng.uniform(-0.2, 1.2) * extent[axis]);
             let width = rng.uniform(1.5, 6.0) * options.radius;
-            (place, width * width, rng.uniform(-0.6, 1.5))
+            (position, width * width, rng.uniform(-0.6, 1.5))
         })
         .collect();
     let mut light = Array3::zeros(options.shape);
@@ -51,8 +51,8 @@ fn background(options: &SceneOptions, rng: &mut Rng) -> Array3<f32> {
             let point = [z as f64 * edges[0], y as f64, x as f64];
             let mut uneven = 0.0;
             if options.unevenness > 0.0 {
-                for (place, square_width, height) in &bells {
-                    let square: f64 = (0..3).map(|axis| (point[axis] - place[axis]).powi(2)).sum();
+                for (position, square_width, height) in &bells {
+                    let square: f64 = (0..3).map(|axis| (point[axis] - position[axis]).powi(2)).sum();
                     uneven += height / (1.0 + square / square_width);
                 }
             }
@@ -62,11 +62,11 @@ fn background(options: &SceneOptions, rng: &mut Rng) -> Array3<f32> {
     light
 }
 
-/// Specks and threads that shine but are no nuclei.
+/// Specks and threads that shine but are not nuclei.
 fn debris(options: &SceneOptions, nuclei: usize, rng: &mut Rng) -> Vec<Nucleus> {
     let edges = options.edges();
     let count = (options.debris * (nuclei.clamp(6, 200)) as f64) as usize;
-    let speck = |index| {
+    let mut speck = || {
         let size = options.radius * rng.uniform(0.08, 0.28);
         let long = if rng.unit() < 0.3 { rng.uniform(4.0, 10.0) } else { rng.uniform(1.0, 1.6) };
         let center = std::array::from_fn(|axis| rng.uniform(0.0, (options.shape[axis] - 1) as f64 * edges[axis]));
@@ -76,19 +76,16 @@ fn debris(options: &SceneOptions, nuclei: usize, rng: &mut Rng) -> Vec<Nucleus> 
             (rng.normal_vector(), rng.normal_vector())
         };
         Nucleus {
-            id: index,
-            track: 0,
-            parent: None,
             center_um: center,
             semi_axes_um: [size, size, size * long],
             rotation: rotation_from(first, second),
             brightness: rng.uniform(0.5, 3.0),
             contrast: 0.0,
-            chromatin: chromatin(rng),
+            chromatin: Chromatin::draw(rng),
             surface: Surface::default(),
         }
     };
-    (0..count).map(speck).collect()
+    (0..count).map(|_| speck()).collect()
 }
 
 /// Blurs, more so where the light comes from deeper in the sample.
@@ -97,10 +94,10 @@ fn blur_with_depth(options: &SceneOptions, light: &mut Array3<f32>) {
     let sigma = [axial, options.blur, options.blur];
     let sharp = (options.blur_deep > 0.0).then(|| light.clone());
     let Some(mut near) = sharp else {
-        return blur::gaussian(light, sigma);
+        return gaussian_blur(light, sigma);
     };
-    blur::gaussian(&mut near, sigma);
-    blur::gaussian(light, sigma.map(|sigma| sigma * (1.0 + options.blur_deep)));
+    gaussian_blur(&mut near, sigma);
+    gaussian_blur(light, sigma.map(|sigma| sigma * (1.0 + options.blur_deep)));
     let last = (options.shape[0].max(2) - 1) as f32;
     for (z, (mut deep, near)) in light.outer_iter_mut().zip(near.outer_iter()).enumerate() {
         // A plane has no depth of its own; it is blurred half-way.
@@ -139,7 +136,7 @@ fn expose(options: &SceneOptions, light: Array3<f32>, rng: &mut Rng) -> Array3<u
         }
     });
     if options.is_noise_smeared {
-        blur::gaussian(&mut detected, [if options.is_planar() { 0.0 } else { 0.5 }, 0.7, 0.7]);
+        gaussian_blur(&mut detected, [if options.is_planar() { 0.0 } else { 0.5 }, 0.7, 0.7]);
     }
     let full = f64::from((1_u32 << options.bits) - 1);
     let brightest = f64::from(detected.fold(1.0_f32, |most, &value| most.max(value)));

@@ -1,42 +1,24 @@
-//! The voxels of one component, and their moments rounded as the original rounds them.
+//! The voxels of one region, and their moments rounded as the original rounds them.
 //!
-//! [`Moments`] are exact, and enough for all but flat components in the original's numerics: there the sign of what
-//! rounding leaves of a zero eigenvalue decides (see [`crate::eigen`]), and that begins with the sums.
+//! [`Moments`](crate::Moments) are exact, and enough for all but flat regions in the original's numerics.
 
-use ndarray::{Array3, ArrayView3, s};
+use ndarray::Array3;
 
-use crate::Moments;
+use crate::Region;
 
-/// Which voxels of its bounding box a component has, (z, y, x).
-pub(crate) struct Mask(Array3<bool>);
+/// Which voxels of its bounding box a region has, (z, y, x).
+pub(super) struct Mask(Array3<bool>);
 
 impl Mask {
-    /// Finds the component that has these moments among the voxels of `image` above `threshold`; `None` if it spans more
-    /// than [`MOST_VOXELS`](Self::MOST_VOXELS).
-    pub(crate) fn of(moments: &Moments, image: ArrayView3<'_, f32>, threshold: f32) -> Option<Self> {
-        let [z0, y0, x0] = moments.min;
-        let [nz, ny, nx] = moments.extent().map(|planes| planes as usize);
-        if nz.checked_mul(ny)?.checked_mul(nx)? > Self::MOST_VOXELS {
+    /// The mask of a region; `None` if it spans more than [`MOST_VOXELS`](Self::MOST_VOXELS).
+    pub(super) fn new(region: &Region) -> Option<Self> {
+        let (first, shape) = (region.moments().min, region.moments().extent().map(|edge| edge as usize));
+        if shape.iter().try_fold(1_usize, |product, &edge| product.checked_mul(edge))? > Self::MOST_VOXELS {
             return None;
         }
-        let [z, y, x] = std::array::from_fn(|axis| moments.min[axis] as usize..=moments.max[axis] as usize);
-        let mut unseen = image.slice(s![z, y, x]).mapv(|value| value > threshold && value <= f32::MAX);
-        let of_voxel = |&[z, y, x]: &[usize; 3]| {
-            let x = x0 + x as u32;
-            Moments::of_run(z0 as usize + z, y0 as usize + y, x, x + 1)
-        };
-        // The components that begin in the first plane of the box, as this one does.
-        let seeds = (0..ny).flat_map(|y| (0..nx).map(move |x| [0, y, x]));
-        let voxels = seeds.map(|seed| fill(seed, &mut unseen)).find(|voxels| {
-            let sum = voxels.iter().map(of_voxel).reduce(|mut sum, voxel| {
-                sum.merge(&voxel);
-                sum
-            });
-            sum.as_ref() == Some(moments)
-        })?;
-        let mut mask = Array3::from_elem((nz, ny, nx), false);
-        for voxel in voxels {
-            mask[voxel] = true;
+        let mut mask = Array3::from_elem(shape, false);
+        for voxel in region.voxels() {
+            mask[std::array::from_fn::<_, 3, _>(|axis| voxel[axis] - first[axis] as usize)] = true;
         }
         Some(Self(mask))
     }
@@ -47,7 +29,7 @@ impl Mask {
     /// Second central moments over the number of voxels, in the squared unit of the voxel edges.
     ///
     /// Sums run along z, then y, then x, about the centroid (contract section 6.5, step 4), in the order of NumPy's `dot`.
-    pub(crate) fn covariance(&self, edges: [f64; 3]) -> [[f64; 3]; 3] {
+    pub(super) fn covariance(&self, edges: [f64; 3]) -> [[f64; 3]; 3] {
         let voxels = self.moment(edges, [0.0; 3], [0; 3]);
         let centroid = std::array::from_fn(|axis| self.moment(edges, [0.0; 3], powers(&[axis])) / voxels);
         let second = |a, b| self.moment(edges, centroid, powers(&[a, b])) / voxels;
@@ -90,41 +72,16 @@ fn sum(n: usize, term: impl Fn(usize) -> f64) -> f64 {
     even + odd
 }
 
-/// Takes the voxels that are connected to `seed` out of `unseen`; none if the seed is not there.
-fn fill(seed: [usize; 3], unseen: &mut Array3<bool>) -> Vec<[usize; 3]> {
-    let (nz, ny, nx) = unseen.dim();
-    let around = |i: usize, n: usize| i.saturating_sub(1)..(i + 2).min(n);
-    let mut voxels = Vec::new();
-    if std::mem::take(&mut unseen[seed]) {
-        voxels.push(seed);
-    }
-    let mut done = 0;
-    while let Some(&[z, y, x]) = voxels.get(done) {
-        done += 1;
-        for z in around(z, nz) {
-            for y in around(y, ny) {
-                voxels.extend(around(x, nx).map(|x| [z, y, x]).filter(|&near| std::mem::take(&mut unseen[near])));
-            }
-        }
-    }
-    voxels
-}
-
 #[cfg(test)]
 mod tests {
     use elephant_types::CancelToken;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::connected_components;
+    use crate::{Connectivity, find_regions};
 
-    fn masks(image: &Array3<f32>) -> Vec<(Moments, Mask)> {
-        let components = connected_components(image.view(), 0.5, &CancelToken::default()).unwrap();
-        let found = components.into_iter().map(|component| {
-            let mask = Mask::of(&component.moments, image.view(), 0.5).unwrap();
-            (component.moments, mask)
-        });
-        found.collect()
+    fn regions(image: &Array3<f32>) -> Vec<Region> {
+        find_regions(image.view(), 0.5, Connectivity::Corner, &CancelToken::default()).unwrap()
     }
 
     fn image(planes: &[&[&str]]) -> Array3<f32> {
@@ -136,7 +93,7 @@ mod tests {
     #[test]
     #[expect(clippy::unreadable_literal, reason = "digits as NumPy prints them")]
     fn covariances_are_those_of_numpy_to_the_last_bit() {
-        let covariance = |planes: &[&[&str]], edges| masks(&image(planes))[0].1.covariance(edges);
+        let covariance = |planes: &[&[&str]], edges| Mask::new(&regions(&image(planes))[0]).unwrap().covariance(edges);
         assert_eq!(
             covariance(&[&["##..", "...."], &["....", ".###"]], [3.0, 0.75, 0.625]),
             [
@@ -157,17 +114,9 @@ mod tests {
     }
 
     #[test]
-    fn components_that_share_a_bounding_box_are_told_apart() {
-        let found = masks(&image(&[&["###.#", "#...#", "#.#.#", "#...#", "#.###"]]));
-        let counts = found.iter().map(|(_, mask)| mask.0.iter().filter(|&&is_inside| is_inside).count());
-        assert_eq!(counts.collect::<Vec<_>>(), [7, 7, 1]);
-    }
-
-    #[test]
-    fn what_spans_too_much_is_left_out() {
+    fn large_boxes_are_left_out() {
         let line = Array3::from_shape_fn((41, 41, 41), |(z, y, x)| f32::from(u8::from(z == y && y == x)));
-        let component = &connected_components(line.view(), 0.5, &CancelToken::default()).unwrap()[0];
-        assert!(Mask::of(&component.moments, line.view(), 0.5).is_none());
+        assert!(Mask::new(&regions(&line)[0]).is_none());
     }
 
     proptest! {
@@ -177,8 +126,9 @@ mod tests {
             edges in prop::array::uniform3(0.1..3.0_f64),
         ) {
             let image = Array3::from_shape_fn((6, 7, 11), |(z, y, x)| f32::from(u8::from(bits[(z * 7 + y) * 11 + x])));
-            for (moments, mask) in masks(&image) {
-                let (rounded, exact) = (mask.covariance(edges), moments.covariance());
+            for region in regions(&image) {
+                let rounded = Mask::new(&region).unwrap().covariance(edges);
+                let exact = region.moments().covariance();
                 for a in 0..3 {
                     for b in 0..3 {
                         let exact = exact[a][b] * edges[a] * edges[b];
