@@ -107,12 +107,13 @@ fn the_fast_arithmetic_differs_by_rounding() {
 }
 
 #[test]
-fn the_result_does_not_depend_on_threads_and_batches_change_its_rounding_alone() {
+fn threads_and_batches_change_nothing_but_rounding() {
     let one_thread = start(1);
     for case in CASES.iter() {
         let options = |batch_size| SegmentationOptions { numerics: Numerics::Corrected, batch_size, ..case.options };
         let expected = predict(&DEVICE, case, options(1));
-        assert!(predict(&one_thread, case, options(1)) == expected, "{} with one thread", case.name);
+        // On processors without AVX-512, MKL adds up in an order that depends on the threads.
+        assert_close(&case.name, &predict(&one_thread, case, options(1)), &expected);
         assert_close(&case.name, &predict(&DEVICE, case, options(3)), &expected);
     }
 }
