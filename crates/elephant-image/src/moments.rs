@@ -30,10 +30,12 @@ impl Moments {
         let (length, start) = (u64::from(x1 - x0), u64::from(x0));
         let (z, y) = (u64::from(z), u64::from(y));
         let sum_x = length * start + length * (length - 1) / 2;
-        // Σ (start + i)² for i in 0..length.
-        let (n, a) = (u128::from(length), u128::from(start));
-        let sum_xx = n * a * a + a * n * (n - 1) + (n - 1) * n * (2 * n - 1) / 6;
         let product = |a: u64, b: u64| u128::from(a) * u128::from(b);
+        // Σ i² for i in 0..length is triangle · (2 · length − 1) / 3, where one of the factors is divisible by 3.
+        let (triangle, odd) = (length * (length - 1) / 2, 2 * length - 1);
+        let squares = if triangle.is_multiple_of(3) { product(triangle / 3, odd) } else { product(triangle, odd / 3) };
+        // Σ (start + i)² = length · start² + start · length · (length − 1) + Σ i².
+        let sum_xx = product(length * start, start + length - 1) + squares;
         Self {
             voxels: length,
             min,
