@@ -56,7 +56,7 @@ pub(crate) fn read(file: &OpenFile, object: &str, dataset: &Dataset, address: u6
         _ => {
             let mut bytes = filled(dataset, &properties, stored, length).map_err(library)?;
             let chunks = Chunks::open(file, object, dataset, &properties, stored, &shape)?;
-            chunks.read(file, dataset, &mut bytes).map_err(|detail| fail(detail.into()))?;
+            chunks.read(file, dataset, &mut bytes).map_err(fail)?;
             bytes
         }
     };

@@ -225,7 +225,6 @@ impl Hdf5File {
 
     /// What the name `name` in `group` of `file` stands for, when that is a hard link; `object` is its path, for messages.
     pub(crate) fn hard_link(
-        &self,
         file: &Arc<OpenFile>,
         group: &Group,
         name: &str,

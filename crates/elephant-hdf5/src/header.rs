@@ -4,6 +4,8 @@
 //! Texts of variable length and virtual datasets are in such heaps, so these are looked at here before the library does.
 //! (HDF5 file format specification, IV.A "Data Object Headers" and III.E "Global Heap".)
 
+use std::collections::HashMap;
+
 use crate::file::OpenFile;
 
 /// Most bytes of a heap.
@@ -69,8 +71,8 @@ pub(crate) fn can_be_opened(file: &OpenFile, address: u64) -> bool {
 /// damaged.
 pub(crate) fn attribute(file: &OpenFile, address: u64, name: &str) -> Option<Vec<u8>> {
     let messages = messages(file, address)?;
-    let attributes = messages.iter().filter(|(kind, _)| *kind == ATTRIBUTE);
-    attributes.filter_map(|(_, bytes)| value(bytes, name)).next().map(<[u8]>::to_vec)
+    let mut attributes = messages.iter().filter(|(kind, _)| *kind == ATTRIBUTE);
+    attributes.find_map(|(_, bytes)| value(bytes, name)).map(<[u8]>::to_vec)
 }
 
 /// The value in an attribute message, when the attribute has this name.
@@ -147,13 +149,20 @@ fn split_message(bytes: &[u8], is_old: bool, begin: usize) -> Option<(u16, &[u8]
     Some((kind as u16, message, behind))
 }
 
-/// The size of the global heap at `address` in bytes, and its objects, each with its index; `None` when the library could
-/// not go through it.
-pub(crate) fn heap(file: &OpenFile, address: u64) -> Option<(u64, Vec<(u16, Vec<u8>)>)> {
+/// A global heap.
+pub(crate) struct Heap {
+    /// Bytes that it takes in the file.
+    pub size: u64,
+    /// Its objects, by index.
+    pub objects: HashMap<u16, Vec<u8>>,
+}
+
+/// The global heap at `address`; `None` when the library could not go through it.
+pub(crate) fn heap(file: &OpenFile, address: u64) -> Option<Heap> {
     let start = file.bytes_at(address, 16)?;
     let size = number(start.strip_prefix(b"GCOL\x01")?, 3, 8)?;
     let heap = file.bytes_at(address, size.min(MAX_HEAP + 1))?;
-    let mut objects = Vec::new();
+    let mut objects = HashMap::new();
     let mut rest = heap.get(16..)?;
     while rest.len() >= 16 {
         let (index, size) = (number(rest, 0, 2)? as u16, usize::try_from(number(rest, 8, 8)?).ok()?);
@@ -164,11 +173,11 @@ pub(crate) fn heap(file: &OpenFile, address: u64) -> Option<(u64, Vec<(u16, Vec<
         }
         let (object, behind) = rest.split_at_checked(length)?;
         if index > 0 {
-            objects.push((index, object.get(16..16 + size)?.to_vec()));
+            objects.insert(index, object.get(16..16 + size)?.to_vec());
         }
         rest = behind;
     }
-    Some((size, objects))
+    Some(Heap { size, objects })
 }
 
 /// A little-endian number of at most 8 bytes.
@@ -247,7 +256,7 @@ mod tests {
             for length in [1, 3, 5, 8, 20] {
                 let mut attribute = vec![0xff; length];
                 attribute[0] = version;
-                let text = ask(&header(&[(ATTRIBUTE, attribute)]), |file| attribute(file, AT, "dataType"));
+                let text = ask(&header(&[(ATTRIBUTE, attribute)]), |file| super::attribute(file, AT, "dataType"));
                 assert_eq!(text, None, "version {version}, {length} bytes");
             }
         }

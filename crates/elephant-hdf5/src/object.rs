@@ -133,7 +133,7 @@ impl<'f> Group<'f> {
             };
             let group = group.clone();
             let path = joined(&group.path, &name);
-            let Some(located) = group.files.hard_link(&group.file, &group.handle, &name, &path)? else { continue };
+            let Some(located) = Hdf5File::hard_link(&group.file, &group.handle, &name, &path)? else { continue };
             if !visited.insert(located.address) {
                 continue;
             }
@@ -218,9 +218,9 @@ impl Dataset<'_> {
     ///
     /// # Errors
     /// When it does not have three axes or does not hold numbers, is damaged, or lies out of reach.
-    pub fn volume(self) -> Result<Volume, Hdf5Error> {
+    pub fn volume(&self) -> Result<Volume, Hdf5Error> {
         let object = self.path.trim_start_matches('/').to_owned();
-        Volume::open(self.files, self.located, object, Role::Image)
+        Volume::open(self.files, &self.located, object, Role::Image)
     }
 
     /// Names of the attributes, sorted.

@@ -41,6 +41,7 @@ impl WrittenPath {
     }
 
     /// `other`, as seen from this path.
+    #[must_use]
     pub fn joined(&self, other: &Self) -> Self {
         if !other.is_relative() || self.text.is_empty() {
             return other.clone();

@@ -1,8 +1,11 @@
 //! Texts, of fixed and of variable length.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry};
 
-use crate::{file::OpenFile, header};
+use crate::{
+    file::OpenFile,
+    header::{self, Heap},
+};
 
 /// Bytes of a reference to a text of variable length: its length, and its place in a global heap.
 pub(crate) const REFERENCE_BYTES: usize = 16;
@@ -24,7 +27,7 @@ pub(crate) fn variable(file: &OpenFile, references: &[u8]) -> Result<Vec<String>
     if references.len() / REFERENCE_BYTES > MAX_TEXTS {
         return Err(format!("it holds more than {MAX_TEXTS} texts"));
     }
-    let mut heaps: HashMap<u64, HashMap<u16, Vec<u8>>> = HashMap::new();
+    let mut heaps: HashMap<u64, Heap> = HashMap::new();
     // Heaps do not overlap in a sound file.
     let mut heap_bytes_left = file.len();
     let mut bytes_left = MAX_BYTES;
@@ -37,12 +40,15 @@ pub(crate) fn variable(file: &OpenFile, references: &[u8]) -> Result<Vec<String>
             texts.push(String::new());
             continue;
         }
-        if !heaps.contains_key(&address) {
-            let (size, objects) = header::heap(file, address).ok_or("the heap of its texts is damaged")?;
-            heap_bytes_left = heap_bytes_left.checked_sub(size).ok_or("the heaps of its texts overlap")?;
-            heaps.insert(address, objects.into_iter().collect());
-        }
-        let object = u16::try_from(index).ok().and_then(|index| heaps.get(&address)?.get(&index));
+        let heap = match heaps.entry(address) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                let heap = header::heap(file, address).ok_or("the heap of its texts is damaged")?;
+                heap_bytes_left = heap_bytes_left.checked_sub(heap.size).ok_or("the heaps of its texts overlap")?;
+                place.insert(heap)
+            }
+        };
+        let object = u16::try_from(index).ok().and_then(|index| heap.objects.get(&index));
         let bytes = object.and_then(|bytes| bytes.get(..length)).ok_or("one of its texts is not in its heap")?;
         bytes_left = bytes_left.checked_sub(length).ok_or("its texts are too long")?;
         texts.push(text(bytes)?);

@@ -156,7 +156,7 @@ fn open_source(
         return Ok(Arc::clone(known));
     }
     let role = Role::Source(Level { nesting: level.nesting + 1, ..level });
-    let volume = Arc::new(Volume::open(files, located, path.clone(), role)?);
+    let volume = Arc::new(Volume::open(files, &located, path.clone(), role)?);
     level.sources.volumes.borrow_mut().insert(place, Arc::clone(&volume));
     Ok(volume)
 }

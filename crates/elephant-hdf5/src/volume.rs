@@ -64,7 +64,7 @@ pub(crate) enum Role<'a> {
 
 impl Volume {
     /// Opens a dataset; `object` is its path, for messages.
-    pub(crate) fn open(files: &Hdf5File, located: Located, object: String, role: Role<'_>) -> Result<Self, Hdf5Error> {
+    pub(crate) fn open(files: &Hdf5File, located: &Located, object: String, role: Role<'_>) -> Result<Self, Hdf5Error> {
         let file = Arc::clone(&located.file);
         let own = Sources::default();
         let level = if let Role::Source(level) = role { level } else { Level { nesting: 0, sources: &own } };

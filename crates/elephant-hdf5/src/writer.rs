@@ -1,5 +1,7 @@
 //! Writing an HDF5 file: no more than BigDataViewer movies need.
 
+#![allow(clippy::needless_pass_by_value, reason = "array views are handles, passed by value as slices are")]
+
 use std::{
     io,
     path::{Path, PathBuf},
