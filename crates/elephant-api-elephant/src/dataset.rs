@@ -1,4 +1,5 @@
-//! `/dataset`: whether a dataset is ready, and making it from its movie (contract sections 1.5 and 1.6).
+//! `/dataset`: whether a dataset is ready, and making it from its movie (docs/protocol.md, "POST /dataset/check" and
+//! "POST /dataset/generate").
 
 use axum::{
     Json as Reply,

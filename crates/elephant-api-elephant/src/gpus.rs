@@ -1,4 +1,4 @@
-//! `/state/gpus`: the devices, polled by every client each second (contract section 1.2).
+//! `/state/gpus`: the devices, polled by every client each second (docs/protocol.md, "GET /state/gpus").
 //!
 //! It always answers with a valid list: the original's client stops polling for good when it does not.
 

@@ -1,4 +1,4 @@
-//! The protocol of the original ELEPHANT server (contract sections 1 and 3): what the Java client calls, the routes of its
+//! The protocol of the original ELEPHANT server (docs/protocol.md): what the Java client calls, the routes of its
 //! earlier versions, its bodies, its statuses and its texts, also those in the status line.
 //!
 //! A handler parses its request, runs one use case of `elephant-pipeline` as a job, and returns the result. Vectors in x, y,
@@ -114,8 +114,8 @@ fn streamed_routes() -> OpenApiRouter<ElephantApi> {
         .layer(DefaultBodyLimit::max(MAX_FILE_BYTES))
 }
 
-/// The same handlers under the names of servers 0.1 to 0.3 (contract section 1.17), and `/params/`, which the client
-/// calls without its slash.
+/// The same handlers under the names of servers 0.1 to 0.3 (docs/protocol.md, "Routes of earlier versions"), and
+/// `/params/`, which the client calls without its slash.
 fn old_routes() -> Router<ElephantApi> {
     let streamed = Router::new()
         .route("/upload", post(upload::image))

@@ -1,4 +1,5 @@
-//! `/seg/reset` and `/download/model`: replacing and fetching models (contract sections 1.11 and 1.14).
+//! `/seg/reset` and `/download/model`: replacing and fetching models (docs/protocol.md, "POST /seg/reset" and
+//! "POST /download/model").
 
 use std::fs::File;
 

@@ -1,5 +1,5 @@
 //! Numbers as the Java client prints them: `1` for 1.0, `1.0E-4`, and integers that other clients print as `5.0`
-//! (contract section 1.1).
+//! (docs/protocol.md, "Numbers").
 
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 

@@ -1,4 +1,4 @@
-//! `/params`: training parameters that may change while training runs (contract section 1.4).
+//! `/params`: training parameters that may change while training runs (docs/protocol.md, "POST /params").
 
 use axum::{Json as Reply, extract::State};
 use elephant_api_core::{ApiError, Json, blocking, shown};

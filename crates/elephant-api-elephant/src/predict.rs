@@ -1,4 +1,4 @@
-//! `/seg/predict`: the cells of one frame (contract section 1.8).
+//! `/seg/predict`: the cells of one frame (docs/protocol.md, "POST /seg/predict").
 
 use axum::{Json as Reply, extract::State};
 use elephant_api_core::{ApiError, Json};
@@ -64,7 +64,7 @@ pub(crate) struct PredictBody {
 }
 
 impl Default for PredictBody {
-    /// What the original takes for absent fields (contract section 4.1).
+    /// What the original takes for absent fields (docs/protocol.md, "POST /seg/predict").
     fn default() -> Self {
         Self {
             dataset_name: None,
@@ -189,7 +189,7 @@ fn crop_box(values: &[Integer]) -> Result<CropBox, ApiError> {
 mod tests {
     use super::*;
 
-    /// What the client sends for the first frame of its sample (contract section 1.8).
+    /// What the client sends for the first frame of its sample (docs/protocol.md, "POST /seg/predict").
     const CLIENT: &str = r#"{"dataset_name":"dataset","model_name":"detection.pth","n_keep_axials":3,
         "scales":[0.2767553206210389,0.2767553206210389,2.1605444611492426],
         "c_ratio":0.4,"p_thresh":0.5,"r_min":1,"r_max":5,"debug":false,"output_prediction":false,

@@ -1,4 +1,4 @@
-//! `/state/process`: what the server is doing, and the abort (contract section 1.3).
+//! `/state/process`: what the server is doing, and the abort (docs/protocol.md, "POST /state/process").
 
 use axum::{Json as Reply, extract::State};
 use elephant_api_core::{ApiError, Json, blocking, shown};

@@ -1,4 +1,4 @@
-//! The list of tagged spots that updates of labels and trainings bring (contract section 1.9).
+//! The list of tagged spots that updates of labels and trainings bring (docs/protocol.md, "POST /seg/update").
 
 use std::{borrow::Cow, fmt};
 

@@ -1,4 +1,4 @@
-//! `/seg/train`: training with labels (contract section 1.10).
+//! `/seg/train`: training with labels (docs/protocol.md, "POST /seg/train").
 
 use axum::{Json as Reply, extract::State};
 use elephant_api_core::{ApiError, LargeJson};

@@ -1,4 +1,4 @@
-//! `/seg/update`: labels from tagged spots (contract section 1.9).
+//! `/seg/update`: labels from tagged spots (docs/protocol.md, "POST /seg/update").
 
 use axum::{Json as Reply, extract::State};
 use elephant_api_core::{ApiError, LargeJson};
@@ -40,7 +40,7 @@ pub(crate) struct UpdateBody {
     is_livemode: bool,
 }
 
-/// What the original takes when it is absent (contract section 4.1).
+/// What the original takes when it is absent (docs/protocol.md, "POST /seg/update").
 pub(crate) fn default_center_ratio() -> f64 {
     0.4
 }

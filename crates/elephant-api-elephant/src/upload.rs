@@ -1,4 +1,4 @@
-//! `/upload/image`: a movie in pieces, exactly as the Java client sends it (contract section 1.7).
+//! `/upload/image`: a movie in pieces, exactly as the Java client sends it (docs/protocol.md, "POST /upload/image").
 //!
 //! `init` and `append` are multipart, with the file's bytes before its name; `complete` and `cancel` are urlencoded. The
 //! client goes on after a refusal, so a piece that is lost, wherever it is, has to end its upload.

@@ -1,4 +1,5 @@
-//! Vectors as the client sends them: in x, y, z order, three numbers or two in 2-D (contract section 1.1).
+//! Vectors as the client sends them: in x, y, z order, three numbers or two in 2-D (docs/protocol.md,
+//! "Axis order and units").
 
 use std::{fmt, marker::PhantomData, ops::Deref};
 

@@ -1,4 +1,5 @@
-//! Crops for training, varied in position, size, rotation, orientation and contrast (contract section 6.10).
+//! Crops for training, varied in position, size, rotation, orientation and contrast (docs/method.md,
+//! "Training data and loop").
 //!
 //! All variations of geometry are one affine map from the crop to the frame, so that every voxel is interpolated once,
 //! whatever is combined; the original interpolates in turn, and its rotation undoes its scaling.

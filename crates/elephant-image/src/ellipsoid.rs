@@ -1,4 +1,4 @@
-//! Which voxels are inside an ellipsoid (contract section 6.6).
+//! Which voxels are inside an ellipsoid (docs/method.md, "Ellipsoid rasteriser").
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! Drawing of segmentation labels from tagged spots (contract section 6.7).
+//! Drawing of segmentation labels from tagged spots (docs/method.md, "Detection labels").
 //!
 //! A label is 0 where nothing is known, or a class (1 background, 2 border, 3 centre), plus 3 where the last prediction was
 //! wrong. Later spots paint over earlier ones by the rules of [`Operation`]. Nothing is drawn before it is asked for: a part
@@ -174,9 +174,9 @@ impl LabelFrame {
         Ok(())
     }
 
-    /// From now on, loses what the original loses: the borders of centres that are larger than the spot's ellipsoid, when
-    /// it writes no more than 100,000 voxels (contract section 6.13, number 35). `background` gets the
-    /// number of a plane and fills in its labels before the spots.
+    /// From now on, loses what the original loses: the borders of centres that are larger than the spot's ellipsoid,
+    /// when it writes no more than 100,000 voxels (docs/method.md, "Defects of the original", number 35). `background`
+    /// gets the number of a plane and fills in its labels before the spots.
     ///
     /// # Errors
     /// Those of `background`, and [`Cancelled`] between two spots of a plane; nothing has changed then.
@@ -350,7 +350,7 @@ mod tests {
 
     #[test]
     fn a_large_center_keeps_its_border() {
-        // Its dilated centre is larger than itself (contract section 6.13, number 35).
+        // Its dilated centre is larger than itself (docs/method.md, "Defects of the original", number 35).
         let mut frame = frame([8, 16, 16]);
         frame.add(&spot([4.0, 8.0, 8.0], 1.0, SpotTag::FalseNegative)).unwrap();
         let labels = whole(&frame);

@@ -1,4 +1,4 @@
-//! Intensities as the network expects them (contract section 6.1).
+//! Intensities as the network expects them (docs/method.md, "Input normalisation").
 
 use ndarray::{ArrayViewMut3, Axis, Zip};
 use rayon::prelude::*;

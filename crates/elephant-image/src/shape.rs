@@ -1,4 +1,5 @@
-//! From the moments of a detected nucleus centre to the ellipsoid of the whole nucleus (contract section 6.5).
+//! From the moments of a detected nucleus centre to the ellipsoid of the whole nucleus (docs/method.md,
+//! "From probabilities to spots").
 
 use elephant_types::Numerics;
 

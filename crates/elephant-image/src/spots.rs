@@ -69,8 +69,8 @@ impl SpotOptions {
     }
 }
 
-/// The cells in a map of the probability of "cell centre" (z, y, x): one for each connected region above the threshold that
-/// is large enough, in the raster order of their first voxels (contract section 6.5).
+/// The cells in a map of the probability of "cell centre" (z, y, x): one for each connected region above the threshold
+/// that is large enough, in the raster order of their first voxels (docs/method.md, "From probabilities to spots").
 ///
 /// Probabilities that are not finite numbers count as background.
 ///

@@ -13,7 +13,7 @@ fn numbers<const N: usize>(value: &Value) -> [f64; N] {
     list.try_into().unwrap()
 }
 
-/// Checks the tolerances of the contract: 1e-3 voxel, 1e-3 relative, 1e-6.
+/// Tolerances: 1e-3 voxel, 1e-3 relative, 1e-6.
 fn assert_same(name: &str, found: &[Spot], expected: &[Value], voxel: [f64; 3]) {
     assert_eq!(found.len(), expected.len(), "{name}");
     for (spot, expected) in found.iter().zip(expected) {

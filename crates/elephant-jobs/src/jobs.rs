@@ -175,7 +175,8 @@ impl Jobs {
         self.0.recorder.running.cancel_job(id);
     }
 
-    /// Asks every job to stop that counts for the process state, as the abort of ELEPHANT's client does (contract section 3).
+    /// Asks every job to stop that counts for the process state, as the abort of ELEPHANT's client does
+    /// (docs/protocol.md, "Process states").
     pub fn abort(&self) {
         self.0.recorder.running.cancel(|spec| spec.activity.is_abortable());
         self.0.recorder.show_activity(Activity::default());

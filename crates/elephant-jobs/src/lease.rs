@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::record::unix_now;
 
 /// How long a job counts as running without a heartbeat.
-pub(crate) const LEASE: Duration = Duration::from_secs(60);
+pub(crate) const LEASE: Duration = Duration::from_mins(1);
 /// How often a process extends the leases of its jobs.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(15);
 

@@ -1,4 +1,4 @@
-//! Training parameters that may change while a training runs (contract section 1.4).
+//! Training parameters that may change while a training runs (docs/protocol.md, "POST /params").
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,9 +13,10 @@ pub struct TrainingParameters {
 
 /// What was set through `/params` since a moment: the beginning of the training that holds this.
 ///
-/// A new training starts from its request's values, whatever an earlier session has set (contract section 6.13, defect
-/// 15), and takes changes that come while it runs. Get one from [`Jobs::live_parameters`](crate::Jobs::live_parameters)
-/// when the training begins, and look at [`changes`](Self::changes) before each step; that costs some nanoseconds.
+/// A new training starts from its request's values, whatever an earlier session has set (docs/method.md,
+/// "Defects of the original", number 15), and takes changes that come while it runs. Get one from
+/// [`Jobs::live_parameters`](crate::Jobs::live_parameters) when the training begins, and look at
+/// [`changes`](Self::changes) before each step; that costs some nanoseconds.
 #[derive(Clone, Debug)]
 pub struct LiveParameters {
     latest: Latest,

@@ -60,7 +60,7 @@ pub struct QueueSpec {
 /// What the running jobs amount to, as clients and other programs of the original ELEPHANT server see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Activity {
-    /// The process state (contract section 3).
+    /// The process state (docs/protocol.md, "Process states").
     pub state: ProcessState,
     /// Whether labels are being drawn.
     pub updating_labels: bool,
@@ -84,7 +84,7 @@ impl Activity {
     }
 }
 
-/// The one global state that the ELEPHANT client knows (contract section 3).
+/// The one global state that the ELEPHANT client knows (docs/protocol.md, "Process states").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ProcessState {
     /// Nothing runs.

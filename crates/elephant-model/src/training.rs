@@ -14,7 +14,7 @@ use crate::ModelError;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Objective {
-    /// The labels of a person's corrections (contract section 6.9). Needs [`Targets::Classes`].
+    /// The labels of a person's corrections (docs/method.md, "Losses"). Needs [`Targets::Classes`].
     Labels {
         /// Weights of background, border and centre.
         class_weights: [f64; 3],

@@ -10,9 +10,9 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{NnError, ops};
 
-/// Added to the variance (contract section 6.2).
+/// Added to the variance (docs/method.md, "Detection network").
 pub(crate) const EPSILON: f64 = 1e-5;
-/// Groups at most (contract section 6.2); fewer where there are fewer channels.
+/// Groups at most (docs/method.md, "Detection network"); fewer where there are fewer channels.
 pub(crate) const MAX_GROUPS: usize = 32;
 /// Voxels that one task reads.
 pub(crate) const TASK_VOXELS: usize = 4096;

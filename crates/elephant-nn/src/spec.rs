@@ -1,8 +1,9 @@
 //! Networks as data: blocks, channels, and the parameters that follow from them. No libtorch here.
 //!
 //! All networks are of one shape: four encoder blocks with poolings, a base block, four decoder blocks that see the
-//! encoder's features and the upsampled ones from below, and a 1×1 convolution at the end. Names and shapes of parameters
-//! are those of the original server's checkpoints (contract sections 6.2 and 6.3), so that files go both ways.
+//! encoder's features and the upsampled ones from below, and a 1×1 convolution at the end. Names and shapes of
+//! parameters are those of the original server's checkpoints (docs/method.md, "Detection network" and "Flow network"),
+//! so that files go both ways.
 
 use std::collections::HashSet;
 

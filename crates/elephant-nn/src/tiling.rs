@@ -1,10 +1,10 @@
 //! How an image is cut into overlapping tiles, and with which weights their results are added. Pure geometry.
 //!
 //! Axes are independent: a tile's weight at a voxel is the product of three numbers, one per axis, and so is the sum of
-//! all weights at a voxel. [`Numerics::Original`] follows contract section 6.4, where that sum is not always 1 and may
-//! be 0. [`Numerics::Corrected`] makes it 1 everywhere. It also spaces tiles evenly, and lets them grow by up to a
-//! sixteenth where fewer are then enough: one of 400 voxels instead of two of 384. They never shrink, because a network
-//! normalises by what its tile holds and has learnt with crops of that size.
+//! all weights at a voxel. [`Numerics::Original`] follows docs/method.md, "Tiles and blending", where that sum is not
+//! always 1 and may be 0. [`Numerics::Corrected`] makes it 1 everywhere. It also spaces tiles evenly, and lets them
+//! grow by up to a sixteenth where fewer are then enough: one of 400 voxels instead of two of 384. They never shrink,
+//! because a network normalises by what its tile holds and has learnt with crops of that size.
 
 use elephant_types::Numerics;
 
@@ -138,7 +138,7 @@ mod tests {
         sums
     }
 
-    /// Contract section 6.4, "Golden".
+    /// The table in docs/method.md, "Tiles and blending".
     #[test]
     fn original_tiles_start_where_the_original_starts_them() {
         let cases: [(usize, usize, &[usize], usize); 8] = [

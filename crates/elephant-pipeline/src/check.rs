@@ -1,6 +1,7 @@
 //! `dataset/check`: whether a folder holds a dataset of the size the client expects.
 //!
-//! The messages are the original server's, word for word: the client shows them to its user (contract section 1.5).
+//! The messages are the original server's, word for word: the client shows them to its user (docs/protocol.md,
+//! "POST /dataset/check").
 
 use std::path::Path;
 

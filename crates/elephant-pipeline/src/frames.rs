@@ -95,8 +95,8 @@ impl CropBox {
     }
 }
 
-/// How the stored intensities of a box become those that a network sees: 0 to 1, in 3-D with the same median in all planes
-/// where that is wanted (contract section 6.1).
+/// How the stored intensities of a box become those that a network sees: 0 to 1, in 3-D with the same median in all
+/// planes where that is wanted (docs/method.md, "Input normalisation").
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Normalization {
     /// For each plane of the box how far its median is above that of the box; empty where medians stay as they are.

@@ -1,4 +1,5 @@
-//! Drawing what a person says about spots into a dataset's label stores, and erasing it (contract sections 1.9 and 6.7).
+//! Drawing what a person says about spots into a dataset's label stores, and erasing it (docs/protocol.md,
+//! "POST /seg/update"; docs/method.md, "Detection labels").
 
 mod centroids;
 mod drawing;

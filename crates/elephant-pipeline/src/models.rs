@@ -208,7 +208,7 @@ impl Models {
         }
     }
 
-    /// A model's file. One that is missing is replaced by the pretrained one (contract section 6.2).
+    /// A model's file. One that is missing is replaced by the pretrained one (docs/method.md, "Detection network").
     ///
     /// # Errors
     /// When the file cannot be looked at, or is missing and the pretrained one cannot be had.

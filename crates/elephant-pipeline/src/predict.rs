@@ -1,4 +1,4 @@
-//! One frame in, its cells out (contract sections 1.8 and 6).
+//! One frame in, its cells out (docs/protocol.md, "POST /seg/predict"; docs/method.md).
 //!
 //! The network reads the frame tile by tile, and what it has finished is searched for cells and stored plane by plane, so
 //! that memory grows with the size of a plane and with the cells, not with the number of planes.

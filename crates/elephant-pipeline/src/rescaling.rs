@@ -1,4 +1,4 @@
-//! Where the voxels of a rescaled image lie in the stored one (contract section 6.1).
+//! Where the voxels of a rescaled image lie in the stored one (docs/method.md, "Input normalisation").
 
 use elephant_image::resampled_pitch;
 use elephant_types::Numerics;

@@ -1,4 +1,4 @@
-//! The loss over the steps of a training, for TensorBoard (contract section 6.10).
+//! The loss over the steps of a training, for TensorBoard (docs/method.md, "Training data and loop").
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Movies that arrive in pieces (contract section 1.7).
+//! Movies that arrive in pieces (docs/protocol.md, "POST /upload/image").
 //!
 //! Each piece is spooled to the disk before its name is known, then appended to `.upload-NAME` beside the target, which
 //! takes the target's place when the upload is complete.

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// What a person says about a spot (contract sections 1.9 and 6.7).
+/// What a person says about a spot (docs/protocol.md, "POST /seg/update"; docs/method.md, "Detection labels").
 ///
 /// "False" marks mistakes of the last prediction; training gives them more weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -39,14 +39,14 @@ impl NetworkKind {
 pub struct KeepAxials(pub [bool; 4]);
 
 impl KeepAxials {
-    /// The first `n` levels keep z. Numbers outside 0 to 4 are clipped, as clients send −1 to 5
-    /// (contract section 1.1, `n_keep_axials`).
+    /// The first `n` levels keep z. Numbers outside 0 to 4 are clipped, as clients send −1 to 5 (docs/protocol.md,
+    /// `n_keep_axials`).
     pub fn first(n: i64) -> Self {
         Self(std::array::from_fn(|level| (level as i64) < n))
     }
 
     /// What clients choose for voxels that are `anisotropy` times as long along z as along x: z is pooled once voxels
-    /// have become about as long along x (contract section 1.1, `n_keep_axials`).
+    /// have become about as long along x (docs/protocol.md, `n_keep_axials`).
     pub fn for_anisotropy(anisotropy: f64) -> Self {
         Self::first([2.0, 3.0, 6.0, 12.0].into_iter().filter(|&bound| anisotropy >= bound).count() as i64)
     }

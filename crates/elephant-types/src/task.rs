@@ -59,7 +59,7 @@ pub struct TrainingStep {
     pub total: Option<u64>,
     /// The value that was minimised.
     pub loss: f64,
-    /// What it is made of, by the names of the original's TensorBoard tags (contract section 6.10).
+    /// What it is made of, by the names of the original's TensorBoard tags (docs/method.md, "Training data and loop").
     pub parts: Vec<(&'static str, f64)>,
 }
 

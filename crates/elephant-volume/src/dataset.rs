@@ -1,4 +1,4 @@
-//! The seven arrays of a dataset (contract section 6.11).
+//! The seven arrays of a dataset (docs/method.md, "Zarr stores").
 
 use std::path::Path;
 

@@ -5,9 +5,9 @@
 //! the voxels of its frames: whoever reads them shares a [`FrameCache`] of decoded chunks, which never serves a chunk whose
 //! file was replaced.
 //!
-//! Names, shapes, chunks, data types and metadata are those of the original server (contract section 6.11), so that a
-//! workspace moves between the two. Chunks are compressed by Blosc through its C library; a chunk's file is old or new,
-//! never half, and no length in a file is trusted.
+//! Names, shapes, chunks, data types and metadata are those of the original server (docs/method.md, "Zarr stores"), so
+//! that a workspace moves between the two. Chunks are compressed by Blosc through its C library; a chunk's file is old
+//! or new, never half, and no length in a file is trusted.
 //!
 //! It knows nothing of movies, networks or what the voxels mean.
 

@@ -1,5 +1,5 @@
-//! The log's lines about requests, as users of the original server know them (contract section 2.2), and the span that
-//! gives all lines of a request its number.
+//! The log's lines about requests, as users of the original server know them (docs/protocol.md, "RabbitMQ messages"),
+//! and the span that gives all lines of a request its number.
 
 use std::hash::{BuildHasher, RandomState};
 

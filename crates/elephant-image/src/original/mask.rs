@@ -28,7 +28,8 @@ impl Mask {
 
     /// Second central moments over the number of voxels, in the squared unit of the voxel edges.
     ///
-    /// Sums run along z, then y, then x, about the centroid (contract section 6.5, step 4), in the order of NumPy's `dot`.
+    /// Sums run along z, then y, then x, about the centroid (docs/method.md, "From probabilities to spots", step 4), in
+    /// the order of NumPy's `dot`.
     pub(super) fn covariance(&self, edges: [f64; 3]) -> [[f64; 3]; 3] {
         let voxels = self.moment(edges, [0.0; 3], [0; 3]);
         let centroid = std::array::from_fn(|axis| self.moment(edges, [0.0; 3], powers(&[axis])) / voxels);

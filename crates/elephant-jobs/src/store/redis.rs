@@ -1,5 +1,5 @@
 //! The state in Redis, for a server that shares one with others: the original server's keys with the original's values
-//! (contract section 2.4), and the job records under a prefix of the workspace's own.
+//! (docs/protocol.md, "Redis"), and the job records under a prefix of the workspace's own.
 
 use std::{
     sync::{

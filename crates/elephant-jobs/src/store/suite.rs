@@ -197,7 +197,7 @@ fn leases(store: &dyn JobStore) {
     assert_eq!(store.interrupt_abandoned(&other, 1001.0).unwrap(), [], "the lease was renewed");
     let interrupted = store.interrupt_abandoned(&other, 2001.0).unwrap();
     let expected = JobRecord { status: JobStatus::Interrupted, ended_at: Some(2001.0), ..job };
-    assert_eq!(interrupted, [expected.clone()]);
+    assert_eq!(interrupted, std::slice::from_ref(&expected));
     store.renew(&[id], &Lease::new(&other)).unwrap();
     assert_eq!(store.job(id).unwrap(), Some(expected), "what has ended has no lease");
     assert_eq!(store.interrupt_abandoned(&other, 2001.0).unwrap(), []);

@@ -1,4 +1,4 @@
-//! What training minimises (contract section 6.9).
+//! What training minimises (docs/method.md, "Losses").
 
 use elephant_model::{LossValues, Objective};
 use ndarray::{ArrayD, ArrayViewD, Axis};

@@ -1,4 +1,5 @@
-//! Where labels are: attributes of the label store, one for each labelled timepoint (contract section 6.7).
+//! Where labels are: attributes of the label store, one for each labelled timepoint (docs/method.md,
+//! "Detection labels").
 
 use std::collections::BTreeMap;
 

@@ -13,7 +13,8 @@ use crate::frames::{CropBox, Normalization};
 /// Stored voxels from which planes of a rescaled box are computed at once, unless one plane takes more.
 const MAX_SOURCE_VOXELS: usize = 16 << 20;
 
-/// The network's input (contract section 6.1). Nothing of it is in memory but what the frame cache keeps.
+/// The network's input (docs/method.md, "Input normalisation"). Nothing of it is in memory but what the frame cache
+/// keeps.
 pub(super) struct NetworkInput {
     frames: Arc<FrameSource>,
     timepoint: usize,

@@ -1,5 +1,7 @@
 //! Class probabilities on their way from the network into the dataset.
 
+#![allow(clippy::needless_pass_by_value, reason = "array views are handles, passed by value as slices are")]
+
 use std::ops::Range;
 
 use elephant_image::Resampling;

@@ -1,4 +1,5 @@
-//! Training the detection network with labels, or with the images alone (contract sections 1.10, 1.11 and 6.10).
+//! Training the detection network with labels, or with the images alone (docs/protocol.md, "POST /seg/train" and
+//! "POST /seg/reset"; docs/method.md, "Training data and loop").
 //!
 //! Three things happen at once: one thread cuts out crops, the device makes steps, and a third thread keeps what was learnt
 //! after each epoch. So the device never waits for crops or for the disk.

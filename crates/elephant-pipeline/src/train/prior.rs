@@ -1,4 +1,5 @@
-//! Prior training: what a network learns before there are labels, which is that cells are bright (contract sections 1.11 and 6.10).
+//! Prior training: what a network learns before there are labels, which is that cells are bright (docs/protocol.md,
+//! "POST /seg/reset"; docs/method.md, "Training without labels").
 
 use elephant_checkpoint::{Checkpoint, Provenance};
 use elephant_model::{Objective, TrainingOptions};
