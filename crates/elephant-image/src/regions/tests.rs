@@ -183,8 +183,8 @@ fn noise_is_refused_before_it_takes_more_memory_than_the_image() {
     let image = image.into_shape_with_order((30, 300, 1000)).unwrap();
     let mut finder = RegionFinder::new([30, 300, 1000], 0.5, Connectivity::Corner).unwrap();
     let cancel = CancelToken::default();
-    let pushes = image.axis_iter(Axis(0)).map(|plane| finder.push(plane.insert_axis(Axis(0)), &cancel));
-    let failed = pushes.filter_map(Result::err).next();
+    let mut pushes = image.axis_iter(Axis(0)).map(|plane| finder.push(plane.insert_axis(Axis(0)), &cancel));
+    let failed = pushes.find_map(Result::err);
     assert_eq!(failed, Some(ImageError::TooManyPieces { pieces: 1 << 22 }));
 }
 
