@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use elephant_types::VoxelSize;
 
-use crate::{Dims, Run, eigen::symmetric_eigen};
+use crate::{Dims, Run, original::symmetric_eigen};
 
 /// How much a shape that is too small grows per attempt.
 const GROWTH: f64 = 1.1;
@@ -32,6 +32,8 @@ impl Ellipsoid {
         if !is_finite {
             return None;
         }
+        // LAPACK's rounding under both numerics: it decides about voxels whose centres lie on the surface, and labels are
+        // the original's to the voxel.
         let (variances, axes) = match dims {
             Dims::ThreeD => symmetric_eigen(covariance_um2),
             Dims::TwoD => {

@@ -12,6 +12,7 @@
 mod embryo;
 mod error;
 mod grid;
+mod growth;
 mod movie;
 mod nucleus;
 mod options;

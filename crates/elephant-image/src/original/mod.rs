@@ -2,8 +2,11 @@
 //!
 //! Flat regions have an eigenvalue that is zero in exact arithmetic, and the original drops, keeps or corrects such a cell
 //! according to the sign of what rounding leaves of that zero. Its answers can only be met by rounding alike: sums in the
-//! order of NumPy's `dot` ([`mask`]), eigenvalues as LAPACK finds them ([`eigen`]). Nothing else needs this; the default
-//! path uses [`crate::eigen`].
+//! order of NumPy's `dot` ([`mask`]), eigenvalues as LAPACK finds them ([`eigen`]).
+//!
+//! [`Numerics::Original`](elephant_types::Numerics::Original) alone finds cells this way. The eigenvalues serve
+//! [`Ellipsoid`](crate::Ellipsoid) too, whose voxels are the original's under both numerics: with other roundings 61 of 7500
+//! ellipsoids with round numbers, turned by 45°, had other voxels on their surfaces. All else uses [`crate::eigen`].
 
 mod eigen;
 mod mask;
