@@ -56,14 +56,14 @@ pub enum BdvError {
         available: String,
     },
     /// The setup has no image at any of the timepoints.
-    #[error("{file} has no image of setup {setup} at the timepoints {wanted}; it has the timepoints {available}")]
+    #[error("{file} has no image of setup {setup} at the timepoints {requested}; it has the timepoints {available}")]
     NoImages {
         /// The file's name.
         file: String,
         /// The view setup.
         setup: u32,
         /// The timepoints that were asked for.
-        wanted: String,
+        requested: String,
         /// The timepoints that are there.
         available: String,
     },

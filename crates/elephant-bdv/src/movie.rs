@@ -119,7 +119,7 @@ impl BdvFile {
         let Some(group) = self.file.root()?.group(&format!("s{setup:02}"))? else { return Ok(Meaning::Undeclared) };
         let declared = group.attribute("dataType")?;
         let text = declared.as_ref().and_then(|declared| declared.text());
-        Ok(Meaning::of_declaration(text.map(|text| text.trim().to_lowercase()).as_deref()))
+        Ok(Meaning::from_declaration(text.map(|text| text.trim().to_lowercase()).as_deref()))
     }
 
     /// The first volume of a setup among `timepoints`, whose shape is that of all its volumes.
@@ -150,8 +150,8 @@ impl BdvFile {
         }
         let file = self.file.name().to_owned();
         if self.setups.contains(&self.stored(setup).0) {
-            let (wanted, available) = (listed(timepoints), listed(&self.timepoints));
-            return Err(BdvError::NoImages { file, setup, wanted, available }.into());
+            let (requested, available) = (listed(timepoints), listed(&self.timepoints));
+            return Err(BdvError::NoImages { file, setup, requested, available }.into());
         }
         Err(BdvError::NoSetup { file, setup, available: listed(&self.setups) }.into())
     }

@@ -18,7 +18,7 @@ pub(crate) enum Meaning {
 
 impl Meaning {
     /// The meaning of the voxel type that a setup declares ("uint16", "float32") in its `dataType`.
-    pub fn of_declaration(declared: Option<&str>) -> Self {
+    pub fn from_declaration(declared: Option<&str>) -> Self {
         match declared {
             None => Self::Undeclared,
             Some(declared) if declared.starts_with("uint") => Self::Unsigned,
@@ -169,7 +169,7 @@ mod tests {
             (Float, 4, Some("uint16"), Float),
         ] {
             let stored = NumberType { kind, size, is_big_endian: false };
-            assert_eq!(Meaning::of_declaration(declared).kind(stored), expected, "{stored:?} {declared:?}");
+            assert_eq!(Meaning::from_declaration(declared).kind(stored), expected, "{stored:?} {declared:?}");
         }
     }
 }

@@ -31,7 +31,7 @@ const MAX_BYTES: u64 = 128 << 20;
 const MAX_DEPTH: usize = 64;
 /// Longest text of an element that is kept, in bytes; a pattern may list each timepoint.
 const MAX_TEXT: usize = 1 << 20;
-/// Most view setups, and most pieces of split images.
+/// Largest number of view setups, and of pieces of split images.
 const MAX_SETUPS: usize = 1 << 16;
 
 const BASE_PATH: &str = "SpimData/BasePath";

@@ -46,12 +46,12 @@ fn every_type_is_read_in_every_storage() {
                 continue;
             }
             let movie = open(&name);
-            let mut wanted = expected(0, 0);
+            let mut voxels = expected(0, 0);
             for setup in [0, 1, 2, 3, 4] {
-                assert_eq!(read(&movie, 0, setup), wanted, "{name} {setup}");
+                assert_eq!(read(&movie, 0, setup), voxels, "{name} {setup}");
             }
-            wanted[2 * 20..].fill(9);
-            assert_eq!(read(&movie, 0, 5), wanted, "{name}");
+            voxels[2 * 20..].fill(9);
+            assert_eq!(read(&movie, 0, 5), voxels, "{name}");
             assert_eq!(read(&movie, 0, 6), [9; VOXELS], "{name}");
             let volume = movie.volume(0, 1, 0).unwrap().unwrap();
             let (first_row, mut row) = ([0..1, 3..4, 1..5], [0; 4]);
@@ -123,7 +123,7 @@ fn other_widths_of_addresses_are_refused() {
 }
 
 #[test]
-fn values_beyond_16_bit_are_told() {
+fn values_beyond_16_bit_are_reported() {
     for (name, largest) in [("large", 135_000.0), ("infinite", f64::INFINITY), ("nan", 26.0), ("negative", 0.0)] {
         let (voxels, found) = voxels(&open(&format!("values/{name}.h5")).volume(0, 0, 0).unwrap().unwrap());
         assert_eq!(found, largest, "{name}");
@@ -293,7 +293,7 @@ fn pieces_of_split_images_are_cut_out() {
 }
 
 #[test]
-fn what_cannot_be_read_is_said_with_the_way_out() {
+fn errors_say_what_to_do() {
     let failure = |name: &str| match BdvFile::open(&file(name)) {
         Ok(movie) => movie.first_volume(movie.timepoints(), 0, 0).unwrap_err(),
         Err(error) => error,

@@ -1,4 +1,4 @@
-//! Every way in which a BigDataViewer file may be stored, and files that mean no good. The files were written by h5py;
+//! Every way in which a BigDataViewer file may be stored, and hostile files. The files were written by h5py;
 //! `tests/golden/dataset/make_h5.py` says what is in them.
 
 #![allow(clippy::disallowed_methods)]

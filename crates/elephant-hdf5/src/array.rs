@@ -17,14 +17,14 @@ use crate::{
     volume::MAX_CHUNK_BYTES,
 };
 
-/// Most bytes of all values of a dataset.
+/// Largest number of bytes that all values of a dataset take.
 const MAX_BYTES: usize = 256 << 20;
 
 /// Reads all values of `dataset`, whose header is at `address`; `object` is its path, for messages.
 pub(crate) fn read(file: &OpenFile, object: &str, dataset: &Dataset, address: u64) -> Result<Value, Hdf5Error> {
     let fail = |detail: String| Hdf5Error::object(&file.name, object, detail);
     let library = |error: hdf5_metno::Error| fail(brief(&error));
-    let stored = StoredType::of(dataset).map_err(fail)?;
+    let stored = StoredType::read(dataset).map_err(fail)?;
     let properties = dataset.dcpl().map_err(library)?;
     if let Some(raw) = properties.get_external().map_err(library)?.first() {
         return Err(fail(Unreadable::Raw(raw.name.clone()).to_string()));
@@ -132,7 +132,7 @@ impl<'a> Chunks<'a> {
         if properties.chunk_opts().is_some_and(|options| !options.is_empty()) {
             return Err(unsupported("unfiltered partial chunks".to_owned()));
         }
-        let pipeline = Pipeline::of(&filters, values).map_err(unsupported)?;
+        let pipeline = Pipeline::new(&filters, values).map_err(unsupported)?;
         if number_type.is_none() && pipeline.is_for_numbers() {
             return Err(unsupported("a filter for numbers".to_owned()));
         }

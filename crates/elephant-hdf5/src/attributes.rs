@@ -25,7 +25,7 @@ pub(crate) fn read(file: &OpenFile, object: &Location, address: u64, name: &str)
     }
     let fail = |detail: String| format!("its attribute {name} cannot be read: {detail}");
     let attribute = object.attr(name).map_err(|error| fail(brief(&error)))?;
-    let stored = StoredType::of(&attribute).map_err(fail)?;
+    let stored = StoredType::read(&attribute).map_err(fail)?;
     let space = attribute.space().map_err(|error| fail(brief(&error)))?;
     let shape = if space.is_null() { vec![0] } else { space.shape() };
     let length = shape.iter().try_fold(stored.size(), |length: usize, &edge| length.checked_mul(edge));

@@ -16,7 +16,7 @@ use crate::{
     volume::{padded, product},
 };
 
-/// Most chunks of an image, those of all its sources together; the place of each takes 32 bytes.
+/// Largest number of chunks of an image, those of all its sources together; the place of each takes 32 bytes.
 const MAX_CHUNKS: usize = 1 << 23;
 /// What the chunks that are being decoded may take together in all workers, in bytes, unless one alone takes more.
 const DECODING_BYTES: usize = 128 << 20;

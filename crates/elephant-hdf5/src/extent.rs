@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn every_superblock_tells_the_end() {
+    fn every_superblock_gives_the_length() {
         for version in 0..4 {
             for width in [4, 8] {
                 assert_eq!(length(&superblock(version, width, 0, 12_345)), Some(12_345), "version {version}, {width}");

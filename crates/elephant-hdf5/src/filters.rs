@@ -42,7 +42,7 @@ pub(crate) struct Pipeline {
 
 impl Pipeline {
     /// The pipeline of `filters`, in the order of writing, or the name of the one that cannot be undone.
-    pub fn of(filters: &[Filter], values: Values) -> Result<Self, String> {
+    pub fn new(filters: &[Filter], values: Values) -> Result<Self, String> {
         let Values { scale, is_float, chunk } = values;
         let mut pipeline = Self::default();
         for (position, filter) in (0..).zip(filters) {
@@ -224,7 +224,7 @@ mod tests {
             vec![scale.clone(), gzip.clone()],
             vec![Filter::Shuffle, Filter::Fletcher32],
         ] {
-            assert!(Pipeline::of(&good, VALUES).is_ok(), "{good:?}");
+            assert!(Pipeline::new(&good, VALUES).is_ok(), "{good:?}");
         }
         for bad in [
             vec![gzip.clone(), gzip.clone()],
@@ -234,7 +234,7 @@ mod tests {
             vec![lzf, Filter::NBit],
             vec![Filter::Fletcher32, Filter::Fletcher32],
         ] {
-            assert!(Pipeline::of(&bad, VALUES).is_err(), "{bad:?}");
+            assert!(Pipeline::new(&bad, VALUES).is_err(), "{bad:?}");
         }
     }
 
@@ -260,7 +260,7 @@ mod tests {
                 vec![Filter::ScaleOffset(Scaling::Integer(0)), Filter::Deflate(1)],
                 vec![Filter::ScaleOffset(Scaling::Integer(0))],
             ] {
-                let pipeline = Pipeline::of(&filters, VALUES).unwrap();
+                let pipeline = Pipeline::new(&filters, VALUES).unwrap();
                 let mut scratch = Scratch { stored: stored.clone(), ..Scratch::default() };
                 if let Ok((bytes, _)) = pipeline.undo(skipped, expected, &mut scratch) {
                     prop_assert_eq!(bytes.len(), expected);

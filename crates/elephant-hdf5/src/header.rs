@@ -8,11 +8,11 @@ use std::collections::HashMap;
 
 use crate::file::OpenFile;
 
-/// Most bytes of a heap.
+/// Largest heap, in bytes.
 const MAX_HEAP: u64 = 64 << 20;
-/// Most bytes of a header, all its pieces together.
+/// Largest header, all its pieces together, in bytes.
 const MAX_HEADER: u64 = 16 << 20;
-/// Most pieces of one header.
+/// Largest number of pieces of one header.
 const MAX_PIECES: usize = 1024;
 
 const LINK_INFO: u16 = 2;
@@ -89,8 +89,8 @@ fn value<'a>(message: &'a [u8], name: &str) -> Option<&'a [u8]> {
     (found == name.as_bytes()).then_some(rest)
 }
 
-/// The layout, the attributes and what tells groups from datasets in the header at `address`, each with its type; `None` when the header is damaged, or
-/// larger than any in use.
+/// The messages in the header at `address` that say its layout, its attributes, and whether it is a group's, each with its
+/// type; `None` when the header is damaged, or larger than any in use.
 fn messages(file: &OpenFile, address: u64) -> Option<Vec<(u16, Vec<u8>)>> {
     let start = file.bytes_at(address, 16)?;
     let is_old = start[0] == 1;

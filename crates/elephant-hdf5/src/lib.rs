@@ -1,6 +1,6 @@
 //! HDF5 files, read safely: files and their links, groups, attributes, texts, arrays of numbers, and volumes box by box.
 //!
-//! This is the only crate that depends on the HDF5 library. Files are hostile until proven otherwise. Links are followed in
+//! This is the only crate that depends on the HDF5 library. Files come from outside and may be hostile. Links are followed in
 //! our own code, and nothing outside the folder of the file is opened unless the caller says so ([`Reach`]). Object headers
 //! and heaps are checked before the library goes through them. The library only says where data lie; they are read and
 //! decompressed around it, outside its global lock and on all cores, and no size in a file is trusted.

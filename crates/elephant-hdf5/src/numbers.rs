@@ -1,7 +1,5 @@
 //! Numbers as they are stored: their type, and their conversion while they are copied out.
 
-use hdf5_metno::{Container, datatype::ByteOrder, types::TypeDescriptor};
-
 /// Whether a number is signed, unsigned or floating-point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NumberKind {
@@ -25,26 +23,6 @@ pub struct NumberType {
 }
 
 impl NumberType {
-    /// The type of the numbers of a dataset; the error says what they are instead.
-    pub(crate) fn of(container: &Container) -> Result<Self, String> {
-        let dtype = container.dtype().map_err(|error| error.to_string())?;
-        let descriptor = dtype.to_descriptor().map_err(|error| format!("its voxels have an unusable type: {error}"))?;
-        let kind = match descriptor {
-            TypeDescriptor::Unsigned(_) => NumberKind::Unsigned,
-            TypeDescriptor::Integer(_) => NumberKind::Signed,
-            TypeDescriptor::Float(_) => NumberKind::Float,
-            other => return Err(format!("its voxels are {other}; save them as integers or floating-point numbers")),
-        };
-        let size = dtype.size();
-        let is_big_endian = match dtype.byte_order() {
-            ByteOrder::BigEndian => true,
-            ByteOrder::LittleEndian => false,
-            _ if size == 1 => false,
-            other => return Err(format!("its voxels have the byte order {other:?}; save them as little endian")),
-        };
-        Ok(Self { kind, size, is_big_endian })
-    }
-
     /// The same type in little endian.
     pub(crate) fn little_endian(self) -> Self {
         Self { is_big_endian: false, ..self }

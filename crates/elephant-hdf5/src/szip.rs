@@ -6,7 +6,7 @@
 
 /// Where the coded samples begin.
 const HEADER_BYTES: usize = 4;
-/// Most samples and most blocks in a scan line of the HDF5 library.
+/// Largest numbers of samples and of blocks in a scan line of the HDF5 library.
 const MAX_SCANLINE: usize = 4096;
 const MAX_BLOCKS: usize = 128;
 /// Zero blocks are counted within segments of so many blocks.
@@ -67,13 +67,13 @@ impl Szip {
         let mut line = Vec::with_capacity(padded);
         let mut written = 0;
         while written < samples {
-            let wanted = self.scanline.min(samples - written);
+            let count = self.scanline.min(samples - written);
             // The last line may end early, with the block in which its last sample is.
-            decoder.read_interval(wanted, &mut line)?;
-            for (index, &sample) in line.get(..wanted)?.iter().enumerate() {
+            decoder.read_interval(count, &mut line)?;
+            for (index, &sample) in line.get(..count)?.iter().enumerate() {
                 self.put(out, written + index, sample);
             }
-            written += wanted;
+            written += count;
         }
         Some(())
     }
@@ -105,10 +105,10 @@ struct Decoder<'a> {
 }
 
 impl Decoder<'_> {
-    /// Reads the blocks of an interval that hold its first `wanted` samples.
-    fn read_interval(&mut self, wanted: usize, line: &mut Vec<u32>) -> Option<()> {
+    /// Reads the blocks of an interval that hold its first `count` samples.
+    fn read_interval(&mut self, count: usize, line: &mut Vec<u32>) -> Option<()> {
         line.clear();
-        while line.len() < wanted {
+        while line.len() < count {
             self.read_block(line)?;
         }
         if self.has_differences {

@@ -9,9 +9,9 @@ use crate::{
 
 /// Bytes of a reference to a text of variable length: its length, and its place in a global heap.
 pub(crate) const REFERENCE_BYTES: usize = 16;
-/// Most texts of one dataset or attribute.
+/// Largest number of texts in one dataset or attribute.
 const MAX_TEXTS: usize = 1 << 20;
-/// Most bytes of all texts of one dataset or attribute together.
+/// Largest number of bytes of all texts in one dataset or attribute together.
 const MAX_BYTES: usize = 64 << 20;
 
 /// The texts of `size` bytes each, without the NULs that fill them up.

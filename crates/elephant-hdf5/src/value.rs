@@ -117,7 +117,7 @@ pub(crate) enum StoredType {
 
 impl StoredType {
     /// The type of a dataset or an attribute; the error says what else it holds.
-    pub fn of(container: &Container) -> Result<Self, String> {
+    pub fn read(container: &Container) -> Result<Self, String> {
         let dtype = container.dtype().map_err(|error| brief(&error))?;
         let descriptor = dtype.to_descriptor().map_err(|error| format!("its values have an unusable type: {error}"))?;
         let size = dtype.size();

@@ -21,9 +21,9 @@ use crate::{
     volume::{Role, padded},
 };
 
-/// Most boxes of one virtual dataset, those of its sources included each time that they are read.
+/// Largest number of boxes of one virtual dataset, those of its sources included each time that they are read.
 const MAX_PARTS: usize = 1 << 16;
-/// Most files with sources of one virtual dataset; each takes two file descriptors.
+/// Largest number of files with sources of one virtual dataset; each takes two file descriptors.
 const MAX_FILES: usize = 256;
 /// How many virtual datasets may be inside each other.
 const MAX_NESTING: u32 = 4;
@@ -87,8 +87,8 @@ impl Part {
     /// What the box has of `region`; `None` when that is nothing.
     fn shared(&self, region: &[Range<usize>; 3]) -> Option<[Range<usize>; 3]> {
         let shared: [Range<usize>; 3] = std::array::from_fn(|axis| {
-            let (wanted, place) = (&region[axis], &self.place[axis]);
-            wanted.start.max(place.start)..wanted.end.min(place.end)
+            let (requested, place) = (&region[axis], &self.place[axis]);
+            requested.start.max(place.start)..requested.end.min(place.end)
         });
         (!shared.iter().any(Range::is_empty)).then_some(shared)
     }

@@ -9,7 +9,7 @@ use hdf5_metno_sys::{h5::hsize_t, h5i::hid_t, h5p, h5s};
 
 /// Longest name of a file or a dataset that is read, in bytes.
 const MAX_NAME: usize = 8192;
-/// Most axes of a dataset (`H5S_MAX_RANK`).
+/// Largest number of axes of a dataset (`H5S_MAX_RANK`).
 const MAX_AXES: usize = 32;
 
 /// A box of a virtual dataset.
@@ -43,7 +43,7 @@ pub(crate) fn mappings(properties: &DatasetCreate, most: usize) -> Option<(Vec<u
             let (virtual_space, source_space) = (Space(virtual_space), Space(source_space));
             shape = shape.or_else(|| virtual_space.shape());
             mappings.push(Mapping {
-                // SAFETY: the functions fill a buffer of the length that they are told with a text that ends with a NUL.
+                // SAFETY: the functions fill a buffer of the given length with a text that ends with a NUL.
                 file: name(|text, length| unsafe { h5p::H5Pget_virtual_filename(list, index, text, length) })?,
                 path: name(|text, length| unsafe { h5p::H5Pget_virtual_dsetname(list, index, text, length) })?,
                 place: virtual_space.selected_box()?,

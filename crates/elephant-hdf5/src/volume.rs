@@ -17,6 +17,7 @@ use crate::{
     numbers::{Convert, NumberKind, NumberType, StoredNumbers},
     scale_offset::ScaleOffset,
     typed,
+    value::StoredType,
     virtual_dataset::{self, Level, Part, Sources},
 };
 
@@ -24,7 +25,7 @@ use crate::{
 pub(crate) const MAX_CHUNK_BYTES: u64 = 256 << 20;
 /// How many times as many voxels as a virtual dataset has may be decoded for it, whole chunks counted for each of its boxes.
 const MAX_DECODED: u64 = 64;
-/// Most voxels of one volume; keeps every product of sizes within 64 bits.
+/// Largest number of voxels of one volume; keeps every product of sizes within 64 bits.
 const MAX_VOXELS: u64 = 1 << 44;
 /// Contiguous data is read in pieces of about so many bytes.
 const PIECE_BYTES: usize = 1 << 20;
@@ -41,7 +42,7 @@ pub struct Volume {
 
 #[derive(Debug)]
 enum Storage {
-    /// Chunks, each somewhere in the file.
+    /// Chunks, each at its own place in the file.
     Chunks(ChunkIndex),
     /// One run of voxels at an offset.
     Contiguous(u64),
@@ -72,7 +73,10 @@ impl Volume {
         let library = |error: hdf5_metno::Error| fail(brief(&error));
         let dataset = located.open_dataset().map_err(fail)?;
         // Before the fill value, which the library looks up in a heap when the values are texts of variable length.
-        let mut number_type = NumberType::of(&dataset).map_err(fail)?;
+        let number_type = StoredType::read(&dataset).map_err(fail)?.number_type();
+        let mut number_type = number_type.ok_or_else(|| {
+            fail("its voxels are not numbers; save them as integers or floating-point numbers".to_owned())
+        })?;
         let properties = dataset.dcpl().map_err(library)?;
         if let Some(raw) = properties.get_external().map_err(library)?.first() {
             return Err(fail(Unreadable::Raw(raw.name.clone()).to_string()));
@@ -338,7 +342,7 @@ fn pipeline(
         fill: (properties.get_fill_value_defined()? != FillValue::Undefined).then_some(bits),
         decimals: None,
     };
-    Ok(Pipeline::of(&filters, Values { scale, is_float: number_type.kind == NumberKind::Float, chunk }))
+    Ok(Pipeline::new(&filters, Values { scale, is_float: number_type.kind == NumberKind::Float, chunk }))
 }
 
 /// Where contiguous voxels begin, all of which must be in the file.

@@ -2,6 +2,7 @@
 
 use std::{
     io::Read,
+    path::Path,
     sync::{
         Arc, Mutex, PoisonError,
         mpsc::{Receiver, SyncSender, sync_channel},
@@ -38,6 +39,14 @@ impl ModelDownload for NoDownload {
     }
 }
 
+/// A built-in network whose bytes stay until the process ends.
+fn built_in(kind: NetworkKind, folder: &Path) -> PretrainedNetwork {
+    let path = folder.join("built-in.pth");
+    FakeNetwork::checkpoint(kind, 0).write(&path).expect("a model can be written");
+    let bundled = std::fs::read(&path).expect("the model can be read").leak();
+    PretrainedNetwork { bundled, given: None, original: "https://localhost".into() }
+}
+
 impl TestWorkspace {
     /// An empty workspace with the model `detection.pth`.
     ///
@@ -49,8 +58,10 @@ impl TestWorkspace {
         let store = SqliteStore::open(&workspace.state_file()).expect("a new database");
         let jobs = Jobs::open(store, Owner::new("test")).expect("a new database can be used");
         let network = FakeNetwork::default();
-        let nowhere = PretrainedNetwork { bundled: b"", given: None, original: "https://localhost".into() };
-        let pretrained = PretrainedNetworks { volumetric: nowhere.clone(), planar: nowhere };
+        let pretrained = PretrainedNetworks {
+            volumetric: built_in(NetworkKind::Volumetric, folder.path()),
+            planar: built_in(NetworkKind::Planar, folder.path()),
+        };
         let shared = Arc::new(network.clone());
         let models = Arc::new(Models::new(&workspace, shared.clone(), Arc::new(NoDownload), pretrained));
         let (memory, numerics) = (Memory::default(), Numerics::Corrected);
@@ -73,7 +84,7 @@ impl TestWorkspace {
     }
 
     /// The workspace's folder.
-    pub fn path(&self) -> &std::path::Path {
+    pub fn path(&self) -> &Path {
         self.folder.path()
     }
 

@@ -1,6 +1,6 @@
 //! The `Timepoints` element: a range, a list, or a pattern such as `0-8:2, 10`.
 
-/// Most timepoints a document may list: ten years at five minutes a timepoint.
+/// Largest number of timepoints that a document may list: ten years at five minutes a timepoint.
 const MAX_TIMEPOINTS: usize = 1 << 20;
 
 /// What the element holds. Which of its three forms it has shows in what is there.

@@ -166,8 +166,9 @@ fn five_steps_are_the_originals() {
         }
         for (step, expected) in case["losses"].as_array().unwrap().iter().enumerate() {
             let values = trainer.step(&batch, case["lr"].as_f64().unwrap(), &CancelToken::default()).unwrap();
-            // Every step amplifies what rounding changed before: PyTorch in f64 differs by 1e-2 after five.
-            let tolerance = if step < 2 { 1e-5 } else { 2e-2 };
+            // Every step amplifies what rounding changed before: PyTorch in f64 differs by 1e-2 after five, a processor
+            // without AVX-512 by 5e-5 after one.
+            let tolerance = [1e-5, 1e-3].get(step).copied().unwrap_or(2e-2);
             assert_relative(
                 values.total,
                 expected["loss"].as_f64().unwrap(),
