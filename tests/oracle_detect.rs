@@ -58,10 +58,11 @@ fn spots_are_those_of_the_original() {
     }
 }
 
-/// The position agrees to a thousandth of a voxel, and the shape to a thousandth of its size.
+/// The position agrees to two thousandths of a voxel, and the shape to a thousandth of its size: networks round differently
+/// on other processors, and then a voxel at the threshold may belong to a cell or not.
 fn assert_same(name: &str, our: &Value, their: &Value, scales: &Value) {
     for axis in 0..3 {
-        let limit = 1e-3 * number(&scales[axis]);
+        let limit = 2e-3 * number(&scales[axis]);
         assert!(distance(&our["pos"][axis], &their["pos"][axis]) < limit, "{name}: {our} {their}");
     }
     let trace: f64 = [0, 4, 8].iter().map(|&i| number(&their["covariance"][i])).sum();
