@@ -23,18 +23,18 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// Records fetched at once while looking for those of one kind.
 const PAGE: i64 = 200;
 
-/// Raises the counter KEYS[1] to ARGV[1], which a Redis without persistence has forgotten when it was restarted.
+/// Raises the counter `KEYS[1]` to `ARGV[1]`, which a Redis without persistence has forgotten when it was restarted.
 const NOT_BELOW: &str = "if tonumber(redis.call('GET', KEYS[1]) or '0') < tonumber(ARGV[1]) then
                              redis.call('SET', KEYS[1], ARGV[1])
                          end";
 
-/// Forgets those of the jobs ARGV in KEYS[1] that are not among the running ones in KEYS[2]. A job that ends long after its
+/// Forgets those of the jobs ARGV in `KEYS[1]` that are not among the running ones in `KEYS[2]`. A job that ends long after its
 /// turn to be forgotten leaves a record behind; there are not many of them.
 const FORGET: &str = "for _, id in ipairs(ARGV) do
                           if redis.call('SISMEMBER', KEYS[2], id) == 0 then redis.call('HDEL', KEYS[1], id) end
                       end";
 
-/// Sets the lease of the job ARGV[1] in KEYS[2] to ARGV[2], if the job is among the running ones in KEYS[1].
+/// Sets the lease of the job `ARGV[1]` in `KEYS[2]` to `ARGV[2]`, if the job is among the running ones in `KEYS[1]`.
 const RENEW: &str = "if redis.call('SISMEMBER', KEYS[1], ARGV[1]) == 1 then
                          redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
                      end";

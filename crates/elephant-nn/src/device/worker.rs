@@ -82,7 +82,7 @@ pub(super) struct Worker<'a> {
     status: &'a Status,
     /// The networks of the last models used, the latest at the end.
     models: Vec<LoadedNetworks>,
-    /// The models in training, each with what lives as long as its [`Training`].
+    /// The models in training, each with what lives as long as its [`Training`](crate::Training).
     pub(super) trainers: Vec<(Weak<()>, Trainer)>,
 }
 
@@ -104,7 +104,7 @@ impl Worker<'_> {
         result
     }
 
-    /// Drops the models in training whose [`Training`] was dropped.
+    /// Drops the models in training whose [`Training`](crate::Training) was dropped.
     fn drop_left_trainers(&mut self) {
         let _ = catch_unwind(AssertUnwindSafe(|| self.trainers.retain(|(owner, _)| owner.strong_count() > 0)));
     }
