@@ -392,7 +392,7 @@ pub enum PrecisionArg {
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 pub enum LogFormat {
-    /// Text for people
+    /// Plain text
     #[default]
     Text,
     /// One JSON object per line, for log collectors

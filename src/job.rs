@@ -69,15 +69,18 @@ async fn run_with_bar(
     loop {
         tokio::select! {
             ended = &mut ended => return ended,
-            Ok(event) = events.recv() => {
-                if let Some(progress) = event.progress {
+            event = events.recv() => {
+                // An error means that events were missed; the next one has the newest progress.
+                if let Some(progress) = event.ok().and_then(|event| event.progress) {
                     bar.set(progress.step, progress.total.unwrap_or(progress.step));
                 }
             }
-            // Where there is no handler, Ctrl-C ends the process at once, and the next one cleans up.
-            _ = &mut interrupt, if !is_interrupted => {
+            interrupted = &mut interrupt, if !is_interrupted => {
                 is_interrupted = true;
-                runner.close();
+                // After an error there is no handler: Ctrl-C ends the process at once, and the next one cleans up.
+                if interrupted.is_ok() {
+                    runner.close();
+                }
             }
         }
     }

@@ -72,7 +72,7 @@ pub fn serve(args: &ServeArgs) -> Result<()> {
         let stop = async {
             signal.await;
             tracing::info!("stopping; a second signal ends the server at once");
-            // First, so that jobs that end because of the stop are not taken for cancelled ones.
+            // First, so that requests whose jobs end because of the stop get 503 and not the reply of a cancelled job.
             runner.close();
             closing.cancel();
             tokio::time::sleep(SHUTDOWN_TIMEOUT).await;

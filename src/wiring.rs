@@ -1,4 +1,4 @@
-//! The one place where the use cases meet the libraries that do the work for them.
+//! Construction of the use cases, with the implementations of the traits that they need.
 
 use std::sync::Arc;
 
@@ -22,17 +22,20 @@ use crate::{
 const ORIGINAL_3D: &str = "https://github.com/elephant-track/elephant-server/releases/download/data/versatile3d.pth";
 const ORIGINAL_2D: &str = "https://github.com/elephant-track/elephant-server/releases/download/data/versatile2d.pth";
 
-/// What runs requests in one workspace.
+/// The use cases of one workspace, and what runs them.
 pub struct Engine {
-    /// What can be asked for.
+    /// The use cases.
     pub use_cases: UseCases,
-    /// What runs it.
+    /// Runs requests as jobs.
     pub runner: JobRunner,
-    /// The devices, with the health of the network's.
+    /// The devices of this machine, with the health of the network's device.
     pub devices: Arc<dyn Devices>,
 }
 
-/// Joins everything that runs requests.
+/// Opens the state, starts the network's device and constructs the use cases.
+///
+/// # Errors
+/// When the state cannot be opened, the device cannot be started, or the folder for uploads cannot be created.
 pub fn engine(args: &EngineArgs, workspace: &Workspace) -> Result<Engine> {
     let jobs = state::open(args, workspace)?;
     let network = Arc::new(networks(&args.compute)?);
@@ -55,7 +58,10 @@ pub fn engine(args: &EngineArgs, workspace: &Workspace) -> Result<Engine> {
     Ok(Engine { use_cases, runner: JobRunner::new(jobs), devices: Arc::new(MachineDevices(health)) })
 }
 
-/// Starts the threads for work outside the network.
+/// Starts the thread pool for work outside the network.
+///
+/// # Errors
+/// When the threads cannot be started.
 pub fn start_threads(args: &ComputeArgs) -> Result<()> {
     if let Some(threads) = args.threads {
         rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global().context("cannot start threads")?;
@@ -80,6 +86,9 @@ fn pretrained(args: &EngineArgs) -> PretrainedNetworks {
 }
 
 /// Starts the device that the command line names.
+///
+/// # Errors
+/// When there is no such device.
 pub fn networks(args: &ComputeArgs) -> Result<Networks> {
     let device = match args.device {
         DeviceArg::Auto => DeviceChoice::Auto,

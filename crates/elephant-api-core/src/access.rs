@@ -95,7 +95,7 @@ impl Access {
         if let Some(foreign) = headers.get_all(header::ORIGIN).iter().find(|origin| !may_call(origin)) {
             return Err(foreign_page(foreign));
         }
-        // A page's images and scripts come without an origin. Links that somebody follows are allowed.
+        // A page's images and scripts come without an origin. Links that a user follows are allowed.
         let says = |name: &str, values: &[&str]| {
             headers.get(name).is_some_and(|value| values.iter().any(|expected| value.as_bytes() == expected.as_bytes()))
         };

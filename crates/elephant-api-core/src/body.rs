@@ -1,4 +1,4 @@
-//! Request bodies: nobody waits without end for the rest of one, and a refused one is read to its end.
+//! Request bodies: a stalled one fails after a time, and the rest of a refused one is read and discarded.
 //!
 //! Many clients, Java's among them, send the whole body before they look for a reply. If the server closed the connection
 //! while they write, they would report a broken connection in place of the reason for the refusal.
@@ -33,7 +33,7 @@ use crate::ApiError;
 const PATIENCE: Duration = Duration::from_mins(1);
 /// A client that is slower than this on average uses its patience up.
 const SLOWEST_BYTES_PER_SECOND: f64 = 1024.0;
-/// How much of a body that nobody reads is still taken, and for how long.
+/// How much of an unread body is still received, and for how long.
 const MAX_UNREAD_BYTES: usize = 1 << 30;
 const MAX_UNREAD_TIME: Duration = Duration::from_mins(5);
 

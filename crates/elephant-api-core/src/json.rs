@@ -145,7 +145,7 @@ pub fn media_type(request: &Request) -> String {
 /// # Errors
 /// When the text is not one, or a field is wrong; the message names it.
 pub fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, ApiError> {
-    // A list would be taken for an object's fields in order.
+    // Serde would accept a list as an object's fields in order.
     if text.trim_ascii_start().first() != Some(&b'{') {
         return Err(ApiError::bad_request("the body is not a JSON object"));
     }
@@ -168,7 +168,7 @@ pub fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, ApiError> {
     Ok(value)
 }
 
-/// What is wrong, without "at line 1 column 27": whoever reads it in the client has not written the JSON.
+/// What is wrong, without "at line 1 column 27": users of the client have not written the JSON.
 fn without_position(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let position = format!(" at line {} column {}", error.line(), error.column());

@@ -13,9 +13,7 @@ use futures_util::StreamExt;
 use tempfile::NamedTempFile;
 use tokio::io::AsyncWriteExt;
 
-use crate::{ApiError, MAX_FILE_BYTES, blocking};
-
-const MAX_TEXT_BYTES: usize = 1 << 20;
+use crate::{ApiError, MAX_FILE_BYTES, MAX_TEXT_BYTES, blocking};
 
 fn malformed(error: &MultipartError) -> ApiError {
     if error.status() == StatusCode::PAYLOAD_TOO_LARGE {

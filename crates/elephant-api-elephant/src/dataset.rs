@@ -81,7 +81,7 @@ fn one() -> f64 {
 
 /// Make a dataset from its movie
 ///
-/// Replies when the dataset is ready; progress is told on `/events`. An old dataset is replaced, with its labels, when
+/// Replies when the dataset is ready; `/events` has its progress. An old dataset is replaced, with its labels, when
 /// the new one is complete. The movie is the one that was uploaded last, or else one that is in the dataset's folder.
 /// Its timepoints become frames in their order, in the number that the last `/dataset/check` asked for.
 #[utoipa::path(
@@ -89,7 +89,7 @@ fn one() -> f64 {
     responses(
         (status = 200, description = "The dataset is ready"),
         (status = 204, description = "There is no movie, or none that gives the shape of the last check: upload one and \
-                                      try again. After an upload, and a second time, the reason is told with 400"),
+                                      try again. After an upload, and a second time, the reply is 400 with the reason"),
         (status = 400, description = "The movie or a field is wrong"),
         (status = 409, description = "The dataset is being made already; a prediction, a training or an update of its \
                                       labels uses it; or the generation was cancelled"),

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use crate::number::Integer;
 
-/// Most spots of a request, which take about half a gigabyte while their labels are drawn; the client's take 300 bytes of
+/// The largest number of spots in a request, which take about half a gigabyte while their labels are drawn; the client's take 300 bytes of
 /// text each.
 const MAX_SPOTS: usize = 1_000_000;
 /// Longest name of a spot that is kept, for messages.

@@ -174,7 +174,7 @@ pub(crate) struct TrainReply {
 
 /// Train a model with labels
 ///
-/// Answers when the training has ended; until then see `/events` or `/api/v1/jobs`. Predictions use the model after each
+/// Answers when the training has ended; until then see `/events` or `/v1/jobs`. Predictions use the model after each
 /// epoch; its file is written every half minute and when the training ends or is stopped with
 /// `POST /state/process {"state": 0}`. Predictions run between two steps.
 #[utoipa::path(
@@ -183,8 +183,8 @@ pub(crate) struct TrainReply {
         (status = 200, body = TrainReply),
         (status = 400, description = "A field is wrong, there is nothing to train with, or the loss diverged"),
         (status = 404, description = "The dataset, a timepoint or the model is not there"),
-        (status = 409, description = "The dataset is being made; or somebody replaced the model meanwhile, and what was \
-                                      learnt is kept beside it"),
+        (status = 409, description = "The dataset is being made; or the model was replaced during the training, and the \
+                                      trained one is kept beside it"),
         (status = 413, description = "The crops of a step do not fit into memory, or the body is too long"),
         (status = 500, description = "Another training or a reset is running, or the training failed"),
         (status = 503, description = "The server is stopping, is busy with other large requests, or cannot fetch the \

@@ -18,7 +18,7 @@ use crate::number::Integer;
 #[serde(transparent)]
 pub(crate) struct Xyz<T>(Vec<T>);
 
-/// The most numbers that are read, so that a few too many can be refused by whoever knows the field.
+/// The most numbers that are read, so that a few too many can be refused where the field's name is known.
 const MOST_NUMBERS: usize = 8;
 
 impl<T> Default for Xyz<T> {

@@ -1,7 +1,10 @@
 //! The protocol without sockets and without libtorch: what each route answers, what it refuses, which jobs exclude each
 //! other, and what stops them.
 
-use std::sync::{Arc, Mutex, mpsc::sync_channel};
+use std::{
+    sync::{Arc, Mutex, mpsc::sync_channel},
+    time::Duration,
+};
 
 use elephant_api_core::testing::{OneDevice, TestReply, TestRouter};
 use elephant_api_elephant::ElephantApi;
@@ -9,6 +12,9 @@ use elephant_jobs::{JobFilter, JobStatus};
 use elephant_pipeline::testing::TestWorkspace;
 use elephant_testkit::eventually;
 use serde_json::{Value, json};
+
+/// How long a step may take on a busy machine.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 struct Fixture {
     router: TestRouter,
@@ -152,7 +158,7 @@ async fn a_training_excludes_a_reset_and_is_stopped_by_an_abort() {
         let _ = stepped.try_send(());
     });
     let training = fixture.spawn("/seg/train", train(1_000_000));
-    tokio::task::spawn_blocking(move || steps.recv().unwrap()).await.unwrap();
+    tokio::task::spawn_blocking(move || steps.recv_timeout(PATIENCE).unwrap()).await.unwrap();
     assert_eq!(fixture.state().await, 1);
     let reset = json!({"model_name": "other.pth", "url": null});
     assert_error(&fixture.router.post("/seg/train", &train(1)).await, 500, "Process is running");
@@ -213,7 +219,7 @@ async fn a_client_who_leaves_cancels_its_prediction_but_not_its_training() {
         let _ = may_go_on.lock().unwrap().recv();
     });
     let training = fixture.spawn("/seg/train", train(2));
-    tokio::task::spawn_blocking(move || steps.recv().unwrap()).await.unwrap();
+    tokio::task::spawn_blocking(move || steps.recv_timeout(PATIENCE).unwrap()).await.unwrap();
     training.abort();
     drop(go_on);
     eventually("the training ends", || fixture.statuses()[0] == JobStatus::Completed);

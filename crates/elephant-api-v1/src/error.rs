@@ -12,10 +12,10 @@ use utoipa::ToSchema;
 /// Why a request was refused or has failed.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct V1Error {
-    /// For programs: the status in words, in snake case.
+    /// The status in snake case, for programs.
     #[schema(example = "not_found")]
     code: String,
-    /// For people: what is wrong and what to do.
+    /// What is wrong and what to do, for users.
     message: String,
     #[serde(flatten)]
     #[schema(ignore)]

@@ -15,7 +15,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::V1Api;
 
-/// As many as are remembered.
+/// The number of jobs that are kept.
 const MAX_LIMIT: u32 = 10_000;
 const DEFAULT_LIMIT: u32 = 100;
 
@@ -50,7 +50,7 @@ pub(crate) struct JobReply {
     status: JobStatus,
     /// Why it failed.
     error: Option<String>,
-    /// What whoever asked should know, such as where a model came from.
+    /// Information for the caller, such as where a model came from.
     note: Option<String>,
     /// Seconds since 1970 UTC.
     begun_at: Option<f64>,

@@ -22,13 +22,13 @@ use crate::{
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct SubmitQuery {
-    /// Reply when the job has ended, with its result. A caller who leaves before cancels what is for the caller alone: a
-    /// prediction.
+    /// Reply when the job has ended, with its result. If the caller disconnects before, a prediction is cancelled; other
+    /// jobs continue.
     #[serde(default)]
     wait: bool,
 }
 
-/// A job that has ended, and what came of it.
+/// A job that has ended, and its result.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct EndedReply {
     job: JobReply,
@@ -42,7 +42,7 @@ pub(crate) struct EndedReply {
 ///
 /// The body is an object whose one key says what to do: `generate`, `predict`, `reset`, `update`, `erase_labels` or `train`,
 /// for instance `{"predict": {"dataset": "fly", "timepoint": 0, "voxel_size": [2, 0.5, 0.5]}}`. Vectors are in z, y, x order;
-/// a field that is not known is refused. The cells of a prediction are told to those who wait for them.
+/// unknown fields are refused. The cells of a prediction are returned only with `wait=true`.
 #[utoipa::path(
     post, path = "/v1/jobs", tag = "v1", params(SubmitQuery), request_body(content = Object),
     responses(

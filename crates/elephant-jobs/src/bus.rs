@@ -1,4 +1,4 @@
-//! Events for whoever follows the jobs.
+//! Events of the jobs, for any number of listeners.
 
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ use crate::JobProgress;
 /// Events a slow listener may fall behind before it loses the oldest.
 const CAPACITY: usize = 1024;
 
-/// Stages that every job has. What it tells between them is up to its kind; see [`elephant_types::TaskEvent`].
+/// Stages that every job has. Its other stages depend on its kind; see [`elephant_types::TaskEvent`].
 pub mod stage {
     /// It began.
     pub const STARTED: &str = "started";
@@ -37,10 +37,10 @@ pub struct Event {
     /// What happened.
     #[serde(rename = "event")]
     pub stage: Cow<'static, str>,
-    /// How far the job is, where the event tells.
+    /// How far the job is, if the event says so.
     #[serde(flatten)]
     pub progress: Option<JobProgress>,
-    /// What else the event tells.
+    /// Fields that depend on the stage.
     #[serde(flatten)]
     pub payload: Map<String, Value>,
 }
@@ -55,7 +55,7 @@ impl Bus {
     }
 
     pub(crate) fn publish(&self, event: Event) {
-        // An error means that nobody listens.
+        // An error means that there are no listeners.
         let _ = self.0.send(event);
     }
 

@@ -7,7 +7,7 @@ use crate::{JobStatus, QueueSpec};
 /// The state store failed, or a job cannot be what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum JobsError {
-    /// SQLite refused.
+    /// SQLite failed.
     #[error("cannot {operation} in the state database: {source}")]
     Database {
         /// What was being done, as a verb.
@@ -115,7 +115,7 @@ impl Coded for JobsError {
 /// Why a job did not end as asked, where its own errors are `E`.
 #[derive(Debug, thiserror::Error)]
 pub enum JobError<E> {
-    /// It has not begun.
+    /// It could not begin.
     #[error(transparent)]
     Refused(JobsError),
     /// It failed.

@@ -63,8 +63,8 @@ impl Job {
         }
     }
 
-    /// Records how the job ended, or keeps that for later when the store is away.
-    #[allow(clippy::needless_pass_by_value, reason = "the end of a job is told once")]
+    /// Records how the job ended, or keeps that for later when the store is unavailable.
+    #[allow(clippy::needless_pass_by_value, reason = "a job ends once")]
     pub fn finish(mut self, outcome: Outcome) {
         if let Some(end) = self.take_end(&outcome) {
             self.recorder.end(self.ticket, end);

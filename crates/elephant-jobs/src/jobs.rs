@@ -33,13 +33,13 @@ struct Inner {
     parameters: Latest,
 }
 
-/// A job as it stands.
+/// The present state of a job.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct JobDetails {
     /// Its record.
     #[serde(flatten)]
     pub record: JobRecord,
-    /// How far it is; none before its first step and after its end.
+    /// How far it is; `None` before its first step and after its end.
     pub progress: Option<JobProgress>,
     /// A training's loss over its steps: all of them, or, of a long training, evenly spaced ones and the newest.
     pub losses: Vec<LossPoint>,
@@ -47,11 +47,11 @@ pub struct JobDetails {
 
 impl Jobs {
     /// Opens the records in `store` as `owner`: the process state is idle, and the jobs that an earlier process of the same
-    /// role left running, or whose lease has run out, are marked as interrupted and logged. Where the store is away this
-    /// happens when it comes; until then no job can begin.
+    /// role left running, or whose lease has run out, are marked as interrupted and logged. If the store is unavailable, this
+    /// happens when it becomes available; until then no job can begin.
     ///
     /// # Errors
-    /// When the store is there and cannot be used, or no thread can be had.
+    /// When the store answers and cannot be used, or the thread for the records cannot be started.
     pub fn open(store: impl JobStore + ElephantState, owner: Owner) -> Result<Self, JobsError> {
         let recorder = Arc::new(Recorder::new(store, owner));
         match recorder.recover() {

@@ -1,4 +1,4 @@
-//! Who runs a job, and for how long others believe it.
+//! Which process runs a job, and for how long other processes assume that it still runs.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -17,7 +17,7 @@ pub(crate) const HEARTBEAT: Duration = Duration::from_secs(15);
 /// A process that runs jobs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
-    /// A role that one process at a time has, like "server" for whoever holds a workspace's lock: jobs of an earlier
+    /// A role that one process at a time has, like "server" for the process that holds a workspace's lock: jobs of an earlier
     /// process of the same role were interrupted.
     pub role: String,
     /// A word that no other process has.

@@ -1,4 +1,4 @@
-//! What one job tells while it runs: events for the bus, its progress, its loss curve.
+//! What one job reports while it runs: events for the bus, its progress, its loss curve.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::{Event, LossPoint, Outcome, bus::Bus, loss::LossCurve, stage};
 
-/// How often the log tells how far a job is.
+/// How often the progress of a job is logged.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How far a job is.
@@ -25,7 +25,7 @@ pub struct JobProgress {
     pub seconds_left: Option<f64>,
 }
 
-/// Turns what a task tells into events.
+/// Turns the reports of a task into events.
 #[derive(Debug)]
 pub(crate) struct Monitor {
     bus: Bus,
@@ -40,7 +40,7 @@ struct Seen {
     progress: Option<JobProgress>,
     curve: LossCurve,
     note: Option<String>,
-    /// When the log was told last how far the job is.
+    /// When the progress was logged last.
     logged: Option<Instant>,
     /// The curve has points that are not in the store.
     unsaved: bool,
@@ -55,7 +55,7 @@ impl Monitor {
         Self { bus, started, seen: Mutex::new(seen) }
     }
 
-    /// Tells the listeners that the job has begun.
+    /// Publishes that the job has begun.
     pub(crate) fn begun(&self) {
         self.bus.publish(self.started.clone());
     }
@@ -65,7 +65,7 @@ impl Monitor {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells the listeners that the job has ended.
+    /// Publishes that the job has ended.
     pub(crate) fn ended(&self, outcome: &Outcome) {
         let (stage, payload) = match outcome {
             Outcome::Completed => (stage::COMPLETED, Map::new()),
@@ -75,7 +75,7 @@ impl Monitor {
         self.bus.publish(Event { stage: stage.into(), payload, ..self.started.clone() });
     }
 
-    /// Takes note of what the task tells, and passes it on.
+    /// Remembers a report of the task, and publishes it.
     pub(crate) fn observe(&self, event: TaskEvent) {
         if event.stage == TaskEvent::NOTE {
             let note = event.payload.get("text").and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -92,17 +92,17 @@ impl Monitor {
             seen.curve.push(point);
             seen.unsaved = true;
         }
-        let is_told = event.stage != TaskEvent::PROGRESS || self.is_worth_telling(&mut seen, &event, now);
+        let is_published = event.stage != TaskEvent::PROGRESS || self.is_worth_publishing(&mut seen, &event, now);
         drop(seen);
-        if is_told {
+        if is_published {
             let TaskEvent { stage, payload, .. } = event;
             self.bus.publish(Event { stage, progress, payload, ..self.started.clone() });
         }
     }
 
-    /// Whether listeners are told of this progress: of long jobs, of one step in each percent. The log is told once a
-    /// second, as the ELEPHANT client's user follows it.
-    fn is_worth_telling(&self, seen: &mut Seen, event: &TaskEvent, now: Instant) -> bool {
+    /// Whether this progress is published: of long jobs, one step in each percent. It is logged once a second, as users of
+    /// the ELEPHANT client read the log.
+    fn is_worth_publishing(&self, seen: &mut Seen, event: &TaskEvent, now: Instant) -> bool {
         let (Some(done), Some(total)) = (event.done, event.total) else { return true };
         if done > 0 && log_is_due(&mut seen.logged, now, done >= total) {
             let Event { job, kind, subject, .. } = &self.started;

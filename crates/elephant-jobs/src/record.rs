@@ -4,7 +4,7 @@ use std::{fmt, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-/// Where a job stands.
+/// The status of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JobStatus {
@@ -50,11 +50,11 @@ impl fmt::Display for JobStatus {
 /// How a job ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// As asked.
+    /// It did what was asked.
     Completed,
-    /// On request.
+    /// It was stopped on request.
     Cancelled,
-    /// With this error.
+    /// It failed with this error.
     Failed(String),
 }
 
@@ -84,11 +84,11 @@ pub struct JobRecord {
     pub kind: String,
     /// The dataset or model it works on.
     pub subject: String,
-    /// Where it stands.
+    /// Its status.
     pub status: JobStatus,
     /// Why it failed.
     pub error: Option<String>,
-    /// What whoever asked should know, such as where a model came from.
+    /// Information for the caller, such as where a model came from.
     #[serde(default)]
     pub note: Option<String>,
     /// When it began, in seconds since 1970 UTC; null for records older than this field.

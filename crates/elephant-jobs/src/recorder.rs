@@ -1,5 +1,5 @@
-//! Keeps the store true while jobs run: writes their ends, the process state and loss curves, and makes up for it when
-//! the store was away.
+//! Keeps the store up to date while jobs run: writes their ends, the process state, loss curves and leases. What cannot be
+//! written while the store is unavailable is written later.
 
 use std::{
     collections::VecDeque,
@@ -14,7 +14,7 @@ use crate::{
     running::{Recorded, RunningJobs},
 };
 
-/// How often the store is looked at.
+/// How often the store is checked.
 const TICK: Duration = Duration::from_millis(500);
 /// How often growing loss curves are written.
 const CURVE_INTERVAL: Duration = Duration::from_secs(5);
@@ -215,7 +215,7 @@ impl Recorder {
         }
     }
 
-    /// Logs what the store will never be told; the next server takes these jobs for interrupted.
+    /// Logs what is not recorded in the end; the next server marks these jobs as interrupted.
     fn give_up(&self) {
         let ends = std::mem::take(&mut self.pending().ends);
         ends.into_iter().for_each(End::give_up);
@@ -322,7 +322,7 @@ mod tests {
 
     #[test]
     fn what_is_never_recorded_is_named_at_the_end() {
-        // Nobody listens there.
+        // No program listens at this address.
         let recorder = Recorder::new(RedisStore::open("redis://127.0.0.1:1", "test").unwrap(), Owner::new("test"));
         let record = |id, kind: &str| JobRecord {
             id,

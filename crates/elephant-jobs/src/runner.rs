@@ -28,9 +28,9 @@ struct Shared {
 /// How a job ended that did not fail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended<T> {
-    /// As asked, with this result.
+    /// It was completed, with this result.
     Done(T),
-    /// Somebody asked it to stop.
+    /// It was asked to stop.
     Cancelled,
 }
 
@@ -47,6 +47,7 @@ impl<T> Ended<T> {
 /// A job that has begun. Dropped before it has ended, it goes on or is cancelled, as its spec says.
 #[derive(Debug)]
 pub struct RunningJob<T, E> {
+    kind: &'static str,
     record: JobRecord,
     task: JoinHandle<Result<Ended<T>, JobError<E>>>,
     shared: Arc<Shared>,
@@ -85,7 +86,7 @@ impl JobRunner {
 
     /// Stops: asks every job to end, and begins no other.
     pub fn close(&self) {
-        // In this order: whoever finds a job cancelled finds out why.
+        // In this order, so that the end of a cancelled job is reported as `JobError::Closing`.
         self.shared.closing.store(true, Ordering::Release);
         self.jobs.cancel_all();
     }
@@ -120,7 +121,11 @@ impl JobRunner {
         let begun = spawn_blocking(move || caller.in_scope(|| jobs.begin(&spec))).await;
         let job = begun.map_err(|panic| JobError::Crashed { kind, reason: panic.to_string() })??;
         let record = job.record().clone();
-        // Of the highest level, so that the errors of a job name it whatever else is logged.
+        if self.shared.is_closing() {
+            // `close` may have asked all jobs to stop just before this one began.
+            self.jobs.cancel_running(record.id);
+        }
+        // The span has the highest level, so that a job's errors name the job whatever the log's filter is.
         let span = error_span!("job", id = record.id, kind, subject = record.subject);
         let on_leave = (on_leave == OnLeave::Cancel).then(|| CancelOnDrop { jobs: self.jobs.clone(), id: record.id });
         let cancelled = job.cancelled();
@@ -143,7 +148,7 @@ impl JobRunner {
             }
         };
         let task = tokio::spawn(run.instrument(span));
-        Ok(RunningJob { record, task, shared: self.shared.clone(), _on_leave: on_leave })
+        Ok(RunningJob { kind, record, task, shared: self.shared.clone(), _on_leave: on_leave })
     }
 }
 
@@ -179,7 +184,7 @@ impl<T, E> RunningJob<T, E> {
         match ended {
             Ok(Ok(Ended::Cancelled)) if self.shared.is_closing() => Err(JobError::Closing),
             Ok(ended) => ended,
-            Err(panic) => Err(JobError::Crashed { kind: "", reason: panic.to_string() }),
+            Err(panic) => Err(JobError::Crashed { kind: self.kind, reason: panic.to_string() }),
         }
     }
 }

@@ -13,7 +13,7 @@ pub struct JobSpec {
     pub exclusive: Option<Cow<'static, str>>,
     /// The queue in which it waits for its turn; `None` begins at once.
     pub queue: Option<QueueSpec>,
-    /// What happens when whoever asked for it goes away.
+    /// What happens when its caller leaves.
     pub on_leave: OnLeave,
     /// What clients of the original ELEPHANT server see while it runs. A job that counts for the process state is stopped
     /// by their abort.

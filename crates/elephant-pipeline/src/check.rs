@@ -1,4 +1,4 @@
-//! `dataset/check`: whether a folder holds a dataset of the size the client expects.
+//! `dataset/check`: whether a folder contains a dataset of the size that the client expects.
 //!
 //! The messages are the original server's, word for word: the client shows them to its user (docs/protocol.md,
 //! "POST /dataset/check").
@@ -28,7 +28,7 @@ pub fn check_dataset(folder: &Path, shown_as: &str, shape: &[usize]) -> Result<S
 enum Found {
     /// Making the dataset anew solves it.
     Problem(String),
-    /// It may be sound; nobody knows.
+    /// It cannot be read, so it may be complete.
     Unreadable(VolumeError),
 }
 

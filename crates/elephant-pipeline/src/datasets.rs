@@ -1,8 +1,8 @@
 //! Checking and making datasets for a client, which says first what shape it expects.
 //!
 //! A client that is told to upload a movie does so and tries again; it has no other way to replace a movie, and shows no
-//! error of a failed generation. So a movie that does not give the expected shape is asked for once after each check, and
-//! the reason is told by the next check.
+//! error of a failed generation. So if no movie gives the expected shape, an upload is requested once after each check, and
+//! the next check reports the reason.
 
 use std::path::Path;
 
@@ -56,7 +56,7 @@ pub enum Generated {
 /// When a link on the way leads out of the datasets, or as [`check_dataset`].
 pub fn check(workspace: &Workspace, dataset: &DatasetName, shape: &[usize]) -> Result<String, PipelineError> {
     let folder = workspace.dataset(dataset)?;
-    // The path that the original names; the real one is not told to clients.
+    // The original's path; clients do not see the real one.
     let message = check_dataset(&folder, &format!("/workspace/datasets/{dataset}"), shape)?;
     let failure = workspace.records().update(dataset, &folder, |record| {
         if DatasetShape::from_images(shape).is_some() {

@@ -11,10 +11,10 @@ pub enum PipelineError {
     /// The request asks for something impossible.
     #[error("{0}")]
     Invalid(String),
-    /// The request asks for something that is not there.
+    /// The request names something that does not exist.
     #[error("{0}")]
     NotFound(String),
-    /// A file is larger than what is taken.
+    /// A file is larger than the limit.
     #[error("{0}")]
     TooLarge(String),
     /// The request asks for more than this machine's memory.
@@ -25,7 +25,7 @@ pub enum PipelineError {
         /// What to do.
         advice: &'static str,
     },
-    /// Somebody asked the task to stop.
+    /// The task was cancelled.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
     /// A file operation failed.

@@ -1,4 +1,4 @@
-//! Drawing what a person says about spots into a dataset's label stores, and erasing it (docs/protocol.md,
+//! Drawing tagged spots into a dataset's label stores, and erasing labels (docs/protocol.md,
 //! "POST /seg/update"; docs/method.md, "Detection labels").
 
 mod centroids;
@@ -118,7 +118,7 @@ impl Labels {
     pub fn reset(&self, dataset: &DatasetName) -> Result<(), PipelineError> {
         let (_lock, dataset) = self.open_for_writing(dataset)?;
         let dataset = dataset.dataset();
-        // Whoever looks for labels finds none from here on.
+        // From here on no reader finds labels.
         dataset.store(Store::SegLabels).replace_attributes(&Attributes::new())?;
         dataset.store(Store::SegLabels).clear()?;
         Ok(dataset.store(Store::SegLabelsVis).clear()?)

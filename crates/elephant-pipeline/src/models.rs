@@ -1,4 +1,4 @@
-//! The models of a workspace: made, fetched, checked, and replaced whole.
+//! The models of a workspace: creating, downloading, checking and replacing them.
 
 use std::{
     collections::HashMap,
@@ -21,7 +21,7 @@ use tempfile::NamedTempFile;
 
 use crate::{ModelDownload, PipelineError, PriorTraining, SpooledFile, Workspace, defaults};
 
-/// No network of this project comes near; a larger download is not a model.
+/// Largest download in bytes. The networks of this project are much smaller.
 const MAX_MODEL_BYTES: u64 = 1 << 30;
 /// How often a waiting task looks whether it was cancelled.
 const CANCEL_POLL: Duration = Duration::from_millis(50);
@@ -57,11 +57,17 @@ pub enum ModelSource {
 const MAX_MEMBERS: usize = 64;
 
 impl ModelSource {
-    /// Whether the values make sense.
-    pub(crate) fn validate(&self) -> Result<(), PipelineError> {
+    /// Checks the values, for a model of this kind.
+    pub(crate) fn validate(&self, kind: NetworkKind) -> Result<(), PipelineError> {
         match self {
             Self::Random { members, .. } if !(1..=MAX_MEMBERS).contains(members) => {
                 Err(PipelineError::Invalid(format!("nmodels must be 1 to {MAX_MEMBERS}")))
+            }
+            Self::Random { prior: Some(prior), .. } if prior.crops.kind() != kind => {
+                let (network, crops) = (kind.dims(), prior.crops.kind().dims());
+                let message =
+                    format!("a {network} network cannot learn from crops for a {crops} one; set is_3d to match");
+                Err(PipelineError::Invalid(message))
             }
             _ => Ok(()),
         }
@@ -127,9 +133,9 @@ pub struct Models {
     network: Arc<dyn SegmentationModel>,
     download: Arc<dyn ModelDownload>,
     pretrained: PretrainedNetworks,
-    /// What is known of files, as long as they stay as they are.
+    /// Contents of files, each valid for one version of its file.
     known: Mutex<HashMap<PathBuf, (FileVersion, ModelContent)>>,
-    /// What is in the built-in networks, once it was asked for.
+    /// Contents of the built-in networks, read when they are first asked for.
     bundled: OnceLock<Vec<ModelContent>>,
 }
 
@@ -184,7 +190,7 @@ impl Models {
         Ok(self.bundled.get_or_init(|| contents).clone())
     }
 
-    /// What there is to know of a model; `None` when its file has just gone.
+    /// Describes a model; `None` when its file has just been removed.
     fn info(&self, name: ModelName) -> Result<Option<ModelInfo>, PipelineError> {
         let path = self.workspace.model(&name)?;
         let Some(metadata) = metadata(&path)? else { return Ok(None) };
@@ -291,7 +297,7 @@ impl Models {
             ModelSource::Pretrained => self.pretrained(kind, false, context)?,
             ModelSource::Versatile => self.pretrained(kind, true, context)?,
         };
-        // Files that this program wrote know better.
+        // A file that this program wrote has its own provenance.
         let provenance = checkpoint.provenance.clone().unwrap_or(Provenance { origin, steps: 0 });
         Ok(Checkpoint { provenance: Some(provenance), ..checkpoint })
     }
@@ -340,7 +346,7 @@ impl Models {
         let (reply, result) = mpsc::sync_channel(1);
         let work = move || {
             let downloaded = download_to(&*download, &address, &folder, &cancel);
-            // Nobody listens any more when the task was cancelled.
+            // The receiver is gone when the task was cancelled.
             let _ = reply.send(downloaded);
         };
         let thread = thread::Builder::new().name("download".into()).spawn(work);
@@ -362,7 +368,7 @@ fn is_file(path: &Path) -> Result<bool, FsError> {
     Ok(metadata(path)?.is_some_and(|found| found.is_file()))
 }
 
-/// A location without what is nobody else's business: of a URL its scheme, host and path, of a path the file's name.
+/// A location without its secrets: the scheme, host and path of a URL, the file name of a path.
 fn shown(location: &str) -> String {
     const MAX_CHARS: usize = 300;
     let shown = match location.split_once("://") {

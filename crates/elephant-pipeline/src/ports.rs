@@ -1,4 +1,4 @@
-//! What the use cases need from outside, besides networks, and do not know how to do.
+//! Traits that the use cases need from outside, besides those of `elephant-model`.
 
 use std::io::Read;
 

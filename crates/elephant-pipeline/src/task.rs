@@ -1,4 +1,4 @@
-//! One entrance for all that can be asked for: requests that are plain data, each of which is a job.
+//! The shared entrance of HTTP, command line and workers: requests are plain data, and each of them runs as a job.
 
 use std::{fmt::Debug, sync::Arc};
 
@@ -14,31 +14,31 @@ use crate::{
 /// Kinds of the jobs, in the order of a session.
 pub const KINDS: [&str; 5] = ["generate", "predict", "reset", "update", "train"];
 
-/// Predictions: one computes while the next one reads its image. The Java client sends one frame after the other and never
-/// tries again, so all that a lab's clients send at a time must have room.
+/// The queue of predictions: one computes while the next one reads its image. The Java client sends one frame after the
+/// other and never retries, so the queue has room for all clients of a laboratory.
 pub const PREDICTIONS: QueueSpec = QueueSpec { name: "predictions", at_once: 2, waiting: 64, retry_after: 5 };
 
-/// What at most one job at a time may change.
+/// The resource of jobs that change a model: one of them runs at a time.
 const MODELS: &str = "models";
 
 /// A request: data that can leave the process, and the use case that fulfils it.
 pub trait Request: Clone + Debug + Serialize + DeserializeOwned + Send + 'static {
-    /// What comes of it.
+    /// Its result.
     type Output: Send + 'static;
 
-    /// The job that it is.
+    /// The job that runs it.
     fn spec(&self) -> JobSpec;
 
-    /// Whether it makes sense, as far as can be told from its values alone.
+    /// Checks everything that does not depend on the workspace.
     ///
     /// # Errors
     /// [`PipelineError::Invalid`] naming the field.
     fn validate(&self) -> Result<(), PipelineError>;
 
-    /// Does it.
+    /// Runs its use case.
     ///
     /// # Errors
-    /// Those of its use case.
+    /// Those of the use case.
     fn run(&self, use_cases: &UseCases, context: &TaskContext) -> Result<Self::Output, PipelineError>;
 }
 
@@ -57,7 +57,7 @@ pub struct UseCases {
     pub labels: Labels,
     /// Trainings.
     pub trainer: Arc<Trainer>,
-    /// Where trainings find changed parameters and show which timepoint they follow.
+    /// The jobs, through which trainings get changed parameters and show which timepoint they follow.
     pub jobs: Jobs,
 }
 
@@ -79,7 +79,7 @@ pub enum Task {
     Train(TrainRequest),
 }
 
-/// What came of a [`Task`].
+/// The result of a [`Task`].
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TaskOutput {
@@ -158,7 +158,7 @@ impl Request for ResetRequest {
     }
 
     fn validate(&self) -> Result<(), PipelineError> {
-        self.source.validate()
+        self.source.validate(self.kind)
     }
 
     fn run(&self, use_cases: &UseCases, context: &TaskContext) -> Result<(), PipelineError> {
@@ -254,7 +254,7 @@ impl TrainingControl for SharedControl<'_> {
     }
 }
 
-/// Does `$body` with the request in `$task`.
+/// Evaluates `$body` with the request in `$task`.
 macro_rules! with_request {
     ($task:expr, $request:ident => $body:expr) => {
         match $task {
@@ -269,7 +269,7 @@ macro_rules! with_request {
 }
 
 impl Task {
-    /// The job that it is.
+    /// As [`Request::spec`].
     pub fn spec(&self) -> JobSpec {
         with_request!(self, request => Request::spec(request))
     }
@@ -369,6 +369,17 @@ mod tests {
             (
                 r#"{"reset": {"model": "m.pth", "kind": "3d", "source": {"random": {"members": 65}}}}"#,
                 "nmodels must be 1 to 64",
+            ),
+            (
+                r#"{"reset": {"model": "m.pth", "kind": "2d", "source": {"random": {"prior":
+                    {"dataset": "fly", "crops": {"voxel_size": [2, 1, 1]}}}}}}"#,
+                "a 2-D network cannot learn from crops for a 3-D one",
+            ),
+            (
+                r#"{"train": {"dataset": "fly", "crops": {"voxel_size": [2, 1, 1]}, "mode": {"spots": {"labels":
+                    {"dataset": "worm", "voxel_size": [2, 1, 1], "spots": [{"t": 0, "center_um": [0, 1, 2],
+                    "covariance_um2": [[1, 0, 0], [0, 1, 0], [0, 0, 1]], "tag": "fn"}]}}}}}"#,
+                "the labels are for the dataset worm, but the training is on fly",
             ),
         ] {
             let refused = parse(text).and_then(|task| task.validate().map_err(|error| error.to_string())).unwrap_err();

@@ -1,12 +1,13 @@
-//! For tests of what stands above the use cases: all of them, over a temporary workspace and a fake network.
+//! For tests of the crates above: the use cases of a temporary workspace, over a fake network.
 
 use std::{
     io::Read,
     path::Path,
     sync::{
         Arc, Mutex, PoisonError,
-        mpsc::{Receiver, SyncSender, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
+    time::Duration,
 };
 
 use elephant_jobs::{JobRunner, Jobs, Owner, SqliteStore};
@@ -118,11 +119,9 @@ impl TestWorkspace {
         let (open, may_pass) = sync_channel::<()>(0);
         let may_pass = Mutex::new(may_pass);
         self.network.before_each_prediction(move |context| {
-            // Nobody may be waiting.
+            // An error means that the test does not wait for arrivals.
             let _ = arrived.try_send(());
-            while context.check().is_ok() && !is_open(&may_pass) {
-                std::thread::yield_now();
-            }
+            while context.check().is_ok() && !is_open(&may_pass) {}
         });
         Gate { arrivals, _open: open }
     }
@@ -134,10 +133,11 @@ impl Default for TestWorkspace {
     }
 }
 
+/// Whether the gate has been dropped; waits a moment for that.
 fn is_open(may_pass: &Mutex<Receiver<()>>) -> bool {
-    use std::sync::mpsc::TryRecvError;
+    const PAUSE: Duration = Duration::from_millis(2);
     let may_pass = may_pass.lock().unwrap_or_else(PoisonError::into_inner);
-    may_pass.try_recv() == Err(TryRecvError::Disconnected)
+    may_pass.recv_timeout(PAUSE) == Err(RecvTimeoutError::Disconnected)
 }
 
 /// Holds predictions back until it is dropped.
@@ -152,6 +152,6 @@ impl Gate {
     /// # Panics
     /// When none comes within a minute.
     pub fn wait_for_arrival(&self) {
-        self.arrivals.recv_timeout(std::time::Duration::from_mins(1)).expect("a prediction comes");
+        self.arrivals.recv_timeout(Duration::from_mins(1)).expect("a prediction comes");
     }
 }

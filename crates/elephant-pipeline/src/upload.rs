@@ -3,12 +3,12 @@
 //! Each piece is spooled to the disk before its name is known, then appended to `.upload-NAME` beside the target, which
 //! takes the target's place when the upload is complete.
 //!
-//! The client does not look at our answers: when a piece is lost it sends the next one, and then `complete`. So an upload
-//! that lost a piece has ended: until it begins anew, all that follows is refused, and the old file stays. Which uploads
-//! go on is known in memory only, as a piece may be lost with the server itself.
+//! The client ignores the replies: when a piece is lost it sends the next one, and then `complete`. So an upload that lost a
+//! piece has ended: until it begins again, its further pieces are refused, and the old file stays. The unfinished uploads
+//! are in memory only, because a piece may be lost with the server itself.
 //!
-//! The protocol does not tell two uploads of the same file apart: the last `init` begins it anew. What a mixture of both
-//! gives has, but for rare cases, another length than the HDF5 file says it has, and is refused.
+//! The protocol does not distinguish two uploads of the same file: the last `init` restarts the upload. A mixture of both
+//! almost always has another length than its HDF5 header says, and is refused.
 
 use std::{
     collections::HashMap,
@@ -26,7 +26,7 @@ use tempfile::NamedTempFile;
 
 use crate::{PipelineError, Workspace, movies::is_named_as_movie};
 
-/// The name of a file that was received and has no place in the workspace yet.
+/// The name of a received file in the spool folder, before it is moved to its place in the workspace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SpooledFile(String);
@@ -66,7 +66,7 @@ const SPOOL_PREFIX: &str = ".tmp";
 pub struct Uploads {
     workspace: Workspace,
     spool: PathBuf,
-    /// The uploads that go on, by the path that their file will have. An entry is locked while its file changes.
+    /// The unfinished uploads, by the path that their file will have. An entry is locked while its file changes.
     unfinished: Arc<Mutex<HashMap<PathBuf, Entry>>>,
 }
 
@@ -174,7 +174,7 @@ impl Uploads {
     }
 
     /// Ends the upload of `file` because a piece of it was lost before it came here; where the file's name was lost with it,
-    /// all unfinished uploads into the dataset. `reason` is told with the next check of the dataset.
+    /// all unfinished uploads into the dataset. The next check of the dataset reports the `reason`.
     ///
     /// # Errors
     /// When the name is refused.
@@ -250,7 +250,7 @@ impl Uploads {
         while folders.next().is_some_and(|folder| fs::remove_dir(folder).is_ok()) {}
     }
 
-    /// Lets the next check of the dataset tell why an upload failed, which the client does not show.
+    /// Lets the next check of the dataset report why an upload failed, which the client does not show.
     fn note_failure(
         &self,
         dataset: &DatasetName,
@@ -258,7 +258,7 @@ impl Uploads {
         result: Result<(), PipelineError>,
     ) -> Result<(), PipelineError> {
         match &result {
-            // It was told already, or there never was an upload.
+            // The failure is recorded already, or there was no upload.
             Ok(()) | Err(PipelineError::NotFound(_)) => {}
             Err(error) => self.record_failure(dataset, Some(file), &error.to_string())?,
         }
@@ -309,7 +309,7 @@ impl Upload {
     }
 }
 
-/// What is locked are files, and a panic leaves no upload that goes on, so that it does no harm.
+/// A poisoned lock can be used: a panic leaves no upload that continues (its entry is `None` while its file changes).
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

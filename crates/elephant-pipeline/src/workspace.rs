@@ -86,7 +86,7 @@ impl Workspace {
         self.datasets.resolve(AsRef::<Path>::as_ref(dataset).join(file))
     }
 
-    /// The folder of files that were received and have no place yet.
+    /// The folder of received files that have no place yet.
     pub(crate) fn spool(&self) -> PathBuf {
         self.datasets.path().join(".uploads")
     }
@@ -96,12 +96,12 @@ impl Workspace {
         self.spool().join(file.as_str())
     }
 
-    /// What is remembered of the datasets.
+    /// The records of the datasets.
     pub(crate) fn records(&self) -> &Records {
         &self.records
     }
 
-    /// What readers of datasets' frames share.
+    /// The cache that all readers of frames share.
     pub(crate) fn frame_cache(&self) -> &FrameCache {
         &self.frame_cache
     }
@@ -111,7 +111,7 @@ impl Workspace {
     /// # Errors
     /// When a link on the way leads out of the logs, or their own folder is gone and cannot be made.
     pub fn log_folder(&self, name: &FileName) -> Result<PathBuf, FsError> {
-        // People delete old logs, and the folder with them.
+        // Users delete old logs, and the folder with them.
         Root::open(&self.root.path().join("logs"))?.resolve(name)
     }
 

@@ -20,7 +20,7 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// The address of a new virtual host on the shared broker; `None`, and the test is [skipped](crate::skip), without
+    /// The address of a new virtual host on the shared broker; `None`, and the test is [skipped](crate::skip()), without
     /// one.
     ///
     /// # Panics
@@ -34,7 +34,7 @@ impl Broker {
         Some(format!("{broker}/{name}"))
     }
 
-    /// Starts a broker; `None`, and the test is [skipped](crate::skip), if the tests were not started by `make test`.
+    /// Starts a broker; `None`, and the test is [skipped](crate::skip()), if the tests were not started by `make test`.
     ///
     /// # Panics
     /// When the broker does not start.

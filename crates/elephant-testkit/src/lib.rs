@@ -34,7 +34,7 @@ pub fn golden(path: &str) -> PathBuf {
 }
 
 /// A file beside the checkout, `../shared/PATH` (reference data computed by the originals, real movies). `None`, and the
-/// test is [skipped](skip), if this machine does not have it.
+/// test is [skipped](skip()), if this machine does not have it.
 pub fn shared(path: &str) -> Option<PathBuf> {
     let file = project_root().join("../shared").join(path);
     if file.symlink_metadata().is_ok() {

@@ -12,7 +12,7 @@ use crate::{project_root, skip};
 /// Environment variable with the Python of the peers; `make bench` sets it after `make peers`.
 const PYTHON: &str = "ELEPHANT_PEER_PYTHON";
 
-/// The Python of the peers. `None`, and the test is [skipped](skip), if none is set.
+/// The Python of the peers. `None`, and the test is [skipped](skip()), if none is set.
 pub fn peer_python() -> Option<OsString> {
     let python = env::var_os(PYTHON);
     if python.is_none() {

@@ -22,7 +22,7 @@ pub struct RedisServer {
 }
 
 impl RedisServer {
-    /// Starts an empty server; `None`, and the test is [skipped](crate::skip), if Redis is not installed.
+    /// Starts an empty server; `None`, and the test is [skipped](crate::skip()), if Redis is not installed.
     ///
     /// # Panics
     /// When Redis is not installed although `make test` has set the address.

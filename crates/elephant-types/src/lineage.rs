@@ -1,4 +1,4 @@
-//! Who descends from whom: spots of all timepoints, linked to their successors.
+//! Lineages: the spots of all timepoints, linked to their successors.
 
 use std::fmt;
 
@@ -33,7 +33,7 @@ pub struct Link {
     pub target: SpotId,
 }
 
-/// Links or tracks that no cells can have.
+/// Links or tracks that are not a lineage.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LineageError {
     /// A link names a spot that does not exist.

@@ -1,4 +1,4 @@
-//! Words for networks: whose numbers they compute, how many dimensions they have, and how they pool.
+//! Properties of networks: their numerical rules, their number of dimensions, and how they pool.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! What every long operation gets: a way to be cancelled and a way to tell how far it is.
+//! What every long operation gets: a cancellation flag and a listener for its progress.
 
 use std::{
     borrow::Cow,
@@ -63,7 +63,7 @@ pub struct TrainingStep {
     pub parts: Vec<(&'static str, f64)>,
 }
 
-/// What an operation tells while it runs: the stage it is in, how far that is, and whatever else belongs to it.
+/// What an operation reports while it runs: what happened, the number of steps, and further values.
 ///
 /// Stages are open: each family of use cases has its own, with a constructor for each. Events can leave the process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -74,7 +74,7 @@ pub struct TaskEvent {
     pub done: Option<u64>,
     /// Steps in all; `None` where there is no end, or none is known.
     pub total: Option<u64>,
-    /// What else there is to tell, by name.
+    /// Further values, by name.
     pub payload: Map<String, Value>,
 }
 
@@ -102,7 +102,7 @@ impl TaskEvent {
         Self::new(Self::MODEL_UPDATED)
     }
 
-    /// Something that whoever asked should know, in a sentence: where a model came from, what was done instead.
+    /// A sentence for the caller: where a model came from, what was done instead.
     pub fn note(text: impl Into<String>) -> Self {
         let payload = Map::from_iter([("text".to_owned(), Value::String(text.into()))]);
         Self { payload, ..Self::new(Self::NOTE) }
@@ -127,7 +127,7 @@ pub struct TaskContext {
 }
 
 impl TaskContext {
-    /// An operation that `cancel` stops and that tells `report` how far it is. `report` must return quickly.
+    /// An operation that `cancel` stops and that calls `report` with its progress. `report` must return quickly.
     pub fn new(cancel: CancelToken, report: impl Fn(Progress) + Send + Sync + 'static) -> Self {
         let progress_only = move |event: TaskEvent| {
             if let (TaskEvent::PROGRESS, Some(done), Some(total)) = (&*event.stage, event.done, event.total) {
@@ -137,12 +137,12 @@ impl TaskContext {
         Self::watched(cancel, progress_only)
     }
 
-    /// An operation that `cancel` stops and that tells `report` all it does. `report` must return quickly.
+    /// An operation that `cancel` stops and that calls `report` with all its events. `report` must return quickly.
     pub fn watched(cancel: CancelToken, report: impl Fn(TaskEvent) + Send + Sync + 'static) -> Self {
         Self { cancel, report: Arc::new(report) }
     }
 
-    /// An operation nobody watches or stops.
+    /// An operation whose events are dropped and that is never cancelled.
     pub fn detached() -> Self {
         Self::new(CancelToken::default(), |_| {})
     }
@@ -160,12 +160,12 @@ impl TaskContext {
         self.cancel.check()
     }
 
-    /// Tells the watcher that `done` of `total` steps are finished.
+    /// Reports that `done` of `total` steps are finished.
     pub fn report(&self, done: u64, total: u64) {
         self.tell(TaskEvent::progress(Progress { done, total }));
     }
 
-    /// Tells the watcher what happened.
+    /// Reports an event.
     pub fn tell(&self, event: impl Into<TaskEvent>) {
         (self.report)(event.into());
     }

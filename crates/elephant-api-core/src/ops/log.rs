@@ -16,7 +16,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// A caller's number may have so many characters.
 const MAX_ID_CHARS: usize = 64;
 
-/// What is asked all the time and tells nothing.
+/// Requests that are repeated all the time and are not worth a line of the log.
 fn is_polled(path: &str) -> bool {
     matches!(path, "/state/gpus" | "/gpus" | "/metrics") || path.starts_with("/health/")
 }
@@ -24,7 +24,7 @@ fn is_polled(path: &str) -> bool {
 /// Logs a request and its reply, and returns its number in `X-Request-Id`. All lines that are logged meanwhile have it.
 pub(crate) async fn log_request(request: Request, next: Next) -> Response {
     let id = request.headers().get(REQUEST_ID).filter(|id| is_plain(id)).cloned().unwrap_or_else(new_id);
-    // Of the highest level, so that errors name their request whatever else is logged.
+    // The span has the highest level, so that errors name their request whatever the log's filter is.
     let span = error_span!("request", id = id.to_str().unwrap_or_default());
     let mut response = answer(request, next).instrument(span).await;
     response.headers_mut().insert(REQUEST_ID, id);

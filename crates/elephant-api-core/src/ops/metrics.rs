@@ -14,7 +14,7 @@ use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandl
 
 use crate::Operations;
 
-/// How often measurements are put into their buckets when nobody asks for them.
+/// How often measurements are put into their buckets between two readings.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// Upper ends of the buckets for durations, in seconds: from a poll's to a training's.
 const SECONDS: [f64; 12] = [0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 1800.0];

@@ -1,4 +1,7 @@
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::{
+    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    time::Duration,
+};
 
 use elephant_testkit::eventually;
 use elephant_types::Cancelled;
@@ -49,7 +52,7 @@ fn predict(on_leave: OnLeave) -> JobSpec {
     JobSpec { queue: Some(QUEUE), on_leave, activity, ..JobSpec::new("predict", "fly") }
 }
 
-/// Work that says when it begins and goes on until it is cancelled or allowed to end.
+/// Work that says when it begins and goes on until it is cancelled or allowed to end, or until the test has failed.
 fn gated() -> (impl FnOnce(&TaskContext) -> Result<u32, WorkError> + Send, Receiver<()>, SyncSender<()>) {
     let (begun, has_begun) = sync_channel(1);
     let (go_on, may_go_on) = sync_channel(1);
@@ -57,10 +60,9 @@ fn gated() -> (impl FnOnce(&TaskContext) -> Result<u32, WorkError> + Send, Recei
         begun.send(()).unwrap();
         loop {
             context.check()?;
-            if may_go_on.try_recv().is_ok() {
+            if may_go_on.recv_timeout(Duration::from_millis(2)) != Err(RecvTimeoutError::Timeout) {
                 return Ok(7);
             }
-            std::thread::yield_now();
         }
     };
     (work, has_begun, go_on)

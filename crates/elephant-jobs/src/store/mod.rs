@@ -1,4 +1,4 @@
-//! Where the state lies.
+//! Where the state is stored.
 
 mod redis;
 mod sqlite;
@@ -22,7 +22,7 @@ const KEPT_CURVES: usize = 100;
 /// cannot be reached its error has [`ErrorCode::Unavailable`](elephant_types::ErrorCode::Unavailable), and a later call
 /// tries again. Every writing function may be repeated: the second call changes nothing.
 pub trait JobStore: Debug + Send + Sync + 'static {
-    /// What it is and where, for people; without passwords.
+    /// What it is and where, for a reader; without passwords.
     fn description(&self) -> String;
 
     /// Whether it answers.
@@ -37,7 +37,7 @@ pub trait JobStore: Debug + Send + Sync + 'static {
     /// A number that no job has had.
     ///
     /// # Errors
-    /// When none can be had.
+    /// When the store cannot be written.
     fn new_job_id(&self) -> Result<i64, JobsError>;
 
     /// Writes a job's record, instead of the one with the same number; `lease` is that of a running job.

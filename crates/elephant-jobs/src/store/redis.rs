@@ -39,6 +39,15 @@ const RENEW: &str = "if redis.call('SISMEMBER', KEYS[1], ARGV[1]) == 1 then
                          redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
                      end";
 
+/// Marks the job ARGV[1] as interrupted by writing the record ARGV[3], if there is one, to KEYS[3], unless the job has ended
+/// (it is not in KEYS[1]) or its lease in KEYS[2] is no longer ARGV[2] (empty for none). Returns whether it did.
+const INTERRUPT: &str = "if redis.call('SISMEMBER', KEYS[1], ARGV[1]) == 0
+                             or (redis.call('HGET', KEYS[2], ARGV[1]) or '') ~= ARGV[2] then return 0 end
+                         redis.call('SREM', KEYS[1], ARGV[1])
+                         redis.call('HDEL', KEYS[2], ARGV[1])
+                         if ARGV[3] ~= '' then redis.call('HSET', KEYS[3], ARGV[1], ARGV[3]) end
+                         return 1";
+
 /// A database of a Redis server.
 #[derive(Debug)]
 pub struct RedisStore {
@@ -131,11 +140,11 @@ impl RedisStore {
             Ok(connection)
         };
         let connection = connect().map_err(|error: RedisError| {
-            let told = self.error(operation, &error);
-            if let JobsError::RedisUnreachable { reason, .. } = &told {
+            let error = self.error(operation, &error);
+            if let JobsError::RedisUnreachable { reason, .. } = &error {
                 link.failed = Some((Instant::now(), reason.clone()));
             }
-            told
+            error
         })?;
         self.connections.fetch_add(1, Ordering::Relaxed);
         Ok(link.connection.insert(connection))
@@ -200,7 +209,7 @@ impl JobStore for RedisStore {
         // Numbers of jobs that could not be recorded leave gaps, so more than one may have to go.
         const FORGOTTEN_AT_ONCE: i64 = 16;
         let (jobs, running, leases) = (self.key("jobs"), self.key("running"), self.key("leases"));
-        let text = serde_json::to_string(job).unwrap_or_default();
+        let text = record_to_text(job);
         let running_command = if job.status == JobStatus::Running { "SADD" } else { "SREM" };
         let oldest = job.id - KEPT_JOBS;
         let mut request = pipe();
@@ -242,23 +251,29 @@ impl JobStore for RedisStore {
             return Ok(Vec::new());
         }
         let texts: Vec<Option<String>> = self.ask(operation, |link| cmd("HMGET").arg(&leases).arg(&ids).query(link))?;
-        let is_held = |text: Option<String>| {
-            let lease: Option<Lease> = text.and_then(|text| serde_json::from_str(&text).ok());
+        let is_held = |text: &str| {
+            let lease: Option<Lease> = serde_json::from_str(text).ok();
             lease.is_some_and(|lease| !lease.has_ended(owner, now))
         };
-        let abandoned: Vec<i64> =
-            ids.into_iter().zip(texts).filter_map(|(id, text)| (!is_held(text)).then_some(id)).collect();
-        if abandoned.is_empty() {
-            return Ok(Vec::new());
+        let texts = texts.into_iter().map(Option::unwrap_or_default);
+        let (ids, leases_seen): (Vec<i64>, Vec<String>) =
+            ids.into_iter().zip(texts).filter(|(_, text)| !is_held(text)).unzip();
+        let records = self.records(operation, &ids)?;
+        let keys = [running, leases, self.key("jobs")];
+        let mut jobs = Vec::new();
+        for (id, lease) in ids.into_iter().zip(leases_seen) {
+            let record = records.iter().find(|record| record.id == id).cloned();
+            let interrupted =
+                record.map(|record| JobRecord { status: JobStatus::Interrupted, ended_at: Some(now), ..record });
+            let text = interrupted.as_ref().map(record_to_text).unwrap_or_default();
+            // The process that ran the job may have ended it, or renewed its lease, in the meantime.
+            let is_done: bool = self.ask(operation, |link| {
+                cmd("EVAL").arg(INTERRUPT).arg(keys.len()).arg(&keys).arg(id).arg(&lease).arg(&text).query(link)
+            })?;
+            if is_done {
+                jobs.extend(interrupted);
+            }
         }
-        let mut jobs = self.records(operation, &abandoned)?;
-        for job in &mut jobs {
-            job.status = JobStatus::Interrupted;
-            job.ended_at = Some(now);
-            self.save_job(job, None)?;
-        }
-        // Those without a record, too.
-        self.ask(operation, |link| cmd("SREM").arg(&running).arg(&abandoned).exec(link))?;
         Ok(jobs)
     }
 
@@ -362,6 +377,11 @@ impl ElephantState for RedisStore {
             None => self.ask(operation, |link| cmd("DEL").arg("timepoint").exec(link)),
         }
     }
+}
+
+fn record_to_text(job: &JobRecord) -> String {
+    // Texts and finite numbers always have a JSON form.
+    serde_json::to_string(job).unwrap_or_default()
 }
 
 fn lease_to_text(lease: &Lease) -> String {

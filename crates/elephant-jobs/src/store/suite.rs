@@ -232,6 +232,6 @@ fn after_opening_again(store: &dyn JobStore) {
     let job = &interrupted[0];
     assert_eq!((job.kind.as_str(), job.status, job.ended_at), ("train", JobStatus::Interrupted, Some(1.5)));
     assert_eq!(store.job(job.id).unwrap().as_ref(), Some(job));
-    assert_eq!(store.interrupt_abandoned(&later, 2.5).unwrap(), [], "told once");
+    assert_eq!(store.interrupt_abandoned(&later, 2.5).unwrap(), [], "reported once");
     assert!(store.new_job_id().unwrap() > job.id);
 }

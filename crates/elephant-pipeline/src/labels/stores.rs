@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::drawing::Drawing;
 use crate::PipelineError;
 
-/// Labels, red, green, blue.
+/// Chunks of a part: labels, red, green, blue.
 const CHUNKS_PER_PART: usize = 4;
 /// How much is drawn before it is written, in bytes before compression.
 const MAX_ENCODED_BYTES: usize = 128 << 20;

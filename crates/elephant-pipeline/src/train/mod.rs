@@ -26,6 +26,7 @@ use elephant_memory::{Memory, Need, Reservation};
 use elephant_model::{ModelError, ModelInTraining, SegmentationModel, TrainableModel, TrainingOptions};
 use elephant_types::{Coded, ErrorCode, Numerics, TaskContext, TrainingStep};
 use elephant_volume::{Dataset, FrameSource};
+use tracing::Span;
 
 use self::{
     batches::LabelledCrops,
@@ -161,7 +162,8 @@ impl Trainer {
             let (batches, received) = std::sync::mpsc::sync_channel(1);
             let cancel = context.cancel_token();
             let mut source = LabelledCrops::new(crops, &self.labels);
-            scope.spawn(move || schedule.produce_batches(&mut source, &batches, cancel));
+            let span = Span::current();
+            scope.spawn(move || span.in_scope(|| schedule.produce_batches(&mut source, &batches, cancel)));
             let trained = received.into_iter().try_for_each(|event| run.handle(event, &saver));
             self.live.close();
             // What was learnt since the last epoch is kept too, unless it went wrong.

@@ -101,7 +101,7 @@ pub struct CropOptions {
 }
 
 impl TrainRequest {
-    /// Whether the request makes sense, as far as can be told without the dataset.
+    /// Checks everything that does not depend on the dataset.
     ///
     /// # Errors
     /// [`PipelineError::Invalid`] naming the field, with the original's text where it has one.
@@ -122,6 +122,12 @@ impl TrainRequest {
         }
         match &self.mode {
             TrainingMode::Spots { labels, epochs } => {
+                check(labels.dataset == self.dataset, || {
+                    let (labels, training) = (&labels.dataset, &self.dataset);
+                    format!(
+                        "the labels are for the dataset {labels}, but the training is on {training}; use one dataset"
+                    )
+                })?;
                 check(!labels.spots.is_empty(), || "nothing to train".into())?;
                 check(*epochs > 0, || "n_epochs should be a positive number".into())?;
                 labels.validate()

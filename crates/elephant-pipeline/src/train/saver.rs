@@ -11,6 +11,7 @@ use elephant_checkpoint::{Checkpoint, OptimizerState};
 use elephant_fs::FileVersion;
 use elephant_model::{ModelError, TrainableModel};
 use elephant_types::{ErrorCode, TaskContext, TaskEvent};
+use tracing::Span;
 
 use crate::PipelineError;
 
@@ -70,7 +71,9 @@ impl<'scope> Saver<'scope> {
     ) -> Self {
         let inbox = Arc::new(Inbox::default());
         let receiver = inbox.clone();
+        let span = Span::current();
         let thread = scope.spawn(move || {
+            let _entered = span.enter();
             let keeper = Keeper { files, network, context, version: files.found, saved_at: Instant::now() };
             let kept = keeper.run(&receiver);
             // The file is the model from now on, also where it could not be written.
