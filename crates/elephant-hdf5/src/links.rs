@@ -72,7 +72,7 @@ fn raw_link(group: hid_t, name: &CString) -> Result<Option<(h5l::H5L_type_t, Vec
         }
         // One byte more than the library may fill, so that the value always ends with a NUL.
         let mut value = vec![0_u8; MAX_VALUE + 1];
-        // SAFETY: the buffer holds at least MAX_VALUE bytes, and the library writes no more than it is told.
+        // SAFETY: the buffer holds at least MAX_VALUE bytes, and the library writes no more than that.
         if unsafe { h5l::H5Lget_val(group, name.as_ptr(), value.as_mut_ptr().cast(), MAX_VALUE, H5P_DEFAULT) } < 0 {
             return Err("its link is damaged".to_owned());
         }

@@ -25,7 +25,7 @@ pub(crate) struct Mapping {
     pub from: Option<Vec<Range<usize>>>,
 }
 
-/// The shape of a virtual dataset and its boxes; `None` when there are none, more than `most`, or one that is no box.
+/// The shape of a virtual dataset and its boxes; `None` when it has no boxes, more than `most`, or one that is not a box.
 pub(crate) fn mappings(properties: &DatasetCreate, most: usize) -> Option<(Vec<usize>, Vec<Mapping>)> {
     let list = properties.id();
     hdf5_metno::sync::sync(|| {
@@ -43,7 +43,7 @@ pub(crate) fn mappings(properties: &DatasetCreate, most: usize) -> Option<(Vec<u
             let (virtual_space, source_space) = (Space(virtual_space), Space(source_space));
             shape = shape.or_else(|| virtual_space.shape());
             mappings.push(Mapping {
-                // SAFETY: the functions fill a buffer of the length that they are told with a text that ends with a NUL.
+                // SAFETY: the functions fill a buffer of the given length with a text that ends with a NUL.
                 file: name(|text, length| unsafe { h5p::H5Pget_virtual_filename(list, index, text, length) })?,
                 path: name(|text, length| unsafe { h5p::H5Pget_virtual_dsetname(list, index, text, length) })?,
                 place: virtual_space.selected_box()?,

@@ -1,4 +1,4 @@
-//! What a network is asked to do with one image.
+//! Prediction of one image.
 
 use std::{path::Path, sync::Arc};
 

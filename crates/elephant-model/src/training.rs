@@ -1,4 +1,4 @@
-//! What a network is trained with, and for.
+//! Training: objective, batches, loss values.
 
 use std::path::Path;
 
@@ -68,8 +68,8 @@ pub struct TrainingBatch {
     pub targets: Targets,
     /// Levels whose pooling leaves z alone, as it suits the anisotropy of the voxels.
     pub keep_axials: KeepAxials,
-    /// Whether a crop without a centre adds a Dice loss that grows with the probability of a centre in it. In the original
-    /// server the last Dice loss stands in, which has no gradient.
+    /// Whether a crop without a centre adds a Dice loss that grows with the probability of a centre in it. Otherwise, as in
+    /// the original server, the Dice loss of the step before is added, which has no gradient.
     pub punishes_false_positives: bool,
 }
 
@@ -109,7 +109,7 @@ pub trait TrainableModel: Send + Sync {
     /// When there is no device.
     fn step_bytes(&self, voxels: u64, numerics: Numerics) -> Result<u64, ModelError>;
 
-    /// Puts a model on the device to be trained. `state` is what an optimiser remembers of it.
+    /// Puts a model on the device to be trained. `state` is the optimiser's state after the model's last step, if there is one.
     ///
     /// # Errors
     /// When the checkpoint is not such a network, the device fails, or the task is cancelled.
@@ -137,10 +137,10 @@ pub trait ModelInTraining {
     /// Makes one step of the optimiser and returns the loss before it. Cancelled or failed, it has changed nothing.
     ///
     /// # Errors
-    /// When the batch cannot be learnt from, the loss is not finite, the device fails, or the task is cancelled.
+    /// When the batch does not fit the network or its objective, the loss is not finite, the device fails, or the task is cancelled.
     fn step(&self, batch: TrainingBatch, learning_rate: f64, cancel: &CancelToken) -> Result<LossValues, ModelError>;
 
-    /// The parameters and what the optimiser remembers, after the last step that was completed.
+    /// The parameters and the optimiser's state after the last completed step.
     ///
     /// # Errors
     /// When a parameter is not finite or the device fails.

@@ -201,7 +201,7 @@ impl DeviceHandle {
         )
     }
 
-    /// Puts a model on the device to be trained; `state` is what the optimiser remembers of it.
+    /// Puts a model on the device to be trained; `state` is the optimiser's state after its last step.
     ///
     /// # Errors
     /// [`NnError::WrongKind`] when the model is not a detection network; otherwise as for [`segment`](Self::segment).
@@ -361,7 +361,7 @@ impl Drop for Shared {
     fn drop(&mut self) {
         self.commands.take();
         if let Some(thread) = self.thread.take() {
-            // It panics in no job; if it did elsewhere, there is nobody left to tell.
+            // Commands do not panic; a panic elsewhere has no caller to be reported to.
             let _ = thread.join();
         }
     }

@@ -37,7 +37,7 @@ impl Model {
     /// Reads a `.pth` file.
     ///
     /// # Errors
-    /// When the file is no checkpoint ([`NnError::Checkpoint`]) or one of another network ([`NnError::WrongModel`]).
+    /// When the file is not a checkpoint ([`NnError::Checkpoint`]) or is one of another network ([`NnError::WrongModel`]).
     pub fn read(path: &Path) -> Result<Self, NnError> {
         Self::new(Checkpoint::read(path)?)
     }

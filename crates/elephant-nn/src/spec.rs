@@ -132,7 +132,7 @@ impl NetworkSpec {
         }
     }
 
-    /// What people call it: `3-D detection`.
+    /// The network's name for messages: `3-D detection`.
     pub(crate) fn name(&self) -> String {
         let task = match self.task {
             Task::Detection => "detection",

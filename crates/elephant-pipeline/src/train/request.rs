@@ -1,4 +1,4 @@
-//! What a training is asked for.
+//! The request for a training.
 
 use elephant_image::Augmentation;
 use elephant_model::Objective;
@@ -101,7 +101,7 @@ pub struct CropOptions {
 }
 
 impl TrainRequest {
-    /// Whether the request makes sense, as far as can be told without the dataset.
+    /// Checks everything that does not depend on the dataset.
     ///
     /// # Errors
     /// [`PipelineError::Invalid`] naming the field, with the original's text where it has one.
@@ -132,7 +132,7 @@ impl TrainRequest {
 }
 
 impl CropOptions {
-    /// Whether the options make sense.
+    /// Checks all options.
     ///
     /// # Errors
     /// [`PipelineError::Invalid`] naming the field.
