@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ModelError;
 
-/// What a network is trained for.
+/// Objective of a training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Objective {
@@ -33,16 +33,16 @@ impl Default for Objective {
     }
 }
 
-/// How a network is trained.
+/// Options of a training.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainingOptions {
-    /// What is minimised.
+    /// The objective that is minimised.
     pub objective: Objective,
     /// In which order sums are formed.
     pub numerics: Numerics,
 }
 
-/// What the outputs of a network are compared with.
+/// Targets that a network's outputs are compared with.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Targets {
     /// The inputs themselves.
@@ -64,7 +64,7 @@ pub enum Targets {
 pub struct TrainingBatch {
     /// Intensities scaled to 0..=1, (n, c, z, y, x); a 2-D crop has z = 1.
     pub inputs: Array5<f32>,
-    /// What the outputs are compared with, for the same n crops.
+    /// Targets of the same n crops.
     pub targets: Targets,
     /// Levels whose pooling leaves z alone, as it suits the anisotropy of the voxels.
     pub keep_axials: KeepAxials,
@@ -89,9 +89,9 @@ impl TrainingBatch {
 /// Values of a loss: the sum that is minimised, and its parts by the names of the original's TensorBoard tags.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LossValues {
-    /// What is minimised.
+    /// The sum that is minimised.
     pub total: f64,
-    /// What it is made of.
+    /// Its parts, by name.
     pub parts: Vec<(&'static str, f64)>,
 }
 

@@ -91,7 +91,7 @@ pub(crate) fn segment(
     hand_on(blending.finish())
 }
 
-/// What is computed of each tile.
+/// The computation of a tile's result.
 struct Computation<'a> {
     networks: &'a [Network],
     spec: &'static NetworkSpec,

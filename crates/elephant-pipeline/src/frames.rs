@@ -95,7 +95,7 @@ impl CropBox {
     }
 }
 
-/// How the stored intensities of a box become those that a network sees: 0 to 1, in 3-D optionally with
+/// Normalisation of the stored intensities of a box for the network: to 0..=1, in 3-D optionally with
 /// the same median in all planes (docs/method.md, "Input normalisation").
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Normalization {
@@ -106,7 +106,7 @@ pub(crate) struct Normalization {
 }
 
 impl Normalization {
-    /// What makes the intensities of a box of frame `t` range from 0 to 1. With `use_median`, the median of each plane is
+    /// The normalisation of a box of frame `t`. With `use_median`, the median of each plane is
     /// first moved to that of the box, unless it is 0 or the dataset is 2-D.
     ///
     /// # Errors

@@ -89,7 +89,7 @@ impl ArrayStore {
         &self.metadata.chunks
     }
 
-    /// What an element is.
+    /// Type of the elements.
     pub fn data_type(&self) -> DataType {
         self.metadata.data_type
     }
@@ -362,7 +362,7 @@ struct ChunkFile {
     key: String,
 }
 
-/// What one worker needs for one chunk after the other.
+/// Buffers of one worker, used for one chunk after the other.
 #[derive(Debug)]
 pub(crate) struct Buffers<T> {
     /// The chunk's elements, C order.

@@ -22,7 +22,7 @@ const CHUNKS_AT_ONCE: usize = 32;
 /// that crops are cut from.
 const CACHE_BYTES: usize = 256 << 20;
 
-/// What readers of frames share: decoded chunks and what was computed of intensities. Clones share it.
+/// Decoded chunks, and intensity ranges and medians, shared by all readers of frames. Clones share state.
 #[derive(Clone, Debug)]
 pub struct FrameCache {
     chunks: ChunkCache,

@@ -1,4 +1,4 @@
-//! A way through a network that keeps what the backward pass needs: logits, and gradients by every parameter.
+//! The forward pass that keeps what the backward pass needs, and the backward pass: gradients by every parameter.
 
 use elephant_types::{CancelToken, KeepAxials};
 use tch::{Kind, Tensor};

@@ -22,7 +22,7 @@ use crate::{
     walk,
 };
 
-/// What a training runs on.
+/// Devices of a training.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Hardware {
     /// The first holds the parameters; a batch is shared out among all.
@@ -266,7 +266,7 @@ impl Member {
     }
 }
 
-/// How a forward and a backward pass are made.
+/// Settings of one forward and backward pass.
 struct Pass<'a> {
     config: TapeConfig,
     /// Crops with a target in the whole batch; the loss is the mean over them.

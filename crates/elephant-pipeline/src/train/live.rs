@@ -1,4 +1,4 @@
-//! How updates of labels reach a live training.
+//! Notification of a live training about label updates.
 
 use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},

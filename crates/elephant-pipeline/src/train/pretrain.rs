@@ -44,7 +44,7 @@ pub struct Pretraining {
     pub kind: NetworkKind,
     /// Steps of the optimiser in all.
     pub steps: u64,
-    /// Where all randomness comes from.
+    /// Seed of all random numbers.
     pub seed: u64,
     /// Folder for the state, from which an interrupted training goes on.
     pub folder: PathBuf,
@@ -146,7 +146,7 @@ fn send_batches(
     }
 }
 
-/// What the network learns from in a step.
+/// The batch of a step.
 fn batch(request: &Pretraining, step: u64, cancel: &CancelToken) -> Result<TrainingBatch, PipelineError> {
     let is_planar = request.kind == NetworkKind::Planar;
     let count = if is_planar { PLANAR_SCENES } else { 1 };

@@ -120,7 +120,7 @@ impl Drop for Sender {
     }
 }
 
-/// What the saver's thread is to do.
+/// The next task of the saver's thread.
 enum Next {
     Keep(Snapshot),
     /// The time that was given has come.

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::PipelineError;
 
-/// What comes next in a training.
+/// The next event of a training.
 #[derive(Debug)]
 pub(super) enum BatchEvent {
     /// An epoch begins. This many steps are left with it; unknown in a live training.
