@@ -137,7 +137,8 @@ pub trait ModelInTraining {
     /// Makes one step of the optimiser and returns the loss before it. Cancelled or failed, it has changed nothing.
     ///
     /// # Errors
-    /// When the batch does not fit the network or its objective, the loss is not finite, the device fails, or the task is cancelled.
+    /// When the batch does not fit the network or its objective, the loss is not finite, the device fails, or the task
+    /// is cancelled.
     fn step(&self, batch: TrainingBatch, learning_rate: f64, cancel: &CancelToken) -> Result<LossValues, ModelError>;
 
     /// The parameters and the optimiser's state after the last completed step.

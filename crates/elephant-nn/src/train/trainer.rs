@@ -147,8 +147,8 @@ impl Trainer {
         sum(found.into_iter().collect::<Result<Vec<_>, _>>()?, self.hardware.device())
     }
 
-    /// Inputs (n, c, z, y, x) on the device and labels (n, z, y, x), empty where none are needed; without z for a planar network, whose planes are
-    /// crops of their own.
+    /// Inputs (n, c, z, y, x) on the device and labels (n, z, y, x), empty where none are needed; without z for a
+    /// planar network, whose planes are crops of their own.
     fn batch_to_tensors(&self, batch: &TrainingBatch) -> Result<(Tensor, ArrayD<u8>), NnError> {
         let (n, c, z, y, x) = batch.inputs.dim();
         let invalid = |reason: String| NnError::InvalidTraining { reason };

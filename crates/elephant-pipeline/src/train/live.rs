@@ -61,7 +61,7 @@ impl LiveTrainings {
     }
 
     /// Stops the training that waits for updates when the result is dropped, also by a panic.
-    pub(super) fn close_on_drop(&self) -> impl Drop + '_ {
+    pub(super) fn close_on_drop(&self) -> Closing<'_> {
         Closing(&self.0)
     }
 
@@ -76,7 +76,8 @@ impl LiveTrainings {
 }
 
 /// Ends the following of updates when dropped.
-struct Closing<'a>(&'a Shared);
+#[must_use = "it closes at once when it is dropped"]
+pub(super) struct Closing<'a>(&'a Shared);
 
 impl Drop for Closing<'_> {
     fn drop(&mut self) {

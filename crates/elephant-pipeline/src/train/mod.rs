@@ -110,7 +110,8 @@ impl Trainer {
     /// with it.
     ///
     /// # Errors
-    /// When the request is invalid, no crop has a label, the loss is not finite, or a file cannot be written. The model is then the last one that predictions used, or, if it could not be written, the one before.
+    /// When the request is invalid, no crop has a label, the loss is not finite, or a file cannot be written. The model
+    /// is then the last one that predictions used, or, if it could not be written, the one before.
     pub fn train(
         &self,
         request: &TrainRequest,
