@@ -11,7 +11,8 @@ use std::{
 
 use elephant_bdv::BdvWriter;
 use elephant_testkit::{eventually, golden};
-use elephant_types::VoxelSize;
+use elephant_types::{CancelToken, VoxelSize};
+use elephant_volume::{FrameCache, FrameSource};
 use ndarray::Array3;
 use tempfile::TempDir;
 
@@ -94,10 +95,13 @@ fn the_xml_chooses_timepoints_and_setup_and_may_point_anywhere() {
         let output = folder.path().join(name.replace('/', "_")).display().to_string();
         let done = run(&[&[field(name).as_str(), output.as_str()], args].concat());
         assert_eq!(done.status.code(), Some(0), "{name}: {}", text(&done.stderr));
-        let dataset = elephant_volume::Dataset::open(Path::new(&output)).unwrap();
-        let frames = dataset.store(elephant_volume::Store::Images).shape()[0];
-        let frame = |t| dataset.read_frame(t, [0; 3], [3, 4, 5]).unwrap().sum();
-        (0..frames).map(frame).collect::<Vec<f32>>()
+        let frames = FrameSource::open(Path::new(&output), &FrameCache::default()).unwrap();
+        let sum = |t| {
+            let mut frame = Array3::zeros([3, 4, 5]);
+            frames.read(t, [0; 3], frame.view_mut(), &CancelToken::default()).unwrap();
+            frame.sum()
+        };
+        (0..frames.dataset().timepoint_count()).map(sum).collect::<Vec<f32>>()
     };
     let halves = |t: usize, setup: usize| {
         let voxel = |index: usize| (t * 100 + setup * 10 + index / 20 * 7 + index / 5 % 4 * 3 + index % 5) / 2;

@@ -60,7 +60,7 @@ pub struct SpimData {
 pub struct ViewSetup {
     /// Number of the setup, as in the group names of the `.h5` file.
     pub id: u32,
-    /// Name for people.
+    /// Name for display.
     pub name: Option<String>,
     /// Size (z, y, x) in voxels.
     pub size: Option<[usize; 3]>,

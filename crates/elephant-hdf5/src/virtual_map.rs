@@ -25,7 +25,7 @@ pub(crate) struct Mapping {
     pub from: Option<Vec<Range<usize>>>,
 }
 
-/// The shape of a virtual dataset and its boxes; `None` when there are none, more than `most`, or one that is no box.
+/// The shape of a virtual dataset and its boxes; `None` when it has no boxes, more than `most`, or one that is not a box.
 pub(crate) fn mappings(properties: &DatasetCreate, most: usize) -> Option<(Vec<usize>, Vec<Mapping>)> {
     let list = properties.id();
     hdf5_metno::sync::sync(|| {

@@ -1,8 +1,8 @@
-//! Why a network did not do what it was asked.
+//! Errors of a network.
 
 use elephant_types::{Cancelled, Coded, ErrorCode};
 
-/// A failure behind the seam; the message says what to do.
+/// A failure of a network, of the image it reads or of what takes its result; the message says what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct ModelError {

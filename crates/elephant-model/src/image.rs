@@ -1,4 +1,4 @@
-//! Images as a network reads them, and probabilities as it hands them on: piece by piece.
+//! Images that are read box by box, and probabilities that are passed on plane by plane.
 
 use elephant_types::{CancelToken, ErrorCode};
 use ndarray::{Array3, Array4, ArrayView3, ArrayView4, ArrayViewMut3, Axis, s};

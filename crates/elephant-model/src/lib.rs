@@ -1,11 +1,12 @@
-//! The seam between the use cases and the networks: what a network is asked, and what it answers.
+//! The interface between the use cases and the networks: requests, results and the traits that a network implements.
 //!
 //! A use case sees a [`SegmentationModel`] and a [`TrainableModel`]; `elephant-nn` implements them with libtorch, and
 //! [`fake::FakeNetwork`] (feature `fake`) without it, for tests.
 //!
-//! Predictions name a model by its file: what they use may be ahead of the file while a training
-//! [publishes](TrainableModel::publish) its parameters, and a model that was read is kept until its file changes. Whatever
-//! makes, checks or trains parameters has them in memory, as a [`Checkpoint`](elephant_checkpoint::Checkpoint).
+//! Predictions name a model by its file. A model that was read is kept until its file changes, and while a training
+//! [publishes](TrainableModel::publish) newer parameters, those are used instead of the file's. Everything else (creating,
+//! checking and training a network) takes and returns parameters in memory, as a
+//! [`Checkpoint`](elephant_checkpoint::Checkpoint).
 //!
 //! Not here: tiling, devices, where frames are stored, how cells are found in probabilities, and which files a model has.
 

@@ -1,4 +1,4 @@
-//! What a network is asked to do with one image.
+//! Prediction of one image.
 
 use std::{path::Path, sync::Arc};
 
@@ -27,10 +27,10 @@ impl ProbabilityOutput {
     }
 }
 
-/// How an image is segmented.
+/// Options of a prediction.
 #[derive(Clone, Copy, Debug)]
 pub struct SegmentationOptions {
-    /// Which kind of network the checkpoint holds.
+    /// Kind of the network in the checkpoint.
     pub kind: NetworkKind,
     /// Levels whose pooling leaves z alone.
     pub keep_axials: KeepAxials,
@@ -42,7 +42,7 @@ pub struct SegmentationOptions {
     pub batch_size: usize,
     /// How tiles are blended, and in which order sums are formed.
     pub numerics: Numerics,
-    /// Which channels are returned.
+    /// Channels of the result.
     pub output: ProbabilityOutput,
 }
 

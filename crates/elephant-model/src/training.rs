@@ -1,4 +1,4 @@
-//! What a network is trained with, and for.
+//! Training: objective, batches, loss values.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ModelError;
 
-/// What a network is trained for.
+/// Objective of a training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Objective {
@@ -33,16 +33,16 @@ impl Default for Objective {
     }
 }
 
-/// How a network is trained.
+/// Options of a training.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainingOptions {
-    /// What is minimised.
+    /// The objective that is minimised.
     pub objective: Objective,
     /// In which order sums are formed.
     pub numerics: Numerics,
 }
 
-/// What the outputs of a network are compared with.
+/// Targets that a network's outputs are compared with.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Targets {
     /// The inputs themselves.
@@ -64,12 +64,12 @@ pub enum Targets {
 pub struct TrainingBatch {
     /// Intensities scaled to 0..=1, (n, c, z, y, x); a 2-D crop has z = 1.
     pub inputs: Array5<f32>,
-    /// What the outputs are compared with, for the same n crops.
+    /// Targets of the same n crops.
     pub targets: Targets,
     /// Levels whose pooling leaves z alone, as it suits the anisotropy of the voxels.
     pub keep_axials: KeepAxials,
-    /// Whether a crop without a centre adds a Dice loss that grows with the probability of a centre in it. In the original
-    /// server the last Dice loss stands in, which has no gradient.
+    /// Whether a crop without a centre adds a Dice loss that grows with the probability of a centre in it. Otherwise, as in
+    /// the original server, the Dice loss of the step before is added, which has no gradient.
     pub punishes_false_positives: bool,
 }
 
@@ -89,9 +89,9 @@ impl TrainingBatch {
 /// Values of a loss: the sum that is minimised, and its parts by the names of the original's TensorBoard tags.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LossValues {
-    /// What is minimised.
+    /// The sum that is minimised.
     pub total: f64,
-    /// What it is made of.
+    /// Its parts, by name.
     pub parts: Vec<(&'static str, f64)>,
 }
 
@@ -109,7 +109,7 @@ pub trait TrainableModel: Send + Sync {
     /// When there is no device.
     fn step_bytes(&self, voxels: u64, numerics: Numerics) -> Result<u64, ModelError>;
 
-    /// Puts a model on the device to be trained. `state` is what an optimiser remembers of it.
+    /// Puts a model on the device to be trained. `state` is the optimiser's state after the model's last step, if there is one.
     ///
     /// # Errors
     /// When the checkpoint is not such a network, the device fails, or the task is cancelled.
@@ -137,10 +137,11 @@ pub trait ModelInTraining {
     /// Makes one step of the optimiser and returns the loss before it. Cancelled or failed, it has changed nothing.
     ///
     /// # Errors
-    /// When the batch cannot be learnt from, the loss is not finite, the device fails, or the task is cancelled.
+    /// When the batch does not fit the network or its objective, the loss is not finite, the device fails, or the task
+    /// is cancelled.
     fn step(&self, batch: TrainingBatch, learning_rate: f64, cancel: &CancelToken) -> Result<LossValues, ModelError>;
 
-    /// The parameters and what the optimiser remembers, after the last step that was completed.
+    /// The parameters and the optimiser's state after the last completed step.
     ///
     /// # Errors
     /// When a parameter is not finite or the device fails.

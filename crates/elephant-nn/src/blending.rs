@@ -7,9 +7,9 @@ use crate::tiles::TileGrid;
 
 /// Planes of the result that no later tile changes.
 pub(crate) struct Slab {
-    /// The first plane's place in the image.
+    /// Index of the first plane in the image.
     pub(crate) z: usize,
-    /// Of these planes (c, z, y, x), the first ones are finished.
+    /// Planes (c, z, y, x), of which the first `count` are finished.
     planes: Array4<f32>,
     count: usize,
 }
@@ -24,7 +24,7 @@ impl Slab {
 /// The sum of the tiles so far. Tiles come in raster order, so that the order of summation is the same for every voxel.
 pub(crate) struct Blending<'a> {
     grid: &'a TileGrid,
-    /// Number of the row of tiles along z.
+    /// Index along z of the row of tiles that is being added.
     row: usize,
     /// The planes (c, z, y, x) of that row.
     planes: Array4<f32>,

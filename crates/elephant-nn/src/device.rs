@@ -28,7 +28,7 @@ const QUEUE_LENGTH: usize = 16;
 /// How often a waiting caller looks whether it was cancelled, or whether there is room in the queue.
 const CANCEL_POLL: Duration = Duration::from_millis(50);
 
-/// Which device to use.
+/// Choice of the device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
     /// The first GPU, or the CPU where there is none.
@@ -54,10 +54,10 @@ pub enum Precision {
     Bf16,
 }
 
-/// How the device is to work.
+/// Options of the device's thread.
 #[derive(Clone, Debug, Default)]
 pub struct DeviceOptions {
-    /// Which device.
+    /// The device to use.
     pub device: DeviceChoice,
     /// CPU threads of libtorch; `None` lets it choose (one for each core). Passes over memory use rayon's global pool.
     pub threads: Option<usize>,
@@ -65,7 +65,7 @@ pub struct DeviceOptions {
     pub precision: Precision,
 }
 
-/// What the device is.
+/// Description of the device in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceInfo {
     /// `cpu`, `cuda:0`, …
@@ -92,7 +92,7 @@ struct Shared {
     status: Arc<Status>,
 }
 
-/// What the thread is asked to do: it replies by itself, and does not panic.
+/// Work for the thread. It sends its reply itself, and does not panic.
 type Command = Box<dyn FnOnce(&mut Worker<'_>) + Send>;
 
 /// What a caller does when it is cancelled while its command runs.
@@ -104,13 +104,13 @@ enum WhenCancelled {
     AwaitEnd,
 }
 
-/// What a command sends to its caller.
+/// A message from a command to its caller.
 enum Reply<M, T> {
     Message(M),
     Result(Result<T, NnError>),
 }
 
-/// Where a command puts its messages.
+/// The command's end of the channel to its caller.
 struct Outbox<M, T> {
     sender: SyncSender<Reply<M, T>>,
     /// Cancelled when the caller takes no more messages.
@@ -156,7 +156,7 @@ impl DeviceHandle {
         Ok(Self(Arc::new(Shared { commands: Some(commands), thread: Some(thread), status })))
     }
 
-    /// What the device is. Waits until the thread has found it.
+    /// Description of the device. Waits until the thread has found it.
     ///
     /// # Errors
     /// [`NnError::NoDevice`] when the device that was asked for is not there, [`NnError::Stopped`] when the thread ended
@@ -201,7 +201,7 @@ impl DeviceHandle {
         )
     }
 
-    /// Puts a model on the device to be trained; `state` is what the optimiser remembers of it.
+    /// Puts a model on the device to be trained; `state` is the optimiser's state after its last step.
     ///
     /// # Errors
     /// [`NnError::WrongKind`] when the model is not a detection network; otherwise as for [`segment`](Self::segment).
@@ -361,7 +361,7 @@ impl Drop for Shared {
     fn drop(&mut self) {
         self.commands.take();
         if let Some(thread) = self.thread.take() {
-            // It panics in no job; if it did elsewhere, there is nobody left to tell.
+            // Commands do not panic; a panic elsewhere has no caller to be reported to.
             let _ = thread.join();
         }
     }

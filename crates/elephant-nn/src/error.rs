@@ -1,4 +1,4 @@
-//! Why a network could not be built or run.
+//! Errors of building, running and training a network.
 
 use elephant_checkpoint::CheckpointError;
 use elephant_fs::FsError;
@@ -25,18 +25,18 @@ pub enum NnError {
         "the model is a {model} network, but a {requested} one was asked for; choose another model, or reset this one"
     )]
     WrongKind {
-        /// What the checkpoint holds.
+        /// The network in the checkpoint.
         model: String,
-        /// What the request needs.
+        /// The network that the request needs.
         requested: String,
     },
-    /// A model's file cannot be looked at.
+    /// The version of a model's file cannot be read.
     #[error("cannot use the model: {0}")]
     File(#[from] FsError),
     /// The image could not be read, or the result could not be used.
     #[error(transparent)]
     Caller(ModelError),
-    /// The request makes no sense.
+    /// The request is invalid.
     #[error("cannot predict: {reason}")]
     InvalidRequest {
         /// What is wrong and what would be right.
@@ -61,21 +61,21 @@ pub enum NnError {
         "out of memory on {device}; choose a smaller patch size or batch size, or stop other programs that use the device"
     )]
     OutOfMemory {
-        /// Which device.
+        /// Name of the device.
         device: String,
     },
     /// libtorch refused an operation.
     #[error("the network failed: {message}")]
     Torch {
-        /// The first line of what libtorch said.
+        /// The first line of libtorch's message.
         message: String,
     },
     /// The device was asked for but is not there.
     #[error("cannot use {device}: {reason}")]
     NoDevice {
-        /// Which device.
+        /// Name of the device.
         device: String,
-        /// Why.
+        /// The reason.
         reason: String,
     },
     /// The operation panicked; others go on.
@@ -89,7 +89,7 @@ pub enum NnError {
         "the last {failures} operations on {device} failed; look for the reason in the server's log, then restart the server"
     )]
     Failing {
-        /// Which device.
+        /// Name of the device.
         device: String,
         /// Operations that failed since the last one that did not.
         failures: u32,

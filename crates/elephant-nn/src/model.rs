@@ -37,7 +37,7 @@ impl Model {
     /// Reads a `.pth` file.
     ///
     /// # Errors
-    /// When the file is no checkpoint ([`NnError::Checkpoint`]) or one of another network ([`NnError::WrongModel`]).
+    /// When the file is not a checkpoint ([`NnError::Checkpoint`]) or is one of another network ([`NnError::WrongModel`]).
     pub fn read(path: &Path) -> Result<Self, NnError> {
         Self::new(Checkpoint::read(path)?)
     }
@@ -65,7 +65,7 @@ impl Model {
         self.fingerprint
     }
 
-    /// What the network is, which must be for this task.
+    /// The network's specification, which must be for this task.
     ///
     /// # Errors
     /// [`NnError::WrongKind`] naming both.
@@ -80,7 +80,7 @@ impl Model {
         Err(NnError::WrongKind { model: self.spec.name(), requested: requested.name() })
     }
 
-    /// What the network is, which must be a detection network of this kind.
+    /// The network's specification, which must be of a detection network of this kind.
     ///
     /// # Errors
     /// [`NnError::WrongKind`] naming both.

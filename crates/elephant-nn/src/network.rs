@@ -18,7 +18,7 @@ use crate::{
     walk::{self, Pass},
 };
 
-/// How a network computes.
+/// Settings of a network's computation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NetworkConfig {
     /// Levels whose pooling leaves z alone.
@@ -97,12 +97,12 @@ impl Network {
         Ok(Self { spec, config, blocks, output })
     }
 
-    /// What the network is.
+    /// The network's specification.
     pub(crate) fn spec(&self) -> &'static NetworkSpec {
         self.spec
     }
 
-    /// How the network computes.
+    /// The settings of its computation.
     pub(crate) fn config(&self) -> NetworkConfig {
         self.config
     }
@@ -172,7 +172,7 @@ pub(crate) fn convolution_block(
     })
 }
 
-/// A way through a network that keeps nothing.
+/// The forward pass of a prediction, which keeps nothing.
 struct Prediction<'a> {
     network: &'a Network,
     cancel: &'a CancelToken,

@@ -119,7 +119,7 @@ struct ModelFile {
     model: Mutex<Option<Arc<Model>>>,
 }
 
-/// What takes the place of one version of a model's file.
+/// A model in training, which predictions use instead of one version of a file.
 struct Published {
     path: PathBuf,
     version: FileVersion,

@@ -16,7 +16,7 @@ pub(crate) enum Arithmetic {
 }
 
 impl Arithmetic {
-    /// The arithmetic that goes with somebody's numbers.
+    /// The arithmetic of these numerics.
     pub(crate) fn of(numerics: Numerics) -> Self {
         match numerics {
             Numerics::Original => Self::Original,
@@ -25,7 +25,7 @@ impl Arithmetic {
     }
 }
 
-/// The device as people call it.
+/// The device's name: `cpu`, `cuda:0`.
 pub(crate) fn device_name(device: Device) -> String {
     match device {
         Device::Cpu => "cpu".into(),

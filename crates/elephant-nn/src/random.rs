@@ -1,9 +1,10 @@
 //! Seeded normal numbers, the same on every machine: logarithms and sines are `libm`'s, not the platform's.
 
-/// Normal numbers of mean 0 and variance 1: `SplitMix64` (Steele, Lea and Flood, OOPSLA 2014) through the Box–Muller
-/// transform.
+use elephant_types::SplitMix64;
+
+/// Normal numbers of mean 0 and variance 1, by the Box–Muller transform.
 pub(crate) struct Normal {
-    state: u64,
+    bits: SplitMix64,
     spare: Option<f64>,
 }
 
@@ -18,29 +19,16 @@ pub(crate) fn normal_tensor(seed: u64, size: &[i64], kind: tch::Kind) -> tch::Te
 
 impl Normal {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { state: seed, spare: None }
+        Self { bits: SplitMix64::new(seed), spare: None }
     }
 
     pub(crate) fn sample(&mut self) -> f64 {
         if let Some(spare) = self.spare.take() {
             return spare;
         }
-        let radius = (-2.0 * libm::log(1.0 - self.uniform())).sqrt();
-        let (sine, cosine) = libm::sincos(std::f64::consts::TAU * self.uniform());
+        let radius = (-2.0 * libm::log(1.0 - self.bits.next_f64())).sqrt();
+        let (sine, cosine) = libm::sincos(std::f64::consts::TAU * self.bits.next_f64());
         self.spare = Some(radius * sine);
         radius * cosine
-    }
-
-    /// A number in 0..1.
-    fn uniform(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
-    }
-
-    fn next(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
     }
 }

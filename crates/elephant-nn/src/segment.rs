@@ -1,4 +1,4 @@
-//! The result of a network for a whole image: read tiles, compute, blend, hand on.
+//! The result of a network for a whole image: read tiles, compute, blend, pass on.
 //!
 //! The next tiles are read while these are computed. Memory does not grow with the image's depth: tiles are read when their
 //! turn comes, and planes are handed on when no later tile changes them.
@@ -91,7 +91,7 @@ pub(crate) fn segment(
     hand_on(blending.finish())
 }
 
-/// What is computed of each tile.
+/// The computation of a tile's result.
 struct Computation<'a> {
     networks: &'a [Network],
     spec: &'static NetworkSpec,
@@ -162,7 +162,7 @@ impl<'a> Computation<'a> {
 }
 
 /// The last results of tiles whose voxels are all the same, as in frames whose background was set to zero. Such a tile is
-/// computed alone, never in a batch, so that its result is the same bits wherever it stands.
+/// computed alone, never in a batch, so that its result has the same bits wherever in the image it is.
 #[derive(Default)]
 struct ConstantTiles(VecDeque<(Vec<u32>, Vec<f32>)>);
 
@@ -173,11 +173,12 @@ impl ConstantTiles {
             Some(at) => self.0.remove(at),
             None => None,
         };
+        // Makes room before the next result is computed.
+        self.0.truncate(KEPT_CONSTANTS - 1);
         let kept = match kept {
             Some(kept) => kept,
             None => (bits, computation.constant_tile(value)?),
         };
-        self.0.truncate(KEPT_CONSTANTS - 1);
         self.0.push_front(kept);
         Ok(self.0.front().map(|(_, result)| result.as_slice()).unwrap_or_default())
     }

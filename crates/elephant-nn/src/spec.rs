@@ -19,7 +19,7 @@ const BLOCKS: usize = 2 * LEVELS + 1;
 /// The 1×1 convolution at the end.
 const OUTPUT: &str = "out_conv";
 
-/// What a network is for.
+/// Purpose of a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Task {
     /// Classes of voxels: background, border and centre of cells.
@@ -28,7 +28,7 @@ pub(crate) enum Task {
     Flow,
 }
 
-/// How a block computes.
+/// Operations of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BlockKind {
     /// Twice: 3×3×3 convolution, ReLU, group norm.
@@ -39,7 +39,7 @@ pub(crate) enum BlockKind {
     Plain,
 }
 
-/// What becomes of the last convolution's result.
+/// Activation after the last convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Head {
     /// Probabilities of classes, by softmax.
@@ -132,7 +132,7 @@ impl NetworkSpec {
         }
     }
 
-    /// What people call it: `3-D detection`.
+    /// The network's name for messages: `3-D detection`.
     pub(crate) fn name(&self) -> String {
         let task = match self.task {
             Task::Detection => "detection",

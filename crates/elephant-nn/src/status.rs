@@ -1,4 +1,4 @@
-//! What the device's thread says of itself, for everyone to read without asking it.
+//! State of the device's thread, which can be read without waiting for the thread.
 
 use std::sync::{
     OnceLock,

@@ -1,4 +1,4 @@
-//! The way through a network, for prediction and for training.
+//! The order of a network's operations, for prediction and for training.
 
 use std::ops::Range;
 
@@ -12,7 +12,7 @@ use crate::{
     spec::{Head, LEVELS, NetworkSpec},
 };
 
-/// What is done on the way: prediction keeps nothing, training keeps what the backward pass needs.
+/// The operations of one pass: prediction keeps nothing, training keeps what the backward pass needs.
 pub(crate) trait Pass {
     /// The result of block `index` for `input` and, in the decoder, the features of the level below. They are not needed
     /// afterwards.

@@ -1,4 +1,4 @@
-//! Datasets as predictions, trainings and updates of labels open them, and their intensities as a network sees them.
+//! Opening datasets for prediction, training and label updates, and normalising their intensities.
 
 use std::{
     ops::Deref,
@@ -61,7 +61,7 @@ impl Deref for HeldDataset {
 /// Opens a dataset that was generated, and keeps generations out.
 ///
 /// # Errors
-/// When there is none, or a generation of it is running.
+/// When there is no such dataset, or a generation of it is running.
 pub(crate) fn open_dataset(workspace: &Workspace, name: &DatasetName) -> Result<HeldDataset, PipelineError> {
     let folder = dataset_folder(workspace, name)?;
     let lock = FolderLock::try_share(&folder)?;
@@ -95,8 +95,8 @@ impl CropBox {
     }
 }
 
-/// How the stored intensities of a box become those that a network sees: 0 to 1, in 3-D with the same median in all
-/// planes where that is wanted (docs/method.md, "Input normalisation").
+/// Normalisation of the stored intensities of a box for the network: to 0..=1, in 3-D optionally with
+/// the same median in all planes (docs/method.md, "Input normalisation").
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Normalization {
     /// For each plane of the box how far its median is above that of the box; empty where medians stay as they are.
@@ -106,7 +106,7 @@ pub(crate) struct Normalization {
 }
 
 impl Normalization {
-    /// What makes the intensities of a box of frame `t` range from 0 to 1. With `use_median`, the median of each plane is
+    /// The normalisation of a box of frame `t`. With `use_median`, the median of each plane is
     /// first moved to that of the box, unless it is 0 or the dataset is 2-D.
     ///
     /// # Errors

@@ -25,14 +25,14 @@ use crate::{
     values::{FEW_LEVELS, Summary, fraction_divisor, too_large},
 };
 
-/// A year at five minutes a timepoint.
+/// Most timepoints of a movie: a year at five minutes each.
 pub(crate) const MAX_TIMEPOINTS: usize = 105_120;
-/// Chunk files of the images.
+/// Most chunk files of the images.
 const MAX_CHUNK_FILES: usize = 50_000_000;
 /// Largest first volume that may be there without a single voxel written.
 const MAX_BLANK_VOXELS: usize = 16 << 20;
 
-/// What to make a dataset of.
+/// Source and options of a dataset generation.
 #[derive(Clone, Debug)]
 pub struct GenerateOptions {
     /// The movie's `.h5` file (or `.xml`, which names one).
@@ -108,7 +108,7 @@ pub fn generate_dataset(options: &GenerateOptions, context: &TaskContext) -> Res
     }
 }
 
-/// How the movie is converted, until a value shows that it must be done in another way.
+/// Settings of one conversion of the movie. A value that does not fit them makes another pass necessary.
 struct Pass {
     is_uint16: bool,
     scale: Scale,
@@ -121,7 +121,7 @@ impl Pass {
     }
 }
 
-/// What was read of the movie.
+/// Statistics of the voxels that were read.
 #[derive(Clone, Copy)]
 struct Seen {
     /// The largest value before division, of volumes of unsigned 8 and 16 bit.
@@ -142,7 +142,7 @@ pub(crate) fn check_divisor(divisor: f64) -> Result<(), PipelineError> {
     Err(PipelineError::Invalid(format!("the divisor {divisor} is not a positive number")))
 }
 
-/// A movie, and what is asked of it.
+/// A movie, and the options of its conversion.
 struct Movie<'a> {
     options: &'a GenerateOptions,
     file: BdvFile,

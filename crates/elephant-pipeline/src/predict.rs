@@ -132,7 +132,7 @@ impl Predictor {
     }
 }
 
-/// What becomes of probabilities.
+/// Takes the probabilities: finds cells in them, and stores them if asked.
 struct Results<'a> {
     finder: SpotFinder,
     stored: Option<StoredProbabilities<'a>>,

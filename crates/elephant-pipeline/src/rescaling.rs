@@ -17,7 +17,7 @@ pub(crate) struct Rescaling {
 }
 
 impl Rescaling {
-    /// What becomes of `crop` when the whole frame of size `frame` is to have the size `input`; no size has a 0.
+    /// Rescaling of `crop` when the whole frame of size `frame` is to have the size `input`; no size has a 0.
     ///
     /// The original truncates origin and size of the crop to whole voxels of the rescaled frame. Corrected, its corner
     /// voxels stay where they are, and its size is that which comes closest to the scale of the whole frame.

@@ -13,7 +13,7 @@ use elephant_bdv::BdvWriter;
 use elephant_pipeline::{GenerateOptions, PipelineError, READY, Summary, check_dataset, generate_dataset};
 use elephant_testkit::{golden, shared};
 use elephant_types::{CancelToken, Coded, ErrorCode, Progress, TaskContext, VoxelSize};
-use elephant_volume::{ArrayStore, DataType, Dataset, DatasetShape, Store};
+use elephant_volume::{ArrayStore, DataType, Dataset, DatasetShape, FrameCache, FrameSource, Store};
 use ndarray::{Array3, ArrayD};
 use tempfile::TempDir;
 
@@ -33,8 +33,10 @@ fn generate(options: &GenerateOptions) -> Result<Summary, PipelineError> {
 }
 
 fn frame(folder: &Path, t: usize) -> Array3<f32> {
-    let dataset = Dataset::open(folder).unwrap();
-    dataset.read_frame(t, [0; 3], dataset.frame_shape()).unwrap()
+    let frames = FrameSource::open(folder, &FrameCache::default()).unwrap();
+    let mut frame = Array3::zeros(frames.shape());
+    frames.read(t, [0; 3], frame.view_mut(), &CancelToken::default()).unwrap();
+    frame
 }
 
 /// The files of all stores in the folder, with their content.

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use elephant_pipeline::{GenerateOptions, PipelineError, Summary, generate_dataset};
 use elephant_testkit::{golden, shared};
-use elephant_types::{Coded, ErrorCode, TaskContext};
-use elephant_volume::Dataset;
+use elephant_types::{CancelToken, Coded, ErrorCode, TaskContext};
+use elephant_volume::{FrameCache, FrameSource};
 use ndarray::Array3;
 use tempfile::TempDir;
 
@@ -22,8 +22,10 @@ fn generate(options: &GenerateOptions) -> Result<Summary, PipelineError> {
 }
 
 fn frame(folder: &Path, t: usize) -> Array3<f32> {
-    let dataset = Dataset::open(folder).unwrap();
-    dataset.read_frame(t, [0; 3], dataset.frame_shape()).unwrap()
+    let frames = FrameSource::open(folder, &FrameCache::default()).unwrap();
+    let mut frame = Array3::zeros(frames.shape());
+    frames.read(t, [0; 3], frame.view_mut(), &CancelToken::default()).unwrap();
+    frame
 }
 
 /// The frame whose voxel of the value v, before what the movie makes of it, is `change(v)`.

@@ -192,7 +192,7 @@ fn a_stopped_training_keeps_what_it_has_learnt() {
 }
 
 #[test]
-fn nobodys_model_is_overwritten() {
+fn a_model_that_another_program_wrote_is_not_overwritten() {
     let fixture = fixture();
     let (model, aside) = (fixture.model.clone(), fixture.model.with_file_name("trained-m.pth"));
     trained(99).write(&aside).unwrap();
@@ -239,7 +239,7 @@ fn a_live_training_learns_from_every_update() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let (updating, stop, noted) = (fixture.clone(), cancel.clone(), seen.clone());
     fixture.network.after_each_step(move |step, batch| {
-        // Of each timepoint's labels, the tag tells which it is.
+        // The tag of a timepoint's labels identifies the timepoint.
         noted.lock().unwrap().push(classes(batch).iter().copied().max());
         if step == 1 {
             updating.update(2, SpotTag::TrueBorder);
@@ -296,7 +296,7 @@ fn labels_that_move_during_an_epoch_are_found_again() {
     fixture.network.after_each_step(move |step, batch| {
         noted.lock().unwrap().push(classes(batch).iter().copied().max().unwrap());
         if step == 1 {
-            // The training is not told, so that only its first epoch can learn from it.
+            // The training is not notified, so that only its first epoch can learn from it.
             labels.update(&update_at(1, SpotTag::FalsePositive, 20.0), &TaskContext::detached()).unwrap();
         }
     });
@@ -377,7 +377,7 @@ fn listed_labels_that_are_nowhere_are_an_error() {
 }
 
 #[test]
-fn values_that_are_no_labels_are_named() {
+fn values_that_are_not_labels_are_named() {
     let fixture = fixture();
     fixture.labels.update(&update(1, SpotTag::TruePositive), &TaskContext::detached()).unwrap();
     let store = Dataset::open(&fixture.dataset).unwrap();

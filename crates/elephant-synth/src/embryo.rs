@@ -38,7 +38,7 @@ impl Embryo {
         Ok(Self { options, nuclei, starts, lineage, tracks })
     }
 
-    /// What the embryo was grown from.
+    /// The options that the embryo was grown with.
     pub fn options(&self) -> &EmbryoOptions {
         &self.options
     }
@@ -53,7 +53,7 @@ impl Embryo {
         self.range(t).map(|index| SpotId(index as u32))
     }
 
-    /// Which nuclei come from which.
+    /// The lineage of all nuclei.
     pub fn lineage(&self) -> &Lineage {
         &self.lineage
     }

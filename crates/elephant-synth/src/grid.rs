@@ -1,4 +1,4 @@
-//! Which points are near each other, without looking at all pairs.
+//! A grid that finds neighbouring points without comparing all pairs.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! What kind of embryo.
+//! Options of a synthetic embryo.
 
 use elephant_types::VoxelSize;
 
@@ -7,7 +7,7 @@ use crate::SynthError;
 /// Size, age and appearance of a synthetic embryo.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EmbryoOptions {
-    /// Where all randomness comes from.
+    /// Seed of all random numbers.
     pub seed: u64,
     /// Number of images.
     pub timepoints: usize,

@@ -9,7 +9,7 @@ use std::{
 
 use elephant_types::CancelToken;
 use elephant_volume::{DataType, Dataset, DatasetShape, FrameCache, FrameSource, Store};
-use ndarray::{Array3, ArrayD, IxDyn};
+use ndarray::{Array3, ArrayD, Axis, IxDyn};
 
 const SHAPE: DatasetShape = DatasetShape { timepoints: 3, frame: [64, 1024, 1024], is_3d: true };
 /// What a crop of 16 × 384 × 384 voxels is cut from when it is scaled and rotated.
@@ -20,7 +20,11 @@ fn main() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let dataset = make_dataset(folder.path());
     let cancel = CancelToken::default();
-    let uncached = crops_per_second(|t, origin| drop(dataset.read_frame(t, origin, SIZE).expect("the crop is read")));
+    let uncached = crops_per_second(|t, [z, y, x]| {
+        let mut crop = Array3::<f32>::zeros(SIZE).insert_axis(Axis(0)).into_dyn();
+        let images = dataset.store(Store::Images);
+        images.read_as(&[t, z, y, x], crop.view_mut(), |voxel: u16| f32::from(voxel)).expect("the crop is read");
+    });
     let frames = FrameSource::open(folder.path(), &FrameCache::default()).expect("the dataset opens");
     let read = |t, origin| {
         let mut crop = Array3::zeros(SIZE);

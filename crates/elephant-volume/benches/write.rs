@@ -26,7 +26,8 @@ fn main() {
         }));
         reading = reading.min(seconds(|| {
             for t in 0..FRAMES {
-                dataset.read_frame(t, [0; 3], SHAPE).expect("the frame is read");
+                let mut read = Array4::<f32>::zeros(frame.dim());
+                images.read_as(&[t, 0, 0, 0], read.view_mut().into_dyn(), |voxel: u16| f32::from(voxel)).expect("read");
             }
         }));
         compressing = compressing.min(seconds(|| (0..FRAMES).for_each(|_| compress(&frame))));

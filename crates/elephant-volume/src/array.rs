@@ -55,7 +55,8 @@ impl ArrayStore {
     /// Opens an existing array.
     ///
     /// # Errors
-    /// [`VolumeError::Missing`] when there is none, others when it cannot be read or is not one this crate can read.
+    /// [`VolumeError::Missing`] when there is no array in the folder, others when it cannot be read or is of a kind that this
+    /// crate does not read.
     pub fn open(folder: &Path) -> Result<Self, VolumeError> {
         let store = store_name(folder);
         let path = folder.join(".zarray");
@@ -88,7 +89,7 @@ impl ArrayStore {
         &self.metadata.chunks
     }
 
-    /// What an element is.
+    /// Type of the elements.
     pub fn data_type(&self) -> DataType {
         self.metadata.data_type
     }
@@ -207,6 +208,11 @@ impl ArrayStore {
 
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// Whether all chunks are in the array's folder itself, so that replacing one changes the folder.
+    pub(crate) fn has_flat_keys(&self) -> bool {
+        self.metadata.separator == '.'
     }
 
     /// The value of elements that were never written.
@@ -356,7 +362,7 @@ struct ChunkFile {
     key: String,
 }
 
-/// What one worker needs for one chunk after the other.
+/// Buffers of one worker, used for one chunk after the other.
 #[derive(Debug)]
 pub(crate) struct Buffers<T> {
     /// The chunk's elements, C order.

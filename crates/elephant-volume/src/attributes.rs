@@ -1,4 +1,4 @@
-//! What else is known of an array: the JSON object in its `.zattrs` file (Zarr specification v2, "Attributes").
+//! Attributes of an array: the JSON object in its `.zattrs` file (Zarr specification v2, "Attributes").
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +15,7 @@ const FILE: &str = ".zattrs";
 /// Longest file that is read or written, in bytes: the places of some thirty million spots.
 const MAX_BYTES: u64 = 512 << 20;
 
-/// Attributes of an array by name. Values are JSON texts, so that only those are parsed that somebody wants.
+/// Attributes of an array by name. Values are JSON texts, so that a reader parses only those it needs.
 pub type Attributes = BTreeMap<String, Box<RawValue>>;
 
 impl ArrayStore {

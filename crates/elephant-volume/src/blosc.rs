@@ -63,7 +63,7 @@ pub(crate) fn decompress(compressed: &[u8], plain: &mut [u8]) -> Result<(), &'st
     if valid != 0 || length != plain.len() {
         return Err("its header is invalid");
     }
-    // SAFETY: both buffers are valid, do not overlap, and the library was told the output's length. The header was
+    // SAFETY: both buffers are valid, do not overlap, and the library gets the output's length. The header was
     // validated, which the library asks for before it decompresses foreign data.
     let written = unsafe {
         blosc_src::blosc_decompress_ctx(compressed.as_ptr().cast(), plain.as_mut_ptr().cast(), plain.len(), 1)

@@ -11,10 +11,13 @@ use elephant_fs::FileVersion;
 
 use crate::Element;
 
+/// What an entry takes besides its elements, in bytes: its path, twice, and its places in the maps.
+const ENTRY_BYTES: usize = 512;
+
 /// Decoded chunks of any arrays, the ones read last, within a number of bytes. Clones share the chunks.
 ///
 /// A chunk is found again only while its file is the version that was decoded, which is asked of the file system at each
-/// access. So a chunk that this process or another one has replaced is never served, and nobody has to invalidate
+/// access. So a chunk that this process or another one has replaced is never served, and no writer has to invalidate
 /// anything. Files that changed within the last two seconds are not kept, because their versions are not certain yet.
 #[derive(Clone, Debug)]
 pub struct ChunkCache {
@@ -41,7 +44,7 @@ struct Entry {
 }
 
 impl ChunkCache {
-    /// A cache of at most `capacity` bytes of elements.
+    /// A cache of at most `capacity` bytes, 512 for each chunk besides its elements.
     pub fn new(capacity: usize) -> Self {
         Self { capacity, entries: Arc::default() }
     }
@@ -53,7 +56,7 @@ impl ChunkCache {
 
     /// Bytes by which the cache may still grow.
     pub fn room(&self) -> usize {
-        self.capacity - self.lock().bytes
+        self.capacity.saturating_sub(self.lock().bytes)
     }
 
     /// The elements of the chunk in the file `path`, if it was decoded from this version of the file.
@@ -67,7 +70,7 @@ impl ChunkCache {
 
     /// Keeps the elements of a chunk, instead of those that were used longest ago.
     pub(crate) fn insert<T: Element>(&self, path: &Path, version: FileVersion, elements: Arc<Vec<T>>) {
-        let bytes = size_of::<T>() * elements.len();
+        let bytes = size_of::<T>() * elements.len() + ENTRY_BYTES;
         if bytes > self.capacity || !version.is_settled() {
             return;
         }
@@ -128,7 +131,7 @@ mod tests {
     #[test]
     fn the_chunk_used_longest_ago_makes_room() {
         let folder = tempfile::tempdir().unwrap();
-        let cache = ChunkCache::new(100);
+        let cache = ChunkCache::new(100 + 2 * ENTRY_BYTES);
         let paths = ["a", "b", "c"].map(|name| folder.path().join(name));
         let [a, b, c] = &paths;
         let versions = paths.each_ref().map(|path| version(path, 1));
@@ -145,14 +148,14 @@ mod tests {
         assert_eq!((cache.room(), cache.get::<u16>(a, versions[0]).unwrap()[0]), (20, 4));
         assert!(cache.get::<u8>(a, versions[0]).is_none(), "it holds other elements");
         // What is larger than the cache is not kept, and drives nothing out.
-        cache.insert(b, versions[1], Arc::new(vec![5_u16; 51]));
+        cache.insert(b, versions[1], Arc::new(vec![5_u8; 101 + ENTRY_BYTES]));
         assert_eq!(cache.room(), 20);
     }
 
     #[test]
     fn another_version_of_a_file_is_another_chunk() {
         let folder = tempfile::tempdir().unwrap();
-        let cache = ChunkCache::new(100);
+        let cache = ChunkCache::new(100 + ENTRY_BYTES);
         let path = folder.path().join("a");
         let old = version(&path, 2);
         cache.insert(&path, old, Arc::new(vec![1_u8; 10]));
@@ -166,7 +169,7 @@ mod tests {
     #[test]
     fn a_file_that_changed_just_now_is_not_kept() {
         let folder = tempfile::tempdir().unwrap();
-        let cache = ChunkCache::new(100);
+        let cache = ChunkCache::new(100 + ENTRY_BYTES);
         let path = folder.path().join("a");
         let fresh = version(&path, 0);
         cache.insert(&path, fresh, Arc::new(vec![1_u8; 10]));

@@ -10,8 +10,8 @@ use elephant_fs::{FsError, replace_unflushed};
 
 use crate::{ArrayStore, Element, VolumeError, array::Buffers};
 
-/// What is to become of a chunk's file. Chunks may be encoded in parallel; files of one folder are written fastest one after
-/// the other, because the file system lets only one thread change a folder.
+/// A change of a chunk's file that is not written yet. Chunks may be encoded in parallel; files of one folder are
+/// written fastest one after the other, because the file system lets only one thread change a folder.
 #[derive(Debug)]
 #[must_use = "nothing changes before it is written"]
 pub struct ChunkChange {
@@ -63,9 +63,9 @@ impl<'a, T: Element> ChunkEncoder<'a, T> {
         &mut self.buffers.elements
     }
 
-    /// What makes [`elements`](Self::elements) the chunk at this place in the grid of chunks. A chunk that holds nothing but
-    /// the fill value has no file, and the file of one that is as before is left alone: looking at it costs a tenth of
-    /// replacing it.
+    /// The change that stores [`elements`](Self::elements) as the chunk at this place in the grid of chunks. A chunk
+    /// that holds nothing but the fill value has no file, and the file of one that is as before is left alone: looking
+    /// at it costs a tenth of replacing it.
     ///
     /// # Errors
     /// When the place is outside the grid, the array holds another type than `T`, or the chunk cannot be compressed.
@@ -95,7 +95,7 @@ fn holds(path: &Path, content: &[u8]) -> bool {
 }
 
 impl ArrayStore {
-    /// What gives the chunk at this place in the grid of chunks its fill value again.
+    /// The change that gives the chunk at this place in the grid of chunks its fill value again.
     ///
     /// # Errors
     /// When the place is outside the grid.

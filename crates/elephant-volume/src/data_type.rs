@@ -3,7 +3,7 @@
 use bytemuck::Pod;
 use half::f16;
 
-/// What one element of an array is.
+/// Type of an array's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DataType {
     /// Unsigned byte.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use half::f16;
-use ndarray::{Array3, ArrayView4, ArrayViewMutD, Axis};
+use ndarray::{ArrayView4, Axis};
 use tempfile::TempDir;
 
 use crate::{ArrayStore, DataType, StagedBox, VolumeError};
@@ -188,36 +188,6 @@ impl Dataset {
     pub fn store(&self, store: Store) -> &ArrayStore {
         let index = Store::ALL.iter().position(|&other| other == store).expect("the list has every store");
         &self.stores[index]
-    }
-
-    /// Intensities of the box of frame `t` that begins at `origin` and has `size`, both (z, y, x), as stored (not scaled).
-    ///
-    /// # Errors
-    /// When the box leaves the movie, does not fit into memory, or a chunk is damaged.
-    pub fn read_frame(&self, t: usize, origin: [usize; 3], size: [usize; 3]) -> Result<Array3<f32>, VolumeError> {
-        let images = self.store(Store::Images);
-        let refuse = |reason: String| VolumeError::Access { store: images.name().to_owned(), reason };
-        let start = self.with_time(t, origin);
-        let inside =
-            (0..3).all(|axis| origin[axis].checked_add(size[axis]).is_some_and(|end| end <= self.shape.frame[axis]));
-        if !inside || t >= self.shape.timepoints {
-            return Err(refuse(format!(
-                "the box {size:?} at {origin:?} of timepoint {t} is not inside {:?}",
-                self.shape
-            )));
-        }
-        // Asks first, because the zeroed allocation below, which costs nothing until it is written, cannot fail in order.
-        let count = size.iter().product();
-        Vec::<f32>::new().try_reserve_exact(count).map_err(|error| refuse(error.to_string()))?;
-        let mut frame = Array3::zeros(size);
-        let axes = self.with_time(1, size);
-        let out = ArrayViewMutD::from_shape(axes.as_slice(), frame.as_slice_mut().expect("a new array is in C order"));
-        let out = out.map_err(|error| refuse(error.to_string()))?;
-        match images.data_type() {
-            DataType::U8 => images.read_as(&start, out, |voxel: u8| f32::from(voxel))?,
-            _ => images.read_as(&start, out, |voxel: u16| f32::from(voxel))?,
-        }
-        Ok(frame)
     }
 
     /// Begins to write class probabilities for the box of frame `t` that begins at `origin` and has `size`, both (z, y, x).

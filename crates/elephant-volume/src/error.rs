@@ -1,4 +1,4 @@
-//! Why a store cannot be read or written.
+//! Errors of reading and writing stores.
 
 use elephant_types::{Cancelled, Coded, ErrorCode};
 

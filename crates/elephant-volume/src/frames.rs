@@ -22,7 +22,7 @@ const CHUNKS_AT_ONCE: usize = 32;
 /// that crops are cut from.
 const CACHE_BYTES: usize = 256 << 20;
 
-/// What readers of frames share: decoded chunks and what was computed of intensities. Clones share it.
+/// Decoded chunks, and intensity ranges and medians, shared by all readers of frames. Clones share state.
 #[derive(Clone, Debug)]
 pub struct FrameCache {
     chunks: ChunkCache,
@@ -37,21 +37,27 @@ impl Default for FrameCache {
 }
 
 impl FrameCache {
-    /// Bytes by which the cache may still grow while somebody reads.
+    /// Bytes by which the cache may still grow.
     pub fn room(&self) -> usize {
         self.chunks.room()
     }
 }
 
-/// A box of a frame in one version of a dataset's images.
+/// A box of frame `t`, (z, y, x), that lies inside the frame.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct FrameBox {
+    t: usize,
+    origin: [usize; 3],
+    size: [usize; 3],
+}
+
+/// A box in one version of a dataset's images.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct BoxKey {
     images: PathBuf,
     /// Versions of the metadata file and of the folder, which changes when a chunk is replaced in it.
     versions: [FileVersion; 2],
-    t: usize,
-    origin: [usize; 3],
-    size: [usize; 3],
+    frame_box: FrameBox,
 }
 
 /// The frames of a dataset: their intensities, what is known of these, and their labels. Boxes are given by their origin
@@ -96,6 +102,7 @@ impl FrameSource {
         cancel: &CancelToken,
     ) -> Result<(), VolumeError> {
         let images = self.dataset.store(Store::Images);
+        self.check_box(t, origin, out.dim().into())?;
         let (start, out) = (self.dataset.with_time(t, origin), self.with_stored_axes(out));
         let chunks = &self.cache.chunks;
         match images.data_type() {
@@ -115,6 +122,7 @@ impl FrameSource {
         out: ArrayViewMut3<'_, u8>,
         cancel: &CancelToken,
     ) -> Result<(), VolumeError> {
+        self.check_box(t, origin, out.dim().into())?;
         let (start, out) = (self.dataset.with_time(t, origin), self.with_stored_axes(out));
         let labels = self.dataset.store(Store::SegLabels);
         labels.read_cached(&self.cache.chunks, &start, out, |label: u8| label, cancel)
@@ -131,19 +139,14 @@ impl FrameSource {
         size: [usize; 3],
         cancel: &CancelToken,
     ) -> Result<Extent, VolumeError> {
-        let key = self.key(t, origin, size)?;
-        if let Some(extent) = self.cache.extents.get(&key) {
-            return Ok(extent);
-        }
-        let planes = match self.dataset.store(Store::Images).data_type() {
-            DataType::U8 => self.map_planes(&key, Extent::of_values::<u8>, cancel)?,
-            _ => self.map_planes(&key, Extent::of_values::<u16>, cancel)?,
-        };
-        let extent = planes.into_iter().fold(Extent::EMPTY, Extent::and);
-        if key.is_settled() {
-            self.cache.extents.insert(key, extent);
-        }
-        Ok(extent)
+        let frame_box = self.check_box(t, origin, size)?;
+        self.remembered(&self.cache.extents, frame_box, || {
+            let planes = match self.dataset.store(Store::Images).data_type() {
+                DataType::U8 => self.map_planes(frame_box, Extent::of_values::<u8>, cancel)?,
+                _ => self.map_planes(frame_box, Extent::of_values::<u16>, cancel)?,
+            };
+            Ok(planes.into_iter().fold(Extent::EMPTY, Extent::and))
+        })
     }
 
     /// The medians of a box of frame `t`, which has voxels. They are remembered until the images change.
@@ -157,29 +160,48 @@ impl FrameSource {
         size: [usize; 3],
         cancel: &CancelToken,
     ) -> Result<Arc<Medians>, VolumeError> {
-        let key = self.key(t, origin, size)?;
-        if let Some(medians) = self.cache.medians.get(&key) {
-            return Ok(medians);
-        }
-        let medians = match self.dataset.store(Store::Images).data_type() {
-            DataType::U8 => self.count::<u8>(&key, cancel)?,
-            _ => self.count::<u16>(&key, cancel)?,
-        };
-        let medians = Arc::new(medians);
-        if key.is_settled() {
-            self.cache.medians.insert(key, medians.clone());
-        }
-        Ok(medians)
+        let frame_box = self.check_box(t, origin, size)?;
+        self.remembered(&self.cache.medians, frame_box, || {
+            Ok(Arc::new(match self.dataset.store(Store::Images).data_type() {
+                DataType::U8 => self.count::<u8>(frame_box, cancel)?,
+                _ => self.count::<u16>(frame_box, cancel)?,
+            }))
+        })
     }
 
-    fn count<T: Intensity>(&self, key: &BoxKey, cancel: &CancelToken) -> Result<Medians, VolumeError> {
+    /// What was computed of a box, or what `compute` returns, which is remembered if the images cannot change unnoticed.
+    fn remembered<V: Clone>(
+        &self,
+        values: &Remembered<BoxKey, V>,
+        frame_box: FrameBox,
+        compute: impl FnOnce() -> Result<V, VolumeError>,
+    ) -> Result<V, VolumeError> {
+        let images = self.dataset.store(Store::Images);
+        let folder = images.folder();
+        let versions = [FileVersion::of(&folder.join(".zarray"))?, FileVersion::of(folder)?];
+        // Judged before the images are read: a version that settles meanwhile may have been replaced before it did. Chunks in
+        // folders of their own change without a trace in the store's folder.
+        let is_certain = images.has_flat_keys() && versions.iter().all(FileVersion::is_settled);
+        if !is_certain {
+            return compute();
+        }
+        let key = BoxKey { images: folder.to_owned(), versions, frame_box };
+        if let Some(value) = values.get(&key) {
+            return Ok(value);
+        }
+        let value = compute()?;
+        values.insert(key, value.clone());
+        Ok(value)
+    }
+
+    fn count<T: Intensity>(&self, frame_box: FrameBox, cancel: &CancelToken) -> Result<Medians, VolumeError> {
         let all = Mutex::new(Histogram::new());
         let plane = |values: &[T]| {
             let histogram = Histogram::of_values(values);
             all.lock().unwrap_or_else(PoisonError::into_inner).add(&histogram);
             (Extent::of_values(values), histogram.median())
         };
-        let planes = self.map_planes(key, plane, cancel)?;
+        let planes = self.map_planes(frame_box, plane, cancel)?;
         let all = all.into_inner().unwrap_or_else(PoisonError::into_inner).median();
         Ok(Medians { planes, all })
     }
@@ -187,14 +209,14 @@ impl FrameSource {
     /// Applies `plane` to the stored intensities of each plane of a box, row by row, and returns the results in ascending z.
     fn map_planes<T: Intensity, R: Send>(
         &self,
-        key: &BoxKey,
+        frame_box: FrameBox,
         plane: impl Fn(&[T]) -> R + Sync,
         cancel: &CancelToken,
     ) -> Result<Vec<R>, VolumeError> {
-        let BoxKey { t, origin, size, .. } = *key;
+        let FrameBox { t, origin, size } = frame_box;
         let images = self.dataset.store(Store::Images);
         let plane_len = size[1] * size[2];
-        // What does not fit into the cache would only drive out what is in it.
+        // A box that does not fit into the cache would drive out what is in it for nothing.
         let is_kept = size_of::<T>().saturating_mul(size[0]).saturating_mul(plane_len) <= self.cache.chunks.capacity();
         let (mut results, mut voxels) = (Vec::with_capacity(size[0]), Vec::new());
         for slab in self.slabs(origin[0]..origin[0] + size[0]) {
@@ -243,29 +265,25 @@ impl FrameSource {
         scanned.saturating_add(self.cache.room() as u64)
     }
 
-    fn key(&self, t: usize, origin: [usize; 3], size: [usize; 3]) -> Result<BoxKey, VolumeError> {
+    /// The box of frame `t` that begins at `origin` and has `size`.
+    ///
+    /// # Errors
+    /// When it leaves the movie.
+    fn check_box(&self, t: usize, origin: [usize; 3], size: [usize; 3]) -> Result<FrameBox, VolumeError> {
         let frame = self.shape();
         let inside = (0..3).all(|axis| origin[axis].checked_add(size[axis]).is_some_and(|end| end <= frame[axis]));
-        let images = self.dataset.store(Store::Images);
-        if !inside || t >= self.dataset.timepoint_count() {
-            let reason =
-                format!("the box {size:?} at {origin:?} of timepoint {t} is not inside {:?}", self.dataset.shape());
-            return Err(VolumeError::Access { store: images.name().to_owned(), reason });
+        if inside && t < self.dataset.timepoint_count() {
+            return Ok(FrameBox { t, origin, size });
         }
-        let images = images.folder().to_owned();
-        let versions = [FileVersion::of(&images.join(".zarray"))?, FileVersion::of(&images)?];
-        Ok(BoxKey { images, versions, t, origin, size })
+        let store = self.dataset.store(Store::Images).name().to_owned();
+        let reason =
+            format!("the box {size:?} at {origin:?} of timepoint {t} is not inside {:?}", self.dataset.shape());
+        Err(VolumeError::Access { store, reason })
     }
 
     /// A box (z, y, x) with the axes of the stores: (t, z, y, x), or (t, y, x) in 2-D.
     fn with_stored_axes<'a, T>(&self, view: ArrayViewMut3<'a, T>) -> ArrayViewMutD<'a, T> {
         // A 2-D dataset's stores have no z, which is the axis of the one timepoint then.
         if self.dataset.is_3d() { view.insert_axis(Axis(0)).into_dyn() } else { view.into_dyn() }
-    }
-}
-
-impl BoxKey {
-    fn is_settled(&self) -> bool {
-        self.versions.iter().all(FileVersion::is_settled)
     }
 }

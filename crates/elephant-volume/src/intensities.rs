@@ -1,4 +1,4 @@
-//! What the stored intensities of a frame are like: their range and their medians.
+//! Statistics of stored intensities: their range and their medians.
 
 use std::{
     collections::HashMap,
@@ -55,7 +55,7 @@ pub struct Medians {
     pub all: f32,
 }
 
-/// How often each value occurs.
+/// Number of voxels of each value.
 #[derive(Clone)]
 pub(crate) struct Histogram(Vec<u64>);
 

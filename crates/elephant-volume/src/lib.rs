@@ -2,14 +2,14 @@
 //!
 //! [`ArrayStore`] reads and writes boxes of one array, or whole chunks, and its attributes; [`StagedBox`] writes a box aside
 //! and puts it into the array at once. [`Dataset`] knows which arrays a dataset consists of. [`FrameSource`] is the way to
-//! the voxels of its frames: whoever reads them shares a [`FrameCache`] of decoded chunks, which never serves a chunk whose
-//! file was replaced.
+//! the voxels of its frames. Its readers share a [`FrameCache`] of decoded chunks, which never serves a chunk whose file was
+//! replaced.
 //!
 //! Names, shapes, chunks, data types and metadata are those of the original server (docs/method.md, "Zarr stores"), so
 //! that a workspace moves between the two. Chunks are compressed by Blosc through its C library; a chunk's file is old
 //! or new, never half, and no length in a file is trusted.
 //!
-//! It knows nothing of movies, networks or what the voxels mean.
+//! Not here: movies, networks, and the meaning of the voxels.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 

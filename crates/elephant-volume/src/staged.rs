@@ -19,8 +19,8 @@ pub struct StagedBox<'a> {
 }
 
 impl<'a> StagedBox<'a> {
-    /// Begins to write the box of `target` that begins at `start` and has `shape`. `folder` is an empty folder that nobody
-    /// else uses, best on the array's file system.
+    /// Begins to write the box of `target` that begins at `start` and has `shape`. `folder` is an empty folder for
+    /// this alone, best on the array's file system.
     ///
     /// # Errors
     /// When the box leaves the array.

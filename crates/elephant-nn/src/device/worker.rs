@@ -26,7 +26,7 @@ use crate::{
 /// Models whose networks stay on the device.
 const CACHED_MODELS: usize = 2;
 
-/// Finds the device, then executes commands until nobody can send any.
+/// Finds the device, then executes commands until all senders are gone.
 pub(super) fn run(options: &DeviceOptions, status: &Status, commands: &Receiver<Command>) {
     let device = match cuda::choose(options.device) {
         Ok(device) => device,
@@ -93,7 +93,7 @@ struct LoadedNetworks {
 }
 
 impl Worker<'_> {
-    /// The result of `work`, or why it has none if it panics. Notes what it says of the device's health.
+    /// The result of `work`, or [`NnError::Panicked`]. Notes in the status what it means for the device's health.
     pub(super) fn guarded<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, NnError>) -> Result<T, NnError> {
         let result = catch_unwind(AssertUnwindSafe(|| work(self))).unwrap_or(Err(NnError::Panicked));
         self.status.note(result.as_ref().err());

@@ -20,7 +20,7 @@ use crate::{
 pub(super) struct LayerSpec {
     /// Index of the convolution's weight among the network's parameters; its bias and the norm's weight and bias follow.
     pub(super) first: usize,
-    /// Whether the input is the image, whose gradient nobody needs.
+    /// Whether the input is the image, whose gradient is not needed.
     pub(super) is_first_layer: bool,
     pub(super) arithmetic: Arithmetic,
     /// What a recorded convolution multiplies in; everything else is in f32.
@@ -134,7 +134,7 @@ impl SavedForBackward {
     }
 
     /// `gradient` is overwritten.
-    #[expect(clippy::needless_pass_by_value, reason = "nobody may look at the gradient afterwards")]
+    #[expect(clippy::needless_pass_by_value, reason = "the gradient is changed and must not be used afterwards")]
     fn backward_with_cpu_kernels(
         mut self,
         gradient: Tensor,

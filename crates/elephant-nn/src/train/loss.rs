@@ -23,7 +23,7 @@ const SMOOTH_YX: (i64, f64) = (2, 8.0);
 /// The Dice loss of a crop without a centre.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum EmptyCrop {
-    /// That of the step before, which teaches nothing, as in the original.
+    /// The Dice loss of the step before, which has no gradient, as in the original.
     Last(f64),
     /// Σp² / (Σp² + 2v) for probabilities p of a centre, with v = [`FOUND_SHARE`] times the labelled voxels: as if a centre
     /// of v voxels had been found besides.

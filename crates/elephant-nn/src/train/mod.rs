@@ -1,7 +1,7 @@
 //! Training of networks: the forward and the backward pass, the loss, and the optimiser.
 //!
-//! A [`Trainer`] lives on the device's thread and is told to make one step after the other; whoever tells it brings the
-//! crops and decides when to stop and when to save.
+//! A [`Trainer`] lives on the device's thread and makes one step for each batch it gets. The caller cuts the crops and
+//! decides when to stop and when to save.
 
 mod adam;
 #[cfg(test)]

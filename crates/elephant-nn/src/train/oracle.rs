@@ -108,7 +108,7 @@ fn without_a_centre_the_last_dice_loss_stands_in() {
 }
 
 #[test]
-fn false_cells_without_a_centre_cost_where_that_is_wanted() {
+fn false_positives_in_crops_without_a_centre_can_be_punished() {
     let objective = Objective::Labels { class_weights: [1.0; 3], false_weight: 1.0 };
     let labels = ArrayD::from_elem(vec![1, 1, 10, 10], 1);
     let dice = |found: f32| {

@@ -1,4 +1,4 @@
-//! A way through a network that keeps what the backward pass needs: logits, and gradients by every parameter.
+//! The forward pass that keeps what the backward pass needs, and the backward pass: gradients by every parameter.
 
 use elephant_types::{CancelToken, KeepAxials};
 use tch::{Kind, Tensor};
@@ -49,7 +49,7 @@ struct RecordedBlock {
     /// Index of the block's first parameter.
     first: usize,
     parameters: Vec<Tensor>,
-    /// `None` for the image, whose gradient nobody needs.
+    /// `None` for the image, whose gradient is not needed.
     input: Option<Tensor>,
     below: Option<Tensor>,
 }
@@ -211,7 +211,7 @@ impl SavedPool {
     }
 
     /// `gradient`, the one by the input from elsewhere, plus the one that comes back through the pooling. Overwrites it.
-    #[expect(clippy::needless_pass_by_value, reason = "nobody may look at the gradient afterwards")]
+    #[expect(clippy::needless_pass_by_value, reason = "the gradient is changed and must not be used afterwards")]
     fn add_backward(self, pooled: &Tensor, gradient: Tensor) -> Result<Tensor, NnError> {
         if let Some([result, input]) = &self.recorded {
             return match differentiate(result, pooled, &[input])?.pop() {

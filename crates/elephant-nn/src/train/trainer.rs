@@ -22,7 +22,7 @@ use crate::{
     walk,
 };
 
-/// What a training runs on.
+/// Devices of a training.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Hardware {
     /// The first holds the parameters; a batch is shared out among all.
@@ -147,8 +147,8 @@ impl Trainer {
         sum(found.into_iter().collect::<Result<Vec<_>, _>>()?, self.hardware.device())
     }
 
-    /// Inputs (n, c, z, y, x) on the device and labels (n, z, y, x), empty where none are needed; without z for a planar network, whose planes are
-    /// crops of their own.
+    /// Inputs (n, c, z, y, x) on the device and labels (n, z, y, x), empty where none are needed; without z for a
+    /// planar network, whose planes are crops of their own.
     fn batch_to_tensors(&self, batch: &TrainingBatch) -> Result<(Tensor, ArrayD<u8>), NnError> {
         let (n, c, z, y, x) = batch.inputs.dim();
         let invalid = |reason: String| NnError::InvalidTraining { reason };
@@ -266,7 +266,7 @@ impl Member {
     }
 }
 
-/// How a forward and a backward pass are made.
+/// Settings of one forward and backward pass.
 struct Pass<'a> {
     config: TapeConfig,
     /// Crops with a target in the whole batch; the loss is the mean over them.

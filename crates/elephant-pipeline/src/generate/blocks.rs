@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use elephant_volume::CHUNK_EDGE;
 
-/// The largest number of bytes of voxels in memory at a time. With the chunks being read and written, the process stays below 300 MB, unless a
-/// single chunk of the movie takes more than 40 MB (three buffers of its size may be needed), or the movie is a virtual
-/// dataset (whose parts are read into a second block).
+/// The largest number of bytes of voxels in memory at a time. With the chunks being read and written, the process stays
+/// below 300 MB, unless a single chunk of the movie takes more than 40 MB (three buffers of its size may be needed), or
+/// the movie is a virtual dataset (whose parts are read into a second block).
 pub(super) const BLOCK_BYTES: usize = 128 << 20;
 /// Shorter rows of voxels count as rows of this length: each needs some bytes of its own while it is read.
 const SHORTEST_ROW: usize = 256;

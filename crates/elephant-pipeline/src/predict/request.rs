@@ -1,11 +1,11 @@
-//! Which frame to predict, and how.
+//! The request for a prediction.
 
 use elephant_types::{DatasetName, KeepAxials, ModelName, VoxelSize};
 use serde::{Deserialize, Serialize};
 
 use crate::{PipelineError, defaults, frames::CropBox};
 
-/// Which frame to predict, and how.
+/// Prediction of one frame.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PredictRequest {

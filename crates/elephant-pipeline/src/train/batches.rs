@@ -1,4 +1,4 @@
-//! Where the batches of a training come from.
+//! Sources of training batches.
 
 use std::collections::BTreeSet;
 

@@ -143,7 +143,7 @@ impl<'a> Crops<'a> {
     }
 }
 
-/// What is left of an epoch: each labelled timepoint a number of times, in random order. Takes memory for the timepoints
+/// The rest of an epoch: each labelled timepoint a number of times, in random order. Takes memory for the timepoints
 /// and their labels, however often each comes.
 pub(super) struct Epoch {
     centroids: Centroids,

@@ -1,4 +1,4 @@
-//! How updates of labels reach a live training.
+//! Notification of a live training about label updates.
 
 use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -22,9 +22,9 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The dataset that the running training follows.
+    /// The dataset that the running training follows; `None` while no training runs.
     followed: Option<DatasetName>,
-    /// Labels that were updated and not yet learnt from, the latest at the end; each timepoint once.
+    /// Updates that the training has not taken yet, the latest at the end; each timepoint once.
     updates: Vec<Update>,
     /// Updates so far.
     count: u64,
@@ -43,7 +43,7 @@ struct Update {
 pub(super) struct Follower<'a>(&'a Shared);
 
 impl LiveTrainings {
-    /// Says that labels of timepoint `t` have changed. Nobody needs to listen.
+    /// Notifies the training that follows the dataset, if there is one, that labels of timepoint `t` have changed.
     pub fn updated(&self, dataset: &DatasetName, t: usize) {
         let mut state = self.0.state();
         state.count += 1;
@@ -60,10 +60,9 @@ impl LiveTrainings {
         self.0.state().count
     }
 
-    /// Lets a training that waits for an update stop.
-    pub(super) fn close(&self) {
-        self.0.state().followed = None;
-        self.0.changed.notify_all();
+    /// Stops the training that waits for updates when the result is dropped, also by a panic.
+    pub(super) fn close_on_drop(&self) -> Closing<'_> {
+        Closing(&self.0)
     }
 
     /// Follows the updates of a dataset after the update of this number, or from now on.
@@ -76,6 +75,17 @@ impl LiveTrainings {
     }
 }
 
+/// Ends the following of updates when dropped.
+#[must_use = "it closes at once when it is dropped"]
+pub(super) struct Closing<'a>(&'a Shared);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.state().followed = None;
+        self.0.changed.notify_all();
+    }
+}
+
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -83,8 +93,10 @@ impl Shared {
 }
 
 impl Follower<'_> {
-    /// Waits until labels have changed since the last call, and says of which timepoints, in the order of their last
-    /// changes. Cancelled, too, when the following was closed.
+    /// Waits until labels have changed since the last call, and returns their timepoints in the order of their last changes.
+    ///
+    /// # Errors
+    /// [`Cancelled`], also when the training has ended.
     pub(super) fn next(&self, cancel: &CancelToken) -> Result<Vec<usize>, Cancelled> {
         let mut state = self.0.state();
         loop {
@@ -131,7 +143,7 @@ mod tests {
             trainings.updated(&fly, 6);
             assert_eq!(waiting.join().unwrap(), Ok(vec![6]));
         });
-        trainings.close();
+        drop(trainings.close_on_drop());
         assert_eq!(follower.next(&cancel), Err(Cancelled));
         drop(follower);
         // After the request, but before it is followed.

@@ -1,8 +1,8 @@
 //! Training the detection network with labels, or with the images alone (docs/protocol.md, "POST /seg/train" and
 //! "POST /seg/reset"; docs/method.md, "Training data and loop").
 //!
-//! Three things happen at once: one thread cuts out crops, the device makes steps, and a third thread keeps what was learnt
-//! after each epoch. So the device never waits for crops or for the disk.
+//! Three threads work at once: one cuts crops, the device makes steps, and a third one saves the model after each epoch. So
+//! the device waits neither for crops nor for the disk.
 
 mod batches;
 mod crops;
@@ -100,19 +100,19 @@ impl Trainer {
         }
     }
 
-    /// Where updates of labels are to be told.
+    /// The live trainings, which are to be notified of label updates.
     pub fn live(&self) -> &LiveTrainings {
         &self.live
     }
 
-    /// Trains a model until its epochs are done, or, live, until the task is cancelled. Predictions use what was learnt
-    /// after each epoch, or each second where epochs are shorter. The model's file is replaced every half minute and when
-    /// the training stops; what the optimiser remembers is kept beside it, and a later training of the same parameters
-    /// goes on with it.
+    /// Trains a model until its epochs are done, or, live, until the task is cancelled. Predictions use the model
+    /// after each epoch, or after each second where epochs are shorter. The model's file is replaced every half minute and
+    /// when the training stops. The optimiser's state is kept beside it; a later training of the same parameters continues
+    /// with it.
     ///
     /// # Errors
-    /// When the request makes no sense, there is nothing to learn from, the loss is no longer a number, or a file cannot
-    /// be written. The model is then the last one that predictions used, or, if it could not be written, the one before.
+    /// When the request is invalid, no crop has a label, the loss is not finite, or a file cannot be written. The model
+    /// is then the last one that predictions used, or, if it could not be written, the one before.
     pub fn train(
         &self,
         request: &TrainRequest,
@@ -161,12 +161,14 @@ impl Trainer {
             let crops = Crops::new(&request.dataset, &dataset, &request.crops, request.seed);
             let (batches, received) = std::sync::mpsc::sync_channel(1);
             let cancel = context.cancel_token();
+            // A live training waits for updates without looking whether its batches are still taken.
+            let closing = self.live.close_on_drop();
             let mut source = LabelledCrops::new(crops, &self.labels);
             let span = Span::current();
             scope.spawn(move || span.in_scope(|| schedule.produce_batches(&mut source, &batches, cancel)));
             let trained = received.into_iter().try_for_each(|event| run.handle(event, &saver));
-            self.live.close();
-            // What was learnt since the last epoch is kept too, unless it went wrong.
+            drop(closing);
+            // Steps since the last epoch are saved too, unless one failed.
             let is_sound = trained.as_ref().err().is_none_or(|error| error.code() == ErrorCode::Cancelled);
             let offered = if is_sound { run.offer(&saver) } else { Ok(()) };
             let saved = saver.finish();
@@ -188,7 +190,7 @@ impl Trainer {
         /// In training: a parameter, its gradient and two moments. A snapshot, or a step that is not taken yet: all but the
         /// gradient; one is being made, one waits to be published, one to be written. And what predictions use.
         const PARAMETER_BYTES: u64 = (4 + 3 * 3 + 1) * size_of::<f32>() as u64;
-        /// Batches that are being cut out, wait and are learnt from.
+        /// One batch is being cut out, one waits, and one is in a step.
         const BATCHES: u64 = 3;
         /// An intensity and a label.
         const VOXEL_BYTES: u64 = (size_of::<f32>() + size_of::<u8>()) as u64;

@@ -44,7 +44,7 @@ pub struct Pretraining {
     pub kind: NetworkKind,
     /// Steps of the optimiser in all.
     pub steps: u64,
-    /// Where all randomness comes from.
+    /// Seed of all random numbers.
     pub seed: u64,
     /// Folder for the state, from which an interrupted training goes on.
     pub folder: PathBuf,
@@ -54,8 +54,8 @@ pub struct Pretraining {
 /// learns from scenes of its own.
 ///
 /// # Errors
-/// When the state cannot be read or written, the device fails, or the task is cancelled; what was learnt is then in the
-/// folder.
+/// When the state cannot be read or written, the device fails, or the task is cancelled; the folder then has the state
+/// after the last step.
 pub fn pretrain<N: SegmentationModel + TrainableModel>(
     request: &Pretraining,
     network: &N,
@@ -100,7 +100,11 @@ fn train_steps(
         let loss = match stepped {
             Ok(loss) => loss,
             Err(error) => {
-                folder.save(&model.snapshot()?)?;
+                // The first error is the reason; a failed device may not give a snapshot.
+                if let Err(unsaved) = model.snapshot().map_err(PipelineError::from).and_then(|last| folder.save(&last))
+                {
+                    tracing::warn!(error = %unsaved, "the last steps are not saved");
+                }
                 return Err(error);
             }
         };
@@ -127,7 +131,7 @@ fn learning_rate(step: u64, steps: u64) -> f64 {
     LEARNING_RATE * warm_up * 0.5 * (1.0 + (PI * progress).cos())
 }
 
-/// Sends the batches of all steps from `start` on, until nobody listens.
+/// Sends the batches of all steps from `start` on, until the receiver is gone.
 fn send_batches(
     request: &Pretraining,
     start: u64,
@@ -142,7 +146,7 @@ fn send_batches(
     }
 }
 
-/// What the network learns from in a step.
+/// The batch of a step.
 fn batch(request: &Pretraining, step: u64, cancel: &CancelToken) -> Result<TrainingBatch, PipelineError> {
     let is_planar = request.kind == NetworkKind::Planar;
     let count = if is_planar { PLANAR_SCENES } else { 1 };
@@ -190,8 +194,8 @@ fn labels(scene: &Scene, kind: NetworkKind, cancel: &CancelToken) -> Result<Arra
     Ok(labels)
 }
 
-/// Where the state of a training lies: `KIND-seedSEED-ofSTEPS-STEP.pth` and, beside it, what the optimiser remembers. The files of a step
-/// are complete before those of the step before it go.
+/// Where the state of a training is saved: `KIND-seedSEED-ofSTEPS-STEP.pth` and, beside it, the optimiser's state. The files
+/// of a step are complete before those of the step before are removed.
 struct StateFolder<'a>(&'a Pretraining);
 
 impl StateFolder<'_> {

@@ -11,21 +11,21 @@ use crate::{ModelSource, PipelineError, defaults, frames::open_dataset};
 
 /// The learning rates, one for each epoch.
 const LEARNING_RATES: [f64; 3] = [1e-2, 1e-3, 1e-4];
-/// How much crops are scaled.
+/// Scale factor of the crops.
 const SCALE_FACTOR: f64 = 0.2;
 
 /// A training without labels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PriorTraining {
-    /// Where the images are.
+    /// The dataset of the images.
     pub dataset: DatasetName,
-    /// What crops are made of; they are scaled and flipped, but not otherwise varied.
+    /// Options of the crops, which are scaled and flipped, but not otherwise varied.
     pub crops: CropOptions,
     /// Crops in one of the three epochs.
     #[serde(default = "defaults::crop_count")]
     pub crop_count: u32,
-    /// Where all randomness comes from.
+    /// Seed of all random numbers.
     #[serde(default)]
     pub seed: u64,
 }

@@ -1,4 +1,4 @@
-//! What the log says of a training.
+//! Lines about a training in the server's log.
 
 use std::time::{Duration, Instant};
 
@@ -14,12 +14,12 @@ pub(super) struct EpochLog {
     steps: u32,
     crops: usize,
     /// When the last line was made.
-    said: Option<Instant>,
+    last_line: Option<Instant>,
 }
 
 impl EpochLog {
     pub(super) fn new(epochs: Option<u32>) -> Self {
-        Self { epochs, epoch: 0, loss_sum: 0.0, steps: 0, crops: 0, said: None }
+        Self { epochs, epoch: 0, loss_sum: 0.0, steps: 0, crops: 0, last_line: None }
     }
 
     /// Notes a step with so many crops.
@@ -37,14 +37,14 @@ impl EpochLog {
         let crops = self.crops;
         (self.loss_sum, self.steps, self.crops) = (0.0, 0, 0);
         let is_last = self.epochs == Some(self.epoch);
-        let is_early = self.said.is_some_and(|said| now.saturating_duration_since(said) < INTERVAL);
+        let is_early = self.last_line.is_some_and(|last_line| now.saturating_duration_since(last_line) < INTERVAL);
         if is_early && !is_last {
             return None;
         }
-        self.said = Some(now);
-        let of = self.epochs.map_or_else(String::new, |epochs| format!(" / {epochs}"));
+        self.last_line = Some(now);
+        let total = self.epochs.map_or_else(String::new, |epochs| format!(" / {epochs}"));
         let unit = if crops == 1 { "crop" } else { "crops" };
-        Some(format!("epoch {}{of}: loss {loss:.4}, {crops} {unit}", self.epoch))
+        Some(format!("epoch {}{total}: loss {loss:.4}, {crops} {unit}", self.epoch))
     }
 }
 
@@ -65,7 +65,11 @@ mod tests {
         log.step(0.125, 1);
         assert_eq!(log.end_epoch(at(1000)).unwrap(), "epoch 3 / 4: loss 0.1250, 1 crop");
         log.step(0.0625, 2);
-        assert_eq!(log.end_epoch(at(1001)).unwrap(), "epoch 4 / 4: loss 0.0625, 2 crops", "the last one is told");
+        assert_eq!(
+            log.end_epoch(at(1001)).unwrap(),
+            "epoch 4 / 4: loss 0.0625, 2 crops",
+            "the last epoch always has a line"
+        );
         let mut live = EpochLog::new(None);
         live.step(1.0, 5);
         assert_eq!(live.end_epoch(at(0)).unwrap(), "epoch 1: loss 1.0000, 5 crops");

@@ -1,4 +1,4 @@
-//! What a training is asked for.
+//! The request for a training.
 
 use elephant_image::Augmentation;
 use elephant_model::Objective;
@@ -20,7 +20,7 @@ pub const MAX_LEARNING_RATE: f64 = 1.0;
 pub enum TrainingMode {
     /// Those that are drawn first, from these spots; then the labels of their timepoints, for a number of epochs.
     Spots {
-        /// What to draw.
+        /// The labels to draw.
         labels: UpdateLabels,
         /// How often each timepoint's crops are gone through.
         #[serde(default = "defaults::epochs")]
@@ -39,14 +39,14 @@ pub enum TrainingMode {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainRequest {
-    /// Where images and labels are.
+    /// The dataset of the images and labels.
     pub dataset: DatasetName,
     /// The model that is trained; the pretrained one is taken where it does not exist.
     #[serde(default = "ModelName::detection")]
     pub model: ModelName,
-    /// Which labels to learn from.
+    /// The labels to learn from, and for how long.
     pub mode: TrainingMode,
-    /// What crops are made of and how they are varied.
+    /// Options of the crops.
     pub crops: CropOptions,
     /// Class weights and the weight of "false" tags.
     #[serde(default)]
@@ -66,12 +66,12 @@ pub struct TrainRequest {
     /// Folder for them, below the workspace's `logs`.
     #[serde(default = "FileName::detection_log")]
     pub log_folder: FileName,
-    /// Where all randomness comes from.
+    /// Seed of all random numbers.
     #[serde(default)]
     pub seed: u64,
 }
 
-/// How training crops are cut out.
+/// Options of training crops.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CropOptions {
@@ -138,7 +138,7 @@ impl TrainRequest {
 }
 
 impl CropOptions {
-    /// Whether the options make sense.
+    /// Checks all options.
     ///
     /// # Errors
     /// [`PipelineError::Invalid`] naming the field.
@@ -160,7 +160,7 @@ impl CropOptions {
         Ok(())
     }
 
-    /// Which kind of network learns from such crops.
+    /// Kind of the network that learns from such crops.
     pub fn kind(&self) -> NetworkKind {
         if self.is_3d { NetworkKind::Volumetric } else { NetworkKind::Planar }
     }

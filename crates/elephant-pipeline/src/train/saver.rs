@@ -1,4 +1,4 @@
-//! Keeping what a training has learnt, beside its steps: for predictions at once, on the disk now and then.
+//! Saving the model in training while its steps go on: predictions use it at once, its file is written now and then.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,18 +15,18 @@ use tracing::Span;
 
 use crate::PipelineError;
 
-/// How long what was learnt may be in memory only. Both files of a 3-D network have 70 MB.
+/// How long a snapshot may be in memory only. Both files of a 3-D network have 70 MB.
 const SAVE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// A model in training as it is at one moment.
 pub(super) struct Snapshot {
     /// Its parameters, and where they come from.
     pub(super) checkpoint: Checkpoint,
-    /// What the optimiser remembers of them.
+    /// The optimiser's state for them.
     pub(super) state: OptimizerState,
 }
 
-/// Where a model and its optimiser's memory are.
+/// The files of a model and of its optimiser's state.
 #[derive(Clone, Debug)]
 pub(super) struct ModelFiles {
     pub(super) model: PathBuf,
@@ -43,7 +43,7 @@ impl ModelFiles {
         Self { model, optimizer, found }
     }
 
-    /// What the optimiser remembers of these parameters; nothing where it never saw them or its file is damaged.
+    /// The optimiser's state for these parameters; `None` when there is none for them or its file is damaged.
     pub(super) fn optimizer_state(&self, checkpoint: &Checkpoint) -> Option<OptimizerState> {
         if matches!(elephant_fs::metadata(&self.optimizer), Ok(None)) {
             return None;
@@ -83,7 +83,7 @@ impl<'scope> Saver<'scope> {
         Self { inbox: Sender(inbox), thread }
     }
 
-    /// Whether keeping has failed, so that there is no use in going on; [`finish`](Self::finish) tells why.
+    /// Whether keeping has failed, so that the training is to stop; [`finish`](Self::finish) returns the reason.
     pub(super) fn has_failed(&self) -> bool {
         self.thread.is_finished()
     }
@@ -123,7 +123,7 @@ impl Drop for Sender {
     }
 }
 
-/// What the saver's thread is to do.
+/// The next task of the saver's thread.
 enum Next {
     Keep(Snapshot),
     /// The time that was given has come.
@@ -200,8 +200,8 @@ impl Keeper<'_> {
         }
     }
 
-    /// The model's file as it is, which is as it was found or written; `None` when it is gone, which is nobody's. Somebody
-    /// else's model is not overwritten; what was learnt is not lost either.
+    /// Checks that the model's file is still the one that was found or written, and returns its version; `None` when it is
+    /// gone. A file that another program put there is not overwritten; the trained model is then written beside it.
     fn require_own_file(&self, checkpoint: &Checkpoint) -> Result<Option<FileVersion>, PipelineError> {
         let found = FileVersion::of(&self.files.model).ok();
         if found.is_some() && found != self.version {
@@ -216,15 +216,15 @@ impl Keeper<'_> {
         checkpoint.write(&self.files.model)?;
         self.version = FileVersion::of(&self.files.model).ok();
         self.saved_at = Instant::now();
-        // Of another model's memory no use is made: a kill in between costs nothing but it.
+        // State of another model is ignored when it is read, so a kill in between loses nothing but the state.
         if let Err(error) = state.write(checkpoint.fingerprint(), &self.files.optimizer) {
-            tracing::warn!(%error, "what the optimiser remembers is not saved; the next training begins without it");
+            tracing::warn!(%error, "the optimiser's state is not saved; the next training begins without it");
         }
         Ok(())
     }
 }
 
-/// Writes what was learnt beside a model that somebody replaced, and says so.
+/// Writes the trained model beside a model file that another program replaced, and returns the error that says so.
 fn keep_aside(checkpoint: &Checkpoint, model: &Path) -> PipelineError {
     let name = model.file_name().unwrap_or_default().to_string_lossy();
     let aside = free_name(model);
@@ -232,7 +232,7 @@ fn keep_aside(checkpoint: &Checkpoint, model: &Path) -> PipelineError {
     match checkpoint.write(&aside) {
         Ok(()) => ModelError::new(
             ErrorCode::Conflict,
-            format!("somebody replaced the model {name} during its training; what was learnt is kept as {aside_name}"),
+            format!("the model {name} was replaced during its training; the trained model is kept as {aside_name}"),
         )
         .into(),
         Err(error) => error.into(),
@@ -245,7 +245,7 @@ fn free_name(model: &Path) -> PathBuf {
     let extension = model.extension().map(|extension| format!(".{}", extension.to_string_lossy())).unwrap_or_default();
     let mut aside = model.with_file_name(format!("trained-{stem}{extension}"));
     let mut number = 1;
-    // A link whose target is missing is somebody's, too.
+    // A link whose target is missing counts as a file.
     while aside.symlink_metadata().is_ok() {
         number += 1;
         aside = model.with_file_name(format!("trained-{stem}-{number}{extension}"));

@@ -1,4 +1,4 @@
-//! What a training learns from, and when.
+//! The order of a training's epochs and batches.
 
 use std::{collections::BTreeSet, sync::mpsc::SyncSender};
 
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::PipelineError;
 
-/// What comes next in a training.
+/// The next event of a training.
 #[derive(Debug)]
 pub(super) enum BatchEvent {
     /// An epoch begins. This many steps are left with it; unknown in a live training.
@@ -35,7 +35,7 @@ pub(super) struct Schedule<'a> {
     timepoints: Timepoints<'a>,
 }
 
-/// Which timepoints are learnt from.
+/// The timepoints that crops are cut from.
 enum Timepoints<'a> {
     /// All of these in each epoch.
     Fixed { timepoints: BTreeSet<usize>, epochs: u32 },
@@ -92,7 +92,7 @@ impl<'a> Schedule<'a> {
                 let updated = follower.next(cancel)?;
                 self.control.show_followed_timepoint(updated.last().copied());
                 let crops = source.begin_epoch(&updated.into_iter().collect(), self.crops_per_timepoint())?;
-                // An update that runs now has not listed its labels yet; it will be told of, too.
+                // An update that is running has not listed its labels yet; it will be notified, too.
                 if crops > 0 && !self.send_epoch(None, source, batches, cancel)? {
                     break;
                 }
@@ -105,7 +105,7 @@ impl<'a> Schedule<'a> {
         self.control.overrides().crops_per_timepoint.unwrap_or(self.request.crops_per_timepoint)
     }
 
-    /// Sends the batches of the epoch that has begun. Whether anyone still listens.
+    /// Sends the batches of the epoch that has begun. Returns whether the receiver still takes them.
     fn send_epoch(
         &self,
         steps_left: Option<u64>,

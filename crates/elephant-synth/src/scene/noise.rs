@@ -23,7 +23,7 @@ pub(super) fn image(options: &SceneOptions) -> Array3<u16> {
     values.mapv(|value| ((value - low) * scale).round() as u16)
 }
 
-/// A number from the distribution that `kind`, 0 to 1, stands for.
+/// A random number; `kind`, 0 to 1, selects the distribution.
 fn sample(kind: f64, rng: &mut Rng) -> f64 {
     if kind < 0.2 {
         rng.unit()

@@ -24,7 +24,7 @@ pub enum SceneSet {
 /// Nuclei and microscope of a scene. Lengths are in pixels: the voxel's edge along y and x.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SceneOptions {
-    /// Where all randomness comes from.
+    /// Seed of all random numbers.
     pub seed: u64,
     /// Voxels along (z, y, x); a 2-D scene has z = 1.
     pub shape: [usize; 3],
