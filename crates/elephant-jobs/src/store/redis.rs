@@ -28,8 +28,8 @@ const NOT_BELOW: &str = "if tonumber(redis.call('GET', KEYS[1]) or '0') < tonumb
                              redis.call('SET', KEYS[1], ARGV[1])
                          end";
 
-/// Forgets those of the jobs ARGV in `KEYS[1]` that are not among the running ones in `KEYS[2]`. A job that ends long after its
-/// turn to be forgotten leaves a record behind; there are not many of them.
+/// Forgets those of the jobs ARGV in `KEYS[1]` that are not among the running ones in `KEYS[2]`. A job that ends long
+/// after its turn to be forgotten leaves a record behind; there are not many of them.
 const FORGET: &str = "for _, id in ipairs(ARGV) do
                           if redis.call('SISMEMBER', KEYS[2], id) == 0 then redis.call('HDEL', KEYS[1], id) end
                       end";
@@ -39,8 +39,9 @@ const RENEW: &str = "if redis.call('SISMEMBER', KEYS[1], ARGV[1]) == 1 then
                          redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
                      end";
 
-/// Marks the job ARGV[1] as interrupted by writing the record ARGV[3], if there is one, to KEYS[3], unless the job has ended
-/// (it is not in KEYS[1]) or its lease in KEYS[2] is no longer ARGV[2] (empty for none). Returns whether it did.
+/// Marks the job `ARGV[1]` as interrupted by writing the record `ARGV[3]`, if there is one, to `KEYS[3]`, unless the
+/// job has ended (it is not in `KEYS[1]`) or its lease in `KEYS[2]` is no longer `ARGV[2]` (empty for none). Returns
+/// whether it did.
 const INTERRUPT: &str = "if redis.call('SISMEMBER', KEYS[1], ARGV[1]) == 0
                              or (redis.call('HGET', KEYS[2], ARGV[1]) or '') ~= ARGV[2] then return 0 end
                          redis.call('SREM', KEYS[1], ARGV[1])
