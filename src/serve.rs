@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use elephant_amqp::Publisher;
-use elephant_api_core::{Access, EventFeed, Family, MetricsHandle, Operations};
+use elephant_api_core::{Access, EventFeed, Family, LargeBodies, MetricsHandle, Operations};
 use elephant_api_elephant::ElephantApi;
 use elephant_api_v1::V1Api;
 use elephant_pipeline::{KINDS, PREDICTIONS};
@@ -95,8 +95,9 @@ pub fn serve(args: &ServeArgs) -> Result<()> {
 fn families(engine: Engine, closing: &CancellationToken) -> Vec<Family> {
     let Engine { use_cases, runner, devices } = engine;
     let events = EventFeed::new(runner.jobs(), closing.clone());
-    let v1 = V1Api::new(use_cases.clone(), runner.clone(), events);
-    vec![ElephantApi::new(use_cases, runner, devices).family(), v1.family()]
+    let large_bodies = LargeBodies::default();
+    let v1 = V1Api::new(use_cases.clone(), runner.clone(), events, large_bodies.clone());
+    vec![ElephantApi::new(use_cases, runner, devices, large_bodies).family(), v1.family()]
 }
 
 fn access(args: &ServeArgs) -> Result<Access> {

@@ -68,9 +68,9 @@ impl FromRef<ElephantApi> for LargeBodies {
 struct Document;
 
 impl ElephantApi {
-    /// The protocol over these use cases, whose jobs `runner` runs.
-    pub fn new(use_cases: UseCases, runner: JobRunner, devices: Arc<dyn Devices>) -> Self {
-        Self { use_cases, runner, devices, large_bodies: LargeBodies::default() }
+    /// The protocol over these use cases, whose jobs `runner` runs. `large_bodies` is shared by all families.
+    pub fn new(use_cases: UseCases, runner: JobRunner, devices: Arc<dyn Devices>, large_bodies: LargeBodies) -> Self {
+        Self { use_cases, runner, devices, large_bodies }
     }
 
     /// Its routes. Paths that belong to no other family are answered in its form.

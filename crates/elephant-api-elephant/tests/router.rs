@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use elephant_api_core::testing::{OneDevice, TestReply, TestRouter};
+use elephant_api_core::{
+    LargeBodies,
+    testing::{OneDevice, TestReply, TestRouter},
+};
 use elephant_api_elephant::ElephantApi;
 use elephant_jobs::{JobFilter, JobStatus};
 use elephant_pipeline::testing::TestWorkspace;
@@ -23,7 +26,12 @@ struct Fixture {
 
 fn fixture() -> Fixture {
     let workspace = TestWorkspace::new();
-    let api = ElephantApi::new(workspace.use_cases.clone(), workspace.runner.clone(), Arc::new(OneDevice));
+    let api = ElephantApi::new(
+        workspace.use_cases.clone(),
+        workspace.runner.clone(),
+        Arc::new(OneDevice),
+        LargeBodies::default(),
+    );
     let router = TestRouter::new(vec![api.family()], &workspace.runner, workspace.path());
     Fixture { router, workspace }
 }

@@ -15,11 +15,11 @@ mod submit;
 
 use axum::{
     Router,
-    extract::{State, WebSocketUpgrade},
+    extract::{FromRef, State, WebSocketUpgrade},
     response::Response,
     routing::get,
 };
-use elephant_api_core::{ApiError, EventFeed, Family};
+use elephant_api_core::{ApiError, EventFeed, Family, LargeBodies};
 use elephant_jobs::JobRunner;
 use elephant_pipeline::UseCases;
 use utoipa::OpenApi;
@@ -31,6 +31,13 @@ pub struct V1Api {
     use_cases: UseCases,
     runner: JobRunner,
     events: EventFeed,
+    large_bodies: LargeBodies,
+}
+
+impl FromRef<V1Api> for LargeBodies {
+    fn from_ref(api: &V1Api) -> Self {
+        api.large_bodies.clone()
+    }
 }
 
 #[derive(OpenApi)]
@@ -41,9 +48,9 @@ pub struct V1Api {
 struct Document;
 
 impl V1Api {
-    /// The interface over these use cases, whose jobs `runner` runs.
-    pub fn new(use_cases: UseCases, runner: JobRunner, events: EventFeed) -> Self {
-        Self { use_cases, runner, events }
+    /// The interface over these use cases, whose jobs `runner` runs. `large_bodies` is shared by all families.
+    pub fn new(use_cases: UseCases, runner: JobRunner, events: EventFeed, large_bodies: LargeBodies) -> Self {
+        Self { use_cases, runner, events, large_bodies }
     }
 
     /// Its routes.

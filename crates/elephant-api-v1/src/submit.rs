@@ -2,11 +2,11 @@
 
 use axum::{
     Json as Reply,
-    extract::{FromRequest, Query, Request, State},
-    http::{StatusCode, header},
+    extract::{Query, State},
+    http::{StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
-use elephant_api_core::{ApiError, Json};
+use elephant_api_core::{ApiError, LargeJson};
 use elephant_jobs::{JobSpec, OnLeave, RunningJob};
 use elephant_pipeline::{PipelineError, Task, TaskOutput};
 use serde::{Deserialize, Serialize};
@@ -58,15 +58,22 @@ pub(crate) struct EndedReply {
         (status = 507, description = "The disk is full"),
     )
 )]
-pub(crate) async fn submit(State(api): State<V1Api>, request: Request) -> Result<Response, ApiError> {
-    let query = Query::<SubmitQuery>::try_from_uri(request.uri());
+pub(crate) async fn submit(
+    State(api): State<V1Api>,
+    uri: Uri,
+    LargeJson { value: task, memory }: LargeJson<Task>,
+) -> Result<Response, ApiError> {
+    let query = Query::<SubmitQuery>::try_from_uri(&uri);
     let Query(SubmitQuery { wait }) = query.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
-    let Json(task) = Json::<Task>::from_request(request, &()).await?;
     task.validate()?;
     let spec = task.spec();
     let spec = if wait { spec } else { JobSpec { on_leave: OnLeave::Continue, ..spec } };
     let use_cases = api.use_cases.clone();
-    let job = api.runner.start(spec, move |context| task.run(&use_cases, context)).await?;
+    let job = api.runner.start(spec, move |context| {
+        let _memory = memory;
+        task.run(&use_cases, context)
+    });
+    let job = job.await?;
     if !wait {
         let location = format!("/v1/jobs/{}", job.record().id);
         let reply = JobReply::from(job.record().clone());

@@ -1,6 +1,6 @@
 //! The project's own interface without sockets and without libtorch.
 
-use elephant_api_core::{EventFeed, testing::TestRouter};
+use elephant_api_core::{EventFeed, LargeBodies, testing::TestRouter};
 use elephant_api_v1::V1Api;
 use elephant_pipeline::testing::TestWorkspace;
 use elephant_testkit::eventually;
@@ -16,7 +16,7 @@ fn fixture() -> Fixture {
     let workspace = TestWorkspace::new();
     workspace.add_dataset("fly");
     let events = EventFeed::new(workspace.runner.jobs(), CancellationToken::new());
-    let api = V1Api::new(workspace.use_cases.clone(), workspace.runner.clone(), events);
+    let api = V1Api::new(workspace.use_cases.clone(), workspace.runner.clone(), events, LargeBodies::default());
     let router = TestRouter::new(vec![api.family()], &workspace.runner, workspace.path());
     Fixture { router, workspace }
 }
@@ -60,6 +60,17 @@ async fn a_caller_may_wait_for_the_result() {
     assert_eq!(reply["job"]["status"], "completed");
     let spots = reply["result"]["spots"].as_array().unwrap();
     assert!(!spots.is_empty() && spots[0]["center_um"].as_array().unwrap().len() == 3, "{reply}");
+}
+
+#[tokio::test]
+async fn a_request_may_list_many_spots() {
+    let fixture = fixture();
+    let spot =
+        json!({"t": 0, "center_um": [2, 8, 8], "covariance_um2": [[4, 0, 0], [0, 4, 0], [0, 0, 4]], "tag": "tp"});
+    let update = json!({"update": {"dataset": "nobody", "voxel_size": [2, 1, 1], "spots": vec![spot; 20_000]}});
+    assert!(update.to_string().len() > 1 << 20);
+    let refused = fixture.router.post("/v1/jobs?wait=true", &update).await;
+    assert_eq!((refused.status.as_u16(), &refused.json()["code"]), (404, &json!("not_found")), "{}", refused.json());
 }
 
 #[tokio::test]
