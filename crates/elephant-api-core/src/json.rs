@@ -140,16 +140,24 @@ pub fn media_type(request: &Request) -> String {
     value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-/// Reads a JSON object.
+/// Reads the JSON object of a body.
+///
+/// # Errors
+/// As [`parse_as`].
+pub fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, ApiError> {
+    parse_as("the body", text)
+}
+
+/// Reads a JSON object, which error messages call `name`.
 ///
 /// # Errors
 /// When the text is not one, or a field is wrong; the message names it.
-pub fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, ApiError> {
+pub fn parse_as<T: DeserializeOwned>(name: &str, text: &[u8]) -> Result<T, ApiError> {
     // Serde would accept a list as an object's fields in order.
     if text.trim_ascii_start().first() != Some(&b'{') {
-        return Err(ApiError::bad_request("the body is not a JSON object"));
+        return Err(ApiError::bad_request(format!("{name} is not a JSON object")));
     }
-    let text = std::str::from_utf8(text).map_err(|_| ApiError::bad_request("the body is not UTF-8"))?;
+    let text = std::str::from_utf8(text).map_err(|_| ApiError::bad_request(format!("{name} is not UTF-8")))?;
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();
@@ -157,14 +165,14 @@ pub fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, ApiError> {
         let reason = without_position(&inner);
         // Syntax errors have no field.
         if path == "." || inner.is_syntax() || inner.is_eof() {
-            ApiError::bad_request(format!("the body is not valid: {reason}"))
+            ApiError::bad_request(format!("{name} is not valid: {reason}"))
         } else {
             ApiError::bad_request(format!("{path}: {reason}")).in_short(format!("this field is not valid: {path}"))
         }
     })?;
     deserializer
         .end()
-        .map_err(|error| ApiError::bad_request(format!("the body is not valid JSON: {}", without_position(&error))))?;
+        .map_err(|error| ApiError::bad_request(format!("{name} is not valid JSON: {}", without_position(&error))))?;
     Ok(value)
 }
 

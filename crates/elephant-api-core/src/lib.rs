@@ -26,7 +26,7 @@ pub use app::{Family, RenderError, router};
 pub use blocking::blocking;
 pub use connections::serve;
 pub use error::{ApiError, shown};
-pub use json::{BodyMemory, Json, LargeBodies, LargeJson, media_type, parse, text_body};
+pub use json::{BodyMemory, Json, LargeBodies, LargeJson, media_type, parse, parse_as, text_body};
 pub use ops::{Device, Devices, EventFeed, MetricsHandle, Operations};
 
 /// The largest body of a request that describes something in JSON or as a form, in bytes.

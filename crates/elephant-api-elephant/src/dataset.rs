@@ -116,7 +116,7 @@ pub(crate) async fn generate(
     match run(&api, request, ()).await? {
         // The original's reply: an empty JSON string.
         Some(Generated::Ready(_)) => Ok(Reply("").into_response()),
-        Some(Generated::NeedsMovie) => Ok(StatusCode::NO_CONTENT.into_response()),
+        Some(Generated::NeedsMovie(_)) => Ok(StatusCode::NO_CONTENT.into_response()),
         None => Err(ApiError::new(StatusCode::CONFLICT, "the generation was cancelled")),
     }
 }

@@ -1,6 +1,6 @@
 //! Writing PyTorch's zip format, so that `torch.load(weights_only=True)` reads it.
 
-use std::io::{self, Seek, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 
 use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 
@@ -9,8 +9,9 @@ use crate::{Checkpoint, Dtype, StateDict, Tensor, archive::PROVENANCE};
 /// Alignment of storages in the file, in bytes, as in PyTorch's files, so that they can be mapped into memory.
 const ALIGNMENT: u16 = 64;
 
+/// Writes a checkpoint from the start of an empty `file`.
 pub(crate) fn write(checkpoint: &Checkpoint, file: impl Write + Seek) -> io::Result<()> {
-    let mut zip = ZipWriter::new(file);
+    let mut zip = ZipWriter::new(DeferErrors { file, position: 0, length: 0, error: None });
     let mut add = |name: &str, content: &[u8]| {
         let options = SimpleFileOptions::default()
             .compression_method(CompressionMethod::Stored)
@@ -29,8 +30,56 @@ pub(crate) fn write(checkpoint: &Checkpoint, file: impl Write + Seek) -> io::Res
         add(PROVENANCE, &serde_json::to_vec(provenance)?)?;
     }
     add("version", b"3\n")?;
-    zip.finish()?;
-    Ok(())
+    zip.finish()?.error.map_or(Ok(()), Err)
+}
+
+/// A file that keeps its first error instead of returning it, and ignores what is written after it. A `ZipWriter` prints
+/// the errors that it meets when it is dropped; this way it meets none.
+struct DeferErrors<W> {
+    file: W,
+    /// Position in the file, as if there had been no error.
+    position: u64,
+    /// Length of the file, as if there had been no error.
+    length: u64,
+    error: Option<io::Error>,
+}
+
+impl<W> DeferErrors<W> {
+    fn attempt<T>(&mut self, operation: impl FnOnce(&mut W) -> io::Result<T>) {
+        if self.error.is_none() {
+            self.error = operation(&mut self.file).err();
+        }
+    }
+}
+
+impl<W: Write> Write for DeferErrors<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.attempt(|file| file.write_all(bytes));
+        self.position += bytes.len() as u64;
+        self.length = self.length.max(self.position);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.attempt(Write::flush);
+        Ok(())
+    }
+}
+
+impl<W: Seek> Seek for DeferErrors<W> {
+    fn seek(&mut self, target: SeekFrom) -> io::Result<u64> {
+        let position = match target {
+            SeekFrom::Start(position) => Some(position),
+            SeekFrom::Current(offset) => self.position.checked_add_signed(offset),
+            SeekFrom::End(offset) => self.length.checked_add_signed(offset),
+        };
+        let position = position.ok_or(io::ErrorKind::InvalidInput)?;
+        if position != self.position {
+            self.attempt(|file| file.seek(SeekFrom::Start(position)));
+            self.position = position;
+        }
+        Ok(position)
+    }
 }
 
 /// `data.pkl`, protocol 2: an `OrderedDict`, or a list of them, of calls to `torch._utils._rebuild_tensor_v2`.
@@ -134,5 +183,56 @@ fn storage_class(dtype: Dtype) -> &'static str {
         Dtype::I8 => "CharStorage",
         Dtype::U8 => "ByteStorage",
         Dtype::Bool => "BoolStorage",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+    use crate::Provenance;
+
+    /// A disk with room for so many bytes.
+    struct SmallDisk {
+        file: Cursor<Vec<u8>>,
+        bytes: u64,
+    }
+
+    impl Write for SmallDisk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.file.position() + bytes.len() as u64 > self.bytes {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.file.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Seek for SmallDisk {
+        fn seek(&mut self, target: SeekFrom) -> io::Result<u64> {
+            self.file.seek(target)
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_reported_wherever_it_occurs() {
+        let provenance = Some(Provenance { origin: "a test".into(), steps: 0 });
+        let checkpoint = Checkpoint { members: vec![StateDict::default()], provenance };
+        let mut whole = Cursor::new(Vec::new());
+        write(&checkpoint, &mut whole).unwrap();
+        let length = whole.get_ref().len() as u64;
+        for bytes in 0..=length {
+            let mut disk = SmallDisk { file: Cursor::new(Vec::new()), bytes };
+            let result = write(&checkpoint, &mut disk).map_err(|error| error.kind());
+            if bytes < length {
+                assert_eq!(result, Err(io::ErrorKind::StorageFull), "{bytes} of {length} bytes");
+            } else {
+                assert_eq!((result, disk.file.get_ref()), (Ok(()), whole.get_ref()));
+            }
+        }
     }
 }

@@ -8,7 +8,7 @@ use elephant_types::{Coded, ErrorCode};
 #[derive(Debug, thiserror::Error)]
 pub enum FsError {
     /// The operating system reported an error.
-    #[error("cannot {operation} {}: {source}", path.display())]
+    #[error("{}cannot {operation} {}: {source}", disk_full(source), path.display())]
     Io {
         /// The operation as a verb: "write", "rename".
         operation: &'static str,
@@ -49,6 +49,11 @@ impl FsError {
         let path = path.into();
         move |source| Self::Io { operation, path, source }
     }
+}
+
+/// Begins the message of an error with its reason, if that is a full disk.
+fn disk_full(error: &io::Error) -> &'static str {
+    if error.code() == ErrorCode::StorageFull { "the disk is full: " } else { "" }
 }
 
 impl Coded for FsError {

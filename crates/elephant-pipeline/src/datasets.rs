@@ -41,12 +41,12 @@ pub struct GenerateRequest {
 }
 
 /// What came of a request.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Debug)]
 pub enum Generated {
     /// The dataset is ready.
     Ready(Summary),
-    /// There is no movie that gives the shape asked for; a client can upload one.
-    NeedsMovie,
+    /// There is no movie that gives the shape asked for, for this reason; a client can upload one.
+    NeedsMovie(PipelineError),
 }
 
 /// Whether a dataset is there in the shape (t, z, y, x) or (t, y, x): [`READY`], or what is wrong, and on a line of its own
@@ -101,7 +101,11 @@ pub fn generate(
         generate_dataset(&options, context).map(Some)
     });
     let error = match made {
-        Ok(None) => return Ok(Generated::NeedsMovie),
+        Ok(None) => {
+            let dataset = &request.dataset;
+            let message = format!("there is no movie in datasets/{dataset}; upload one or copy it there");
+            return Ok(Generated::NeedsMovie(PipelineError::NotFound(message)));
+        }
         Ok(Some(summary)) => {
             workspace.records().update(&request.dataset, &folder, |record| record.failure = None);
             let remarks = summary.remarks("is_uint16", "divisor");
@@ -122,7 +126,7 @@ pub fn generate(
     });
     if is_requested {
         tracing::info!(dataset = %request.dataset, %error, "the movie cannot be used, another one is asked for");
-        return Ok(Generated::NeedsMovie);
+        return Ok(Generated::NeedsMovie(error));
     }
     Err(error)
 }

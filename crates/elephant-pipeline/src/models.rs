@@ -217,7 +217,8 @@ impl Models {
     /// A model's file. One that is missing is replaced by the pretrained one (docs/method.md, "Detection network").
     ///
     /// # Errors
-    /// When the file cannot be looked at, or is missing and the pretrained one cannot be had.
+    /// [`PipelineError::NotFound`] when the file is missing and the pretrained one cannot be had; other errors, for example
+    /// a full disk, when the file cannot be looked at or written.
     pub fn require(
         &self,
         name: &ModelName,
@@ -227,7 +228,9 @@ impl Models {
         let path = self.workspace.model(name)?;
         if !is_file(&path)? {
             self.replace(name, kind, &ModelSource::Pretrained, context).map_err(|error| {
-                if error.code() == ErrorCode::Cancelled {
+                let is_absent =
+                    matches!(error.code(), ErrorCode::NotFound | ErrorCode::Unavailable | ErrorCode::InvalidArgument);
+                if !is_absent {
                     return error;
                 }
                 PipelineError::NotFound(format!(

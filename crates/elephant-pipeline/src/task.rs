@@ -83,7 +83,7 @@ pub enum Task {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TaskOutput {
-    /// Whether the dataset is ready. If not, there is no movie that gives the shape asked for.
+    /// The dataset is ready; always `true`.
     Ready(bool),
     /// The cells, in raster order of their first voxels.
     Spots(Vec<Spot>),
@@ -285,33 +285,19 @@ impl Task {
     /// As [`Request::run`], whichever request it is.
     ///
     /// # Errors
-    /// As [`Request::run`].
+    /// As [`Request::run`]; also when a dataset is to be made and there is no movie that gives the shape asked for.
     pub fn run(&self, use_cases: &UseCases, context: &TaskContext) -> Result<TaskOutput, PipelineError> {
-        with_request!(self, request => request.run(use_cases, context).map(TaskOutput::from))
-    }
-}
-
-impl From<()> for TaskOutput {
-    fn from((): ()) -> Self {
-        Self::Done {}
-    }
-}
-
-impl From<Generated> for TaskOutput {
-    fn from(generated: Generated) -> Self {
-        Self::Ready(matches!(generated, Generated::Ready(_)))
-    }
-}
-
-impl From<Vec<Spot>> for TaskOutput {
-    fn from(spots: Vec<Spot>) -> Self {
-        Self::Spots(spots)
-    }
-}
-
-impl From<Vec<usize>> for TaskOutput {
-    fn from(timepoints: Vec<usize>) -> Self {
-        Self::Timepoints(timepoints)
+        match self {
+            Self::Generate(request) => match request.run(use_cases, context)? {
+                Generated::Ready(_) => Ok(TaskOutput::Ready(true)),
+                Generated::NeedsMovie(reason) => Err(reason),
+            },
+            Self::Predict(request) => request.run(use_cases, context).map(TaskOutput::Spots),
+            Self::Reset(request) => request.run(use_cases, context).map(|()| TaskOutput::Done {}),
+            Self::Update(request) => request.run(use_cases, context).map(TaskOutput::Timepoints),
+            Self::EraseLabels(request) => request.run(use_cases, context).map(|()| TaskOutput::Done {}),
+            Self::Train(request) => request.run(use_cases, context).map(|()| TaskOutput::Done {}),
+        }
     }
 }
 
@@ -335,6 +321,8 @@ mod tests {
                 "covariance_um2": [[1, 0, 0], [0, 1, 0], [0, 0, 1]], "tag": "fn"}]}}"#,
             r#"{"erase_labels": {"dataset": "fly"}}"#,
             r#"{"train": {"dataset": "fly", "mode": {"live": {}}, "crops": {"voxel_size": [2, 1, 1]}, "seed": 1}}"#,
+            r#"{"train": {"dataset": "fly", "mode": "live", "crops": {"voxel_size": [2, 1, 1]}, "seed": 1}}"#,
+            r#"{"train": {"dataset": "fly", "mode": {"live": {"after": 3}}, "crops": {"voxel_size": [2, 1, 1]}}}"#,
         ] {
             let task = parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
             task.validate().unwrap();
@@ -374,6 +362,14 @@ mod tests {
                 r#"{"reset": {"model": "m.pth", "kind": "2d", "source": {"random": {"prior":
                     {"dataset": "fly", "crops": {"voxel_size": [2, 1, 1]}}}}}}"#,
                 "a 2-D network cannot learn from crops for a 3-D one",
+            ),
+            (
+                r#"{"train": {"dataset": "fly", "mode": "spots", "crops": {"voxel_size": [2, 1, 1]}}}"#,
+                "the mode \"spots\" is unknown or has fields",
+            ),
+            (
+                r#"{"train": {"dataset": "fly", "mode": {"live": {"afer": 3}}, "crops": {"voxel_size": [2, 1, 1]}}}"#,
+                "unknown field `afer`",
             ),
             (
                 r#"{"train": {"dataset": "fly", "crops": {"voxel_size": [2, 1, 1]}, "mode": {"spots": {"labels":

@@ -1,9 +1,14 @@
 //! The request for a training.
 
+use std::fmt;
+
 use elephant_image::Augmentation;
 use elephant_model::Objective;
 use elephant_types::{DatasetName, FileName, KeepAxials, ModelName, NetworkKind, VoxelSize};
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{self, MapAccess, Visitor, value::MapAccessDeserializer},
+};
 
 use crate::{PipelineError, UpdateLabels, defaults};
 
@@ -35,6 +40,35 @@ pub enum TrainingMode {
     },
 }
 
+/// Reads a mode: an object, or the name of a mode whose fields can all be left out.
+fn training_mode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<TrainingMode, D::Error> {
+    struct ModeVisitor;
+
+    impl<'de> Visitor<'de> for ModeVisitor {
+        type Value = TrainingMode;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("\"live\", {\"live\": …} or {\"spots\": …}")
+        }
+
+        fn visit_str<E: de::Error>(self, name: &str) -> Result<TrainingMode, E> {
+            if name == "live" {
+                return Ok(TrainingMode::Live { after: None });
+            }
+            Err(E::custom(format!(
+                "the mode {name:?} is unknown or has fields that are missing; give {}",
+                &self as &dyn de::Expected
+            )))
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<TrainingMode, A::Error> {
+            TrainingMode::deserialize(MapAccessDeserializer::new(fields))
+        }
+    }
+
+    deserializer.deserialize_any(ModeVisitor)
+}
+
 /// One training of the detection network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -44,7 +78,8 @@ pub struct TrainRequest {
     /// The model that is trained; the pretrained one is taken where it does not exist.
     #[serde(default = "ModelName::detection")]
     pub model: ModelName,
-    /// The labels to learn from, and for how long.
+    /// The labels to learn from, and for how long. In JSON, `"live"` is short for `{"live": {}}`.
+    #[serde(deserialize_with = "training_mode")]
     pub mode: TrainingMode,
     /// Options of the crops.
     pub crops: CropOptions,
