@@ -1,39 +1,50 @@
 //! `elephant-server job`: one request, run by this process.
 
-use std::{io::Read, path::Path};
+use std::{io::Read, path::Path, process::ExitCode};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow};
+use elephant_api_core::parse_as;
+use elephant_fs::FsError;
 use elephant_jobs::{Ended, JobError, JobRunner};
 use elephant_pipeline::{PipelineError, Task, TaskOutput, UseCases};
 
 use crate::{
     config::{JobArgs, LogFormat},
-    telemetry,
-    terminal::Bar,
+    signals, telemetry,
+    terminal::{self, Bar},
     wiring, workspace,
 };
 
 /// Runs the request of a file and prints its result as JSON.
-pub fn run(args: &JobArgs) -> Result<()> {
+pub fn run(args: &JobArgs) -> Result<ExitCode> {
     let task = read(&args.file)?;
     telemetry::init(LogFormat::Text, "warn,lapin=off", None);
     wiring::start_threads(&args.engine.compute)?;
-    let _lock = workspace::hold(&args.engine, "a job of the command line").with_context(|| {
+    let _lock = workspace::hold(&args.engine, "a job of the command line").map_err(|error| {
+        let FsError::Locked { holder, .. } = &error else { return anyhow!("{error}") };
+        let Some(server) = holder.strip_prefix("the server on ") else {
+            return anyhow!("cannot run a job in this workspace: {error}");
+        };
+        let address = server.split(' ').next().unwrap_or_default();
         let file = args.file.display();
-        format!(
-            "cannot run a job in this workspace; a server that uses it can: curl 'http://ADDRESS/v1/jobs?wait=true' \
+        anyhow!(
+            "cannot run a job in this workspace: {error}; that server can: curl 'http://{address}/v1/jobs?wait=true' \
              -H 'Content-Type: application/json' -d @{file}"
         )
     })?;
     let workspace = workspace::open(&args.engine)?;
     let wiring::Engine { use_cases, runner, .. } = wiring::engine(&args.engine, &workspace)?;
     let runtime = tokio::runtime::Runtime::new().context("cannot start threads")?;
-    match runtime.block_on(run_with_bar(task, use_cases, runner)) {
+    let (ended, status) = runtime.block_on(run_with_bar(task, use_cases, runner))?;
+    match ended {
         Ok(Ended::Done(output)) => {
-            println!("{}", serde_json::to_string(&output)?);
-            Ok(())
+            terminal::print(&serde_json::to_string(&output)?).context("cannot write the result")?;
+            Ok(ExitCode::SUCCESS)
         }
-        Ok(Ended::Cancelled) | Err(JobError::Closing) => bail!("the job was cancelled"),
+        Ok(Ended::Cancelled) | Err(JobError::Closing) => {
+            eprintln!("elephant-server: the job was cancelled");
+            Ok(status.map_or(ExitCode::FAILURE, ExitCode::from))
+        }
         Err(error) => Err(error.into()),
     }
 }
@@ -48,39 +59,41 @@ fn read(file: &Path) -> Result<Task> {
         (file.display().to_string(), read)
     };
     read.with_context(|| format!("cannot read {name}"))?;
-    let task: Task = serde_json::from_str(&text).with_context(|| format!("{name} is not a request"))?;
+    let task: Task =
+        parse_as("it", text.as_bytes()).map_err(|error| anyhow!("{name} is not a request: {}", error.message()))?;
     task.validate()?;
     Ok(task)
 }
 
-/// Runs a request as a job, with a bar on the terminal, until it ends; Ctrl-C cancels it.
+/// Runs a request as a job, with a bar on the terminal, until it ends. Ctrl-C or SIGTERM cancels it; its exit status is
+/// then returned too.
 async fn run_with_bar(
     task: Task,
     use_cases: UseCases,
     runner: JobRunner,
-) -> Result<Ended<TaskOutput>, JobError<PipelineError>> {
+) -> Result<(Result<Ended<TaskOutput>, JobError<PipelineError>>, Option<u8>)> {
+    let mut signal = std::pin::pin!(signals::stop_signal().context("cannot wait for signals")?);
     let spec = task.spec();
     let bar = Bar::new(spec.kind);
     let mut events = runner.jobs().subscribe();
-    let job = runner.start(spec, move |context| task.run(&use_cases, context)).await?;
+    let job = match runner.start(spec, move |context| task.run(&use_cases, context)).await {
+        Ok(job) => job,
+        Err(error) => return Ok((Err(error), None)),
+    };
     let mut ended = std::pin::pin!(job.ended());
-    let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
-    let mut is_interrupted = false;
+    let mut status = None;
     loop {
         tokio::select! {
-            ended = &mut ended => return ended,
+            ended = &mut ended => return Ok((ended, status)),
             event = events.recv() => {
                 // An error means that events were missed; the next one has the newest progress.
                 if let Some(progress) = event.ok().and_then(|event| event.progress) {
                     bar.set(progress.step, progress.total.unwrap_or(progress.step));
                 }
             }
-            interrupted = &mut interrupt, if !is_interrupted => {
-                is_interrupted = true;
-                // After an error there is no handler: Ctrl-C ends the process at once, and the next one cleans up.
-                if interrupted.is_ok() {
-                    runner.close();
-                }
+            signalled = &mut signal, if status.is_none() => {
+                status = Some(signalled);
+                runner.close();
             }
         }
     }

@@ -9,6 +9,7 @@ mod download;
 mod job;
 mod pretrain;
 mod serve;
+mod signals;
 mod state;
 mod telemetry;
 mod terminal;
@@ -38,7 +39,12 @@ pub static MALLOC_CONF: &[u8; 82] =
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(args) => serve::serve(&args),
-        Command::Job(args) => job::run(&args),
+        Command::Job(args) => {
+            return job::run(&args).unwrap_or_else(|error| {
+                eprintln!("elephant-server: {error:#}");
+                ExitCode::FAILURE
+            });
+        }
         Command::Demo(args) => demo::write(&args),
         Command::Pretrain(args) => pretrain::pretrain(&args),
         Command::Score(args) => pretrain::score(&args),

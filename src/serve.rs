@@ -1,11 +1,6 @@
 //! `elephant-server serve`.
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::{Arc, atomic::AtomicBool},
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use elephant_amqp::Publisher;
@@ -13,16 +8,12 @@ use elephant_api_core::{Access, EventFeed, Family, LargeBodies, MetricsHandle, O
 use elephant_api_elephant::ElephantApi;
 use elephant_api_v1::V1Api;
 use elephant_pipeline::{KINDS, PREDICTIONS};
-use signal_hook::{
-    consts::{SIGINT, SIGTERM},
-    flag,
-};
-use tokio::{net::TcpListener, signal::unix};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{Secret, ServeArgs},
-    demo, telemetry,
+    demo, signals, telemetry,
     wiring::{self, Engine},
     workspace,
 };
@@ -61,7 +52,7 @@ pub fn serve(args: &ServeArgs) -> Result<()> {
     runtime.block_on(async {
         let listener = TcpListener::from_std(listener)?;
         let address = listener.local_addr()?;
-        let signal = stop_signal().context("cannot wait for signals")?;
+        let signal = signals::stop_signal().context("cannot wait for signals")?;
         println!("elephant-server listens on http://{address} (documentation: http://{address}/docs)");
         if let Some(demo) = demo {
             println!("{}", demo.instructions(address));
@@ -115,22 +106,4 @@ fn listen(address: SocketAddr) -> Result<std::net::TcpListener> {
     })?;
     listener.set_nonblocking(true)?;
     Ok(listener)
-}
-
-/// Resolves at the first SIGINT or SIGTERM. A second one ends the process, whatever it is doing.
-fn stop_signal() -> io::Result<impl Future<Output = ()>> {
-    let mut interrupt = unix::signal(unix::SignalKind::interrupt())?;
-    let mut terminate = unix::signal(unix::SignalKind::terminate())?;
-    let stopping = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        // In this order: the first signal sets the flag that the second one checks.
-        flag::register_conditional_shutdown(signal, 128 + signal, stopping.clone())?;
-        flag::register(signal, stopping.clone())?;
-    }
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    })
 }

@@ -1,9 +1,24 @@
-//! Progress bars on the terminal.
+//! Standard output, and progress bars on the terminal.
 
-use std::{io::IsTerminal, time::Duration};
+use std::{
+    io::{self, IsTerminal, Write},
+    time::Duration,
+};
 
 use elephant_types::{CancelToken, TaskContext};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Prints a line on standard output. A reader that has closed it, such as `head`, is no error.
+///
+/// # Errors
+/// When standard output cannot be written, for example to a full disk.
+pub fn print(text: &str) -> io::Result<()> {
+    let mut output = io::stdout().lock();
+    match writeln!(output, "{text}").and_then(|()| output.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}
 
 /// A progress bar on standard error, if that is a terminal, until it is dropped.
 pub struct Bar(ProgressBar);

@@ -42,7 +42,11 @@ fn a_request_is_run_and_recorded() {
     let failed = run(folder.path(), &json!({"erase_labels": {"dataset": "nobody"}}));
     assert!(error(&failed).contains("the dataset does not exist: nobody"));
     let wrong = run(folder.path(), &json!({"generate": {"dataset": "fly", "divsor": 2}}));
-    assert!(error(&wrong).contains("standard input is not a request: unknown field `divsor`"), "{}", error(&wrong));
+    assert!(
+        error(&wrong).contains("standard input is not a request: generate.divsor: unknown field `divsor`"),
+        "{}",
+        error(&wrong)
+    );
 
     let server = TestServer::start(BINARY, folder.path(), &[]);
     let jobs = server.get("/v1/jobs").json();

@@ -96,12 +96,15 @@ fn main() -> ExitCode {
 fn report(args: &Args, summary: &Summary) {
     let size: Vec<_> = summary.shape.spatial().iter().rev().map(usize::to_string).collect();
     let bits = if summary.is_uint16 { 16 } else { 8 };
-    println!(
+    let line = format!(
         "{}: {} timepoints of {} voxels, {bits} bit",
         args.output.display(),
         summary.shape.timepoints,
         size.join(" × ")
     );
+    if let Err(error) = terminal::print(&line) {
+        eprintln!("dataset_generator: cannot write to standard output: {error}");
+    }
     for remark in summary.remarks("--uint16", "--divisor") {
         eprintln!("dataset_generator: {remark}");
     }
