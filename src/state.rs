@@ -3,6 +3,7 @@
 use std::{
     hash::{BuildHasher, RandomState},
     io::{ErrorKind, Write},
+    os::unix::fs::MetadataExt,
 };
 
 use anyhow::{Context, Result};
@@ -11,18 +12,27 @@ use elephant_pipeline::Workspace;
 
 use crate::config::EngineArgs;
 
-/// The role of the process that holds the workspace's lock.
-const ROLE: &str = "workspace";
-
 /// Opens the state according to the command line.
 pub fn open(args: &EngineArgs, workspace: &Workspace) -> Result<Jobs> {
+    let owner = Owner::new(&role(workspace)?);
     let Some(url) = args.redis_url() else {
         let path = workspace.state_file();
         let context = || format!("cannot use the state database {}", path.display());
-        return Jobs::open(SqliteStore::open(&path).with_context(context)?, Owner::new(ROLE)).with_context(context);
+        return Jobs::open(SqliteStore::open(&path).with_context(context)?, owner).with_context(context);
     };
     let store = RedisStore::open(&url, &identity(workspace)?).context("cannot use --redis-url")?;
-    Jobs::open(store, Owner::new(ROLE)).context("cannot keep the state in Redis")
+    Jobs::open(store, owner).context("cannot keep the state in Redis")
+}
+
+/// The role of the process that holds the workspace's lock: it names the machine since its start and the folder there.
+/// A copy of the workspace, which has the same records in Redis, has another role, so that its server leaves jobs alone
+/// whose leases have not run out.
+fn role(workspace: &Workspace) -> Result<String> {
+    let path = workspace.path();
+    let folder = std::fs::metadata(path).with_context(|| format!("cannot use {}", path.display()))?;
+    // On a system without it, the leases alone decide.
+    let machine = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_else(|_| random_word());
+    Ok(format!("workspace {}:{}:{}", machine.trim(), folder.dev(), folder.ino()))
 }
 
 /// A random identifier of the workspace, stored in its folder: the job records in Redis belong to this folder, whatever
@@ -35,10 +45,14 @@ fn identity(workspace: &Workspace) -> Result<String> {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error).with_context(context),
         _ => {}
     }
-    // Random numbers from two hashers, which have random keys.
-    let word = format!("{:016x}{:016x}", RandomState::new().hash_one(0), RandomState::new().hash_one(1));
+    let word = random_word();
     elephant_fs::write_atomic(&path, |file| file.write_all(word.as_bytes())).with_context(context)?;
     Ok(word)
+}
+
+/// Random numbers from two hashers, which have random keys.
+fn random_word() -> String {
+    format!("{:016x}{:016x}", RandomState::new().hash_one(0), RandomState::new().hash_one(1))
 }
 
 fn is_word(text: &str) -> bool {

@@ -110,7 +110,7 @@ fn wrong_queries_are_refused_with_a_clear_text() {
         ("limit=x", "limit must be 1 to 10000, not \"x\""),
         ("kind=cook", "kind must be one of generate, predict, reset, update, train, not \"cook\""),
         ("status=", "status must be one of running, completed, cancelled, failed, interrupted, not \"\""),
-        ("page=2", "the query must be one of limit, kind, status, not \"page\""),
+        ("page=2", "unknown query parameter \"page\"; known are limit, kind, status"),
     ] {
         let reply = server.get(&format!("/api/v1/jobs?{query}"));
         assert_eq!((reply.status, reply.error().as_str()), (400, error));

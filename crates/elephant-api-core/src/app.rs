@@ -54,7 +54,9 @@ struct Renderers(Vec<(&'static str, RenderError)>);
 
 impl Renderers {
     fn of_path(&self, path: &str) -> Option<RenderError> {
-        let matching = self.0.iter().filter(|(prefix, _)| path.starts_with(prefix));
+        // "/v1" as well as "/v1/": a prefix without its last slash is of that family, too.
+        let is_below = |prefix: &str| path.starts_with(prefix) || prefix.strip_suffix('/') == Some(path);
+        let matching = self.0.iter().filter(|(prefix, _)| is_below(prefix));
         matching.max_by_key(|(prefix, _)| prefix.len()).map(|(_, render)| *render)
     }
 }

@@ -101,7 +101,7 @@ pub(crate) async fn list(
 
 fn filter(query: JobsQuery) -> Result<JobFilter, ApiError> {
     if let Some(name) = query.unknown.keys().next() {
-        return Err(not_one_of("the query", name, &["limit", "kind", "status"]));
+        return Err(unknown_parameter(name, "limit, kind, status"));
     }
     let statuses = JobStatus::ALL.map(JobStatus::as_str);
     let status = |name: String| JobStatus::from_name(&name).ok_or_else(|| not_one_of("status", &name, &statuses));
@@ -118,6 +118,11 @@ fn filter(query: JobsQuery) -> Result<JobFilter, ApiError> {
 fn limit(value: &str) -> Result<u32, ApiError> {
     let limit = value.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
     limit.ok_or_else(|| ApiError::bad_request(format!("limit must be 1 to {MAX_LIMIT}, not {}", shown(&value.into()))))
+}
+
+/// The error for a query parameter that a route does not have.
+pub(crate) fn unknown_parameter(name: &str, known: &str) -> ApiError {
+    ApiError::bad_request(format!("unknown query parameter {}; known are {known}", shown(&name.into())))
 }
 
 fn not_one_of(what: &str, value: &str, names: &[&str]) -> ApiError {

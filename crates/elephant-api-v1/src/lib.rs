@@ -9,6 +9,7 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
 mod error;
+mod examples;
 mod jobs;
 mod models;
 mod submit;
@@ -57,12 +58,18 @@ impl V1Api {
     pub fn family(self) -> Family {
         Family {
             prefix: "/v1/",
-            routes: OpenApiRouter::with_openapi(Document::openapi()).merge(routes()).with_state(self.clone()),
+            routes: documented_routes().with_state(self.clone()),
             undocumented: old_routes().with_state(self),
             render: error::render,
             error_schema: "V1Error",
         }
     }
+}
+
+fn documented_routes() -> OpenApiRouter<V1Api> {
+    let mut routes = OpenApiRouter::with_openapi(Document::openapi()).merge(routes());
+    examples::add_to(routes.get_openapi_mut());
+    routes
 }
 
 fn routes() -> OpenApiRouter<V1Api> {

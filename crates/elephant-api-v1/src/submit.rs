@@ -1,12 +1,14 @@
 //! `POST /v1/jobs`: any request of the use cases, as a job.
 
+use std::collections::BTreeMap;
+
 use axum::{
     Json as Reply,
     extract::{Query, State},
     http::{StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
-use elephant_api_core::{ApiError, LargeJson};
+use elephant_api_core::{ApiError, LargeJson, shown};
 use elephant_jobs::{JobSpec, OnLeave, RunningJob};
 use elephant_pipeline::{PipelineError, Task, TaskOutput};
 use serde::{Deserialize, Serialize};
@@ -19,13 +21,31 @@ use crate::{
 };
 
 #[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct SubmitQuery {
-    /// Reply when the job has ended, with its result. If the caller disconnects before, a prediction is cancelled; other
-    /// jobs continue.
-    #[serde(default)]
-    wait: bool,
+    /// `true`: reply when the job has ended, with its result. If the caller disconnects before, a prediction is cancelled;
+    /// other jobs continue. `false`: reply as soon as the job has begun.
+    #[param(value_type = Option<bool>, default = false)]
+    wait: Option<String>,
+    /// Names that are not known.
+    #[serde(flatten)]
+    #[param(ignore)]
+    unknown: BTreeMap<String, String>,
+}
+
+impl SubmitQuery {
+    fn wait(&self) -> Result<bool, ApiError> {
+        if let Some(name) = self.unknown.keys().next() {
+            return Err(jobs::unknown_parameter(name, "wait"));
+        }
+        match self.wait.as_deref() {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(other) => {
+                Err(ApiError::bad_request(format!("wait must be true or false, not {}", shown(&other.into()))))
+            }
+        }
+    }
 }
 
 /// A job that has ended, and its result.
@@ -40,21 +60,22 @@ pub(crate) struct EndedReply {
 
 /// Submit a job
 ///
-/// The body is an object whose one key says what to do: `generate`, `predict`, `reset`, `update`, `erase_labels` or `train`,
-/// for instance `{"predict": {"dataset": "fly", "timepoint": 0, "voxel_size": [2, 0.5, 0.5]}}`. Vectors are in z, y, x order;
-/// unknown fields are refused. The cells of a prediction are returned only with `wait=true`.
+/// The body is an object with one key, which names the task: `generate` (make a dataset from its movie), `predict` (find the
+/// cells of one frame), `reset` (replace a model), `update` (draw labels), `erase_labels` (erase all labels of a dataset) or
+/// `train` (train a model). There is an example of each. Vectors are in z, y, x order; unknown fields are refused. The cells
+/// that a prediction finds are returned only with `wait=true`; docs/services.md explains the fields.
 #[utoipa::path(
     post, path = "/v1/jobs", tag = "v1", params(SubmitQuery), request_body(content = Object),
     responses(
-        (status = 200, body = EndedReply, description = "It has ended, and `wait` was asked for"),
-        (status = 202, body = JobReply, description = "It has begun; `Location` tells how it goes"),
+        (status = 200, body = EndedReply, description = "With `wait=true`: the job has ended"),
+        (status = 202, body = JobReply, description = "The job has begun; its state is at the address in `Location`"),
         (status = 400, description = "A field is missing, wrong or unknown"),
-        (status = 404, description = "The dataset, timepoint or model is not there"),
-        (status = 409, description = "A job that excludes this one runs, or something else holds what it needs"),
+        (status = 404, description = "There is no such dataset, timepoint or model"),
+        (status = 409, description = "Another job is running that excludes this one, or the dataset is in use"),
         (status = 413, description = "Not enough memory, or the body is too long"),
-        (status = 429, description = "Too many such jobs wait already; Retry-After says when to try again"),
-        (status = 500, description = "It failed"),
-        (status = 503, description = "The server is stopping, or its state cannot be reached"),
+        (status = 429, description = "Too many such jobs are waiting; `Retry-After` says when to try again"),
+        (status = 500, description = "With `wait=true`: the job failed"),
+        (status = 503, description = "The server is stopping, or Redis, where its state is, is unavailable"),
         (status = 507, description = "The disk is full"),
     )
 )]
@@ -64,7 +85,8 @@ pub(crate) async fn submit(
     LargeJson { value: task, memory }: LargeJson<Task>,
 ) -> Result<Response, ApiError> {
     let query = Query::<SubmitQuery>::try_from_uri(&uri);
-    let Query(SubmitQuery { wait }) = query.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
+    let Query(query) = query.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
+    let wait = query.wait()?;
     task.validate()?;
     let spec = task.spec();
     let spec = if wait { spec } else { JobSpec { on_leave: OnLeave::Continue, ..spec } };
@@ -77,8 +99,9 @@ pub(crate) async fn submit(
     if !wait {
         let location = format!("/v1/jobs/{}", job.record().id);
         let reply = JobReply::from(job.record().clone());
-        // It goes on; its record and the log say how it ended.
-        tokio::spawn(log_failure(job).in_current_span());
+        // It continues; its record and the log say how it ended.
+        let span = job.span().clone();
+        tokio::spawn(log_failure(job).instrument(span));
         return Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Reply(reply)).into_response());
     }
     let id = job.record().id;
@@ -86,10 +109,13 @@ pub(crate) async fn submit(
     Ok(Reply(EndedReply { job: jobs::record(&api, id).await?, result }).into_response())
 }
 
-/// Waits for the end of a job whose caller does not.
+/// Waits for the end of a job whose caller does not, and logs its error as that of a request would be.
 async fn log_failure(job: RunningJob<TaskOutput, PipelineError>) {
-    let id = job.record().id;
-    if let Err(error) = job.ended().await {
-        tracing::error!(job = id, %error, "the job failed");
+    if let Err(error) = job.ended().await.map_err(ApiError::from) {
+        if error.status().is_server_error() {
+            tracing::error!(error = error.message(), "the job failed");
+        } else {
+            tracing::info!(error = error.message(), "the job failed");
+        }
     }
 }

@@ -84,7 +84,9 @@ async fn refusals_have_a_code_and_a_message() {
         ("/v1/jobs", json!({"cook": {}}), 400, "bad_request", "unknown variant `cook`"),
         ("/v1/jobs", unknown, 400, "bad_request", "predict.p_thresh: unknown field `p_thresh`"),
         ("/v1/jobs", negative, 400, "bad_request", "predict.timepoint: invalid value: integer `-1`"),
-        ("/v1/jobs?patience=1", predict(), 400, "bad_request", "unknown field `patience`"),
+        ("/v1/jobs?patience=1", predict(), 400, "bad_request", "unknown query parameter \"patience\"; known are wait"),
+        ("/v1/jobs?wait=1", predict(), 400, "bad_request", "wait must be true or false, not \"1\""),
+        ("/v1", predict(), 404, "not_found", "there is no POST /v1 on this server"),
         ("/v1/nowhere", predict(), 404, "not_found", "there is no POST /v1/nowhere on this server"),
     ] {
         let refused = fixture.router.post(path, &body).await;
@@ -129,5 +131,7 @@ async fn the_documentation_has_the_form_of_errors() {
     let responses = &document["paths"]["/v1/jobs"]["post"]["responses"];
     let schema = &responses["429"]["content"]["application/json"]["schema"]["$ref"];
     assert_eq!(schema, "#/components/schemas/V1Error");
+    let examples = &document["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]["application/json"]["examples"];
+    assert_eq!(examples["predict"]["value"]["predict"]["dataset"], "fly");
     assert!(document["components"]["schemas"]["V1Error"]["properties"]["code"].is_object());
 }

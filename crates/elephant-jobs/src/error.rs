@@ -16,11 +16,13 @@ pub enum JobsError {
         source: rusqlite::Error,
     },
     /// The database was made by a later version of this program.
-    #[error("the state database has form {found}, and this version knows forms up to {known}; use a newer version")]
+    #[error(
+        "the state database has version {found}, and this program knows versions up to {known}; use a newer program"
+    )]
     NewerDatabase {
-        /// The form of the file.
+        /// The version of the file.
         found: i64,
-        /// The last form known here.
+        /// The last version known here.
         known: i64,
     },
     /// The text is not the address of a Redis server.
@@ -52,7 +54,10 @@ pub enum JobsError {
     /// The thread that writes the records cannot be started.
     #[error("cannot start the thread for job records: {0}")]
     Thread(std::io::Error),
-    /// A job that excludes this one runs.
+    /// The store failed, and what happened since then is not all written.
+    #[error("the state could not be written, and what is missing has not been written yet; the server's log says why")]
+    NotRecorded,
+    /// A job that excludes this one runs; its [`noun`](crate::JobSpec::noun).
     #[error("a {0} is running; wait until it has finished, or abort it")]
     Busy(&'static str),
     /// As many jobs wait in the queue as may.
@@ -89,7 +94,7 @@ impl Coded for JobsError {
             },
             Self::NewerDatabase { .. } | Self::Thread(_) => ErrorCode::Internal,
             Self::RedisAddress { .. } => ErrorCode::InvalidArgument,
-            Self::RedisUnreachable { .. } | Self::RedisRefused { .. } => ErrorCode::Unavailable,
+            Self::RedisUnreachable { .. } | Self::RedisRefused { .. } | Self::NotRecorded => ErrorCode::Unavailable,
             Self::UnknownJob(_) => ErrorCode::NotFound,
             Self::QueueFull(_) => ErrorCode::TooMany,
             Self::Busy(_) | Self::AlreadyEnded { .. } | Self::RunsElsewhere(_) => ErrorCode::Conflict,

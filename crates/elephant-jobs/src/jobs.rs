@@ -73,6 +73,14 @@ impl Jobs {
         &*self.0.recorder.store
     }
 
+    /// Whether the state can be written and everything that happened is recorded. Writes a few bytes.
+    ///
+    /// # Errors
+    /// What the store says, or [`JobsError::NotRecorded`] soon after it failed.
+    pub fn check(&self) -> Result<(), JobsError> {
+        self.0.recorder.check()
+    }
+
     /// The state that clients of the original ELEPHANT server see.
     pub fn elephant(&self) -> &dyn ElephantState {
         &*self.0.recorder.elephant

@@ -185,6 +185,12 @@ impl Recorder {
         self.store.save_job(&end.record, None)
     }
 
+    /// Whether the store can be written and lacks nothing.
+    pub(crate) fn check(&self) -> Result<(), JobsError> {
+        self.store.check_writable()?;
+        if self.pending().outage { Err(JobsError::NotRecorded) } else { Ok(()) }
+    }
+
     fn failed(&self, error: &JobsError) {
         let mut pending = self.pending();
         if !std::mem::replace(&mut pending.outage, true) {

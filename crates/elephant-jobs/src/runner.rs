@@ -1,15 +1,22 @@
 //! Running jobs: in their turn, on threads that may block, until they end or are stopped.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
 };
 
 use elephant_types::{Coded, ErrorCode, TaskContext};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::{Instrument, Span, error_span};
 
-use crate::{Job, JobError, JobRecord, JobSpec, Jobs, JobsError, OnLeave, Outcome, queue::Queue};
+use crate::{Job, JobError, JobRecord, JobSpec, JobStatus, Jobs, JobsError, OnLeave, Outcome, queue::Queue};
+
+/// The target of the log's lines about the beginning and the end of jobs. It is not that of the crate, so that the server
+/// log of ELEPHANT's client, which gets the lines of this project's crates, does not have them.
+const LOG_TARGET: &str = "job";
 
 /// Runs jobs. Clones share state.
 #[derive(Clone, Debug)]
@@ -49,6 +56,7 @@ impl<T> Ended<T> {
 pub struct RunningJob<T, E> {
     kind: &'static str,
     record: JobRecord,
+    span: Span,
     task: JoinHandle<Result<Ended<T>, JobError<E>>>,
     shared: Arc<Shared>,
     _on_leave: Option<CancelOnDrop>,
@@ -130,6 +138,8 @@ impl JobRunner {
         let on_leave = (on_leave == OnLeave::Cancel).then(|| CancelOnDrop { jobs: self.jobs.clone(), id: record.id });
         let cancelled = job.cancelled();
         let run = async move {
+            let begun = Instant::now();
+            tracing::info!(target: LOG_TARGET, "the job begins");
             let turn = match ticket {
                 Some(ticket) => tokio::select! {
                     turn = ticket.turn() => Some(turn),
@@ -142,13 +152,15 @@ impl JobRunner {
                 let _turn = turn;
                 span.in_scope(|| finish(job, work))
             });
-            match ended.await {
+            let ended = match ended.await {
                 Ok(ended) => ended.map_err(JobError::Failed),
                 Err(panic) => Err(JobError::Crashed { kind, reason: panic.to_string() }),
-            }
+            };
+            log_end(&ended, begun);
+            ended
         };
-        let task = tokio::spawn(run.instrument(span));
-        Ok(RunningJob { kind, record, task, shared: self.shared.clone(), _on_leave: on_leave })
+        let task = tokio::spawn(run.instrument(span.clone()));
+        Ok(RunningJob { kind, record, span, task, shared: self.shared.clone(), _on_leave: on_leave })
     }
 }
 
@@ -174,6 +186,11 @@ impl<T, E> RunningJob<T, E> {
         &self.record
     }
 
+    /// The span of its lines in the log.
+    pub fn span(&self) -> &Span {
+        &self.span
+    }
+
     /// Waits for its end.
     ///
     /// # Errors
@@ -187,6 +204,17 @@ impl<T, E> RunningJob<T, E> {
             Err(panic) => Err(JobError::Crashed { kind: self.kind, reason: panic.to_string() }),
         }
     }
+}
+
+/// Logs how and after which time the job has ended. Why it failed is for those to log who wait for it.
+fn log_end<T, E>(ended: &Result<Ended<T>, JobError<E>>, begun: Instant) {
+    let status = match ended {
+        Ok(Ended::Done(_)) => JobStatus::Completed,
+        Ok(Ended::Cancelled) => JobStatus::Cancelled,
+        Err(_) => JobStatus::Failed,
+    };
+    let seconds = begun.elapsed().as_millis() as f64 / 1000.0;
+    tracing::info!(target: LOG_TARGET, status = status.as_str(), seconds, "the job has ended");
 }
 
 /// Does the work and records how it ended.

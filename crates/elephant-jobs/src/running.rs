@@ -54,7 +54,7 @@ impl RunningJobs {
         let mut entries = self.entries();
         let excludes = |other: &&Running| spec.exclusive.is_some() && spec.exclusive == other.spec.exclusive;
         if let Some(other) = entries.iter().find(excludes) {
-            return Err(JobsError::Busy(other.spec.kind));
+            return Err(JobsError::Busy(other.spec.noun));
         }
         let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
         let cancel = CancelToken::default();

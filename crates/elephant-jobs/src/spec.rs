@@ -7,6 +7,8 @@ use std::borrow::Cow;
 pub struct JobSpec {
     /// Name of what it does, used in records, events, metrics and the log.
     pub kind: &'static str,
+    /// What it is called in messages, as in "a training is running".
+    pub noun: &'static str,
     /// Name of what it works on: a dataset or a model.
     pub subject: String,
     /// Jobs that name the same resource exclude each other: the second one is refused.
@@ -22,10 +24,11 @@ pub struct JobSpec {
 
 impl JobSpec {
     /// A job that excludes nothing, waits for nothing, goes on when its caller leaves, and does not show in the process
-    /// state.
+    /// state. Its noun is its kind.
     pub fn new(kind: &'static str, subject: impl Into<String>) -> Self {
         Self {
             kind,
+            noun: kind,
             subject: subject.into(),
             exclusive: None,
             queue: None,

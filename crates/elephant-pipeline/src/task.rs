@@ -154,7 +154,7 @@ impl Request for ResetRequest {
     type Output = ();
 
     fn spec(&self) -> JobSpec {
-        changes_a_model("reset", &self.model)
+        changes_a_model("reset", "reset of a model", &self.model)
     }
 
     fn validate(&self) -> Result<(), PipelineError> {
@@ -206,7 +206,7 @@ impl Request for TrainRequest {
     type Output = ();
 
     fn spec(&self) -> JobSpec {
-        changes_a_model("train", &self.model)
+        changes_a_model("train", "training", &self.model)
     }
 
     fn validate(&self) -> Result<(), PipelineError> {
@@ -222,8 +222,9 @@ impl Request for TrainRequest {
     }
 }
 
-fn changes_a_model(kind: &'static str, model: &ModelName) -> JobSpec {
+fn changes_a_model(kind: &'static str, noun: &'static str, model: &ModelName) -> JobSpec {
     JobSpec {
+        noun,
         exclusive: Some(MODELS.into()),
         activity: Activity::showing(ProcessState::Run),
         ..JobSpec::new(kind, model.as_str())

@@ -9,7 +9,7 @@ use std::{
 };
 
 use axum::{Json as Reply, extract::State, http::StatusCode};
-use elephant_jobs::JobStore;
+use elephant_jobs::Jobs;
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -52,7 +52,8 @@ struct Readiness {
 
 /// Whether the server can take work: its state, its workspace and its device can be used
 ///
-/// While Redis is away, where the state is kept there, the reply is 503; jobs that run go on.
+/// While the state cannot be written, because the disk is full or Redis is unavailable, the reply is 503; jobs that run
+/// continue. The check writes a few bytes.
 #[utoipa::path(
     get, path = "/health/readyz", tag = "ops",
     responses((status = 200, body = Readiness), (status = 503, description = "What is missing"))
@@ -60,7 +61,7 @@ struct Readiness {
 async fn ready(State(checks): State<Checks>) -> Result<Reply<Readiness>, ApiError> {
     blocking(move || {
         let Operations { runner, workspace, devices, broker, .. } = &checks.operations;
-        let checked = check(runner.jobs().store(), workspace, &**devices);
+        let checked = check(runner.jobs(), workspace, &**devices);
         let was_ready = checks.is_ready.swap(checked.is_ok(), Ordering::Relaxed);
         match checked {
             Ok(state) => {
@@ -82,16 +83,16 @@ async fn ready(State(checks): State<Checks>) -> Result<Reply<Readiness>, ApiErro
 }
 
 /// Where the state is kept, or what is missing.
-fn check(store: &dyn JobStore, workspace: &Path, devices: &dyn Devices) -> Result<String, String> {
-    store.check().map_err(|error| error.to_string())?;
+fn check(jobs: &Jobs, workspace: &Path, devices: &dyn Devices) -> Result<String, String> {
+    jobs.check().map_err(|error| error.to_string())?;
     elephant_fs::free_bytes(workspace).map_err(|error| error.to_string())?;
     devices.health()?;
-    Ok(store.description())
+    Ok(jobs.store().description())
 }
 
 #[cfg(test)]
 mod tests {
-    use elephant_jobs::SqliteStore;
+    use elephant_jobs::{Owner, SqliteStore};
 
     use super::*;
     use crate::Device;
@@ -112,8 +113,9 @@ mod tests {
     fn state_workspace_and_device_are_needed() {
         let folder = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&folder.path().join("state.db")).unwrap();
-        assert_eq!(check(&store, folder.path(), &Stopped(false)), Ok(store.description()));
-        assert_eq!(check(&store, folder.path(), &Stopped(true)), Err("the device has stopped".into()));
-        assert!(check(&store, &folder.path().join("gone"), &Stopped(false)).is_err());
+        let jobs = Jobs::open(store, Owner::new("test")).unwrap();
+        assert_eq!(check(&jobs, folder.path(), &Stopped(false)), Ok("SQLite".into()));
+        assert_eq!(check(&jobs, folder.path(), &Stopped(true)), Err("the device has stopped".into()));
+        assert!(check(&jobs, &folder.path().join("gone"), &Stopped(false)).is_err());
     }
 }

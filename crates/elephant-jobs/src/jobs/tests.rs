@@ -27,7 +27,7 @@ fn train(model: &str) -> JobSpec {
 }
 
 fn reset(model: &str) -> JobSpec {
-    JobSpec { kind: "reset", ..train(model) }
+    JobSpec { kind: "reset", noun: "reset of a model", ..train(model) }
 }
 
 fn predict(dataset: &str) -> JobSpec {
@@ -63,7 +63,7 @@ fn follow(jobs: &Jobs) {
     assert_eq!(state(), ProcessState::Wait);
     predicting.finish(Outcome::Completed);
     assert_eq!(state(), ProcessState::Run);
-    assert!(matches!(jobs.begin(&train("flow.pth")), Err(JobsError::Busy("reset"))));
+    assert!(matches!(jobs.begin(&train("flow.pth")), Err(JobsError::Busy("reset of a model"))));
     assert_eq!(state(), ProcessState::Run, "who is refused touches nothing");
     assert!(resetting.context().check().is_ok());
     drop(resetting);
@@ -206,6 +206,26 @@ fn parameters_reach_the_training_that_runs() {
     let change = TrainingParameters { learning_rate: Some(1e-3), crop_count: None };
     let all = jobs.set_training_parameters(change).unwrap();
     assert_eq!((live.changes(), all.crop_count), (change, Some(7)));
+}
+
+#[test]
+fn a_state_that_cannot_be_written_is_noticed() {
+    let embedded = Embedded::new();
+    let jobs = embedded.jobs();
+    let job = jobs.begin(&predict("fly")).unwrap();
+    jobs.check().unwrap();
+    let database = rusqlite::Connection::open(embedded.0.path().join("state.db")).unwrap();
+    let refuse = |table| format!("CREATE TRIGGER full BEFORE INSERT ON {table} BEGIN SELECT RAISE(ABORT, 'full'); END");
+    database.execute_batch(&refuse("settings")).unwrap();
+    assert!(matches!(jobs.check(), Err(JobsError::Database { .. })));
+    database.execute_batch("DROP TRIGGER full").unwrap();
+    jobs.check().unwrap();
+    database.execute_batch(&refuse("jobs")).unwrap();
+    job.finish(Outcome::Completed);
+    assert!(matches!(jobs.check(), Err(JobsError::NotRecorded)));
+    database.execute_batch("DROP TRIGGER full").unwrap();
+    eventually("the end is recorded", || jobs.check().is_ok());
+    assert_eq!(statuses(&jobs), [Completed]);
 }
 
 #[test]

@@ -31,6 +31,12 @@ pub trait JobStore: Debug + Send + Sync + 'static {
     /// When it does not.
     fn check(&self) -> Result<(), JobsError>;
 
+    /// Whether it can be written; finds out by writing a few bytes.
+    ///
+    /// # Errors
+    /// When it cannot.
+    fn check_writable(&self) -> Result<(), JobsError>;
+
     /// How often it was connected to. After each connection it may have lost what was written.
     fn connections(&self) -> u64;
 

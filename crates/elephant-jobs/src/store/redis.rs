@@ -14,6 +14,7 @@ use redis::{Client, Connection, ErrorKind, IntoConnectionInfo, RedisError, Serve
 use super::{ElephantState, JobStore, KEPT_CURVES, KEPT_JOBS, losses_from_text, losses_to_text};
 use crate::{
     Activity, JobFilter, JobRecord, JobStatus, JobsError, Lease, LossPoint, Owner, ProcessState, TrainingParameters,
+    record::unix_now,
 };
 
 /// How long a connection may take to come about, and a reply to arrive.
@@ -190,6 +191,11 @@ impl JobStore for RedisStore {
 
     fn check(&self) -> Result<(), JobsError> {
         self.ask("reach the state", |link| cmd("PING").exec(link))
+    }
+
+    fn check_writable(&self) -> Result<(), JobsError> {
+        let key = self.key("checked");
+        self.ask("write the state", |link| cmd("SET").arg(&key).arg(unix_now()).exec(link))
     }
 
     fn connections(&self) -> u64 {

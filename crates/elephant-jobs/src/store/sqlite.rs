@@ -10,6 +10,7 @@ use rusqlite::{Connection, OptionalExtension, params, types::ToSql};
 use super::{ElephantState, JobStore, KEPT_CURVES, KEPT_JOBS, losses_from_text, losses_to_text};
 use crate::{
     Activity, JobFilter, JobRecord, JobStatus, JobsError, Lease, LossPoint, Owner, ProcessState, TrainingParameters,
+    record::unix_now,
 };
 
 /// Each brings the file from the form of its index to the next; `PRAGMA user_version` counts them. Files of form 0 may
@@ -108,6 +109,10 @@ impl JobStore for SqliteStore {
 
     fn check(&self) -> Result<(), JobsError> {
         self.process_state().map(drop)
+    }
+
+    fn check_writable(&self) -> Result<(), JobsError> {
+        self.set("write the state", &[("checked", &unix_now())])
     }
 
     fn connections(&self) -> u64 {

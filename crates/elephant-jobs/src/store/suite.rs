@@ -114,6 +114,7 @@ fn lease(job: &JobRecord) -> Option<Lease> {
 fn suite<S: JobStore + ElephantState>(open: &dyn Fn() -> S) {
     let store = open();
     store.check().unwrap();
+    store.check_writable().unwrap();
     assert!(store.connections() >= 1);
     settings(&store);
     jobs(&store);
