@@ -19,8 +19,9 @@ pub(crate) const EXAMPLES: [(&str, &str); 6] = [
 /// Adds the examples to the body of `POST /v1/jobs`.
 pub(crate) fn add_to(document: &mut OpenApi) {
     let submit = document.paths.paths.get_mut("/v1/jobs").and_then(|path| path.post.as_mut());
-    let Some(body) = submit.and_then(|submit| submit.request_body.as_mut()) else { return };
+    let Some(RefOr::T(body)) = submit.and_then(|submit| submit.request_body.as_mut()) else { return };
     for content in body.content.values_mut() {
+        let RefOr::T(content) = content else { continue };
         content.examples = EXAMPLES.into_iter().filter_map(example).collect();
     }
 }
