@@ -7,7 +7,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build serve test bench pretrained peers services services-stop
+.PHONY: help setup build serve test bench bench-zarrs fuzz pretrained peers services services-stop
 MAKEFLAGS += --no-print-directory
 
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
@@ -51,6 +51,12 @@ services-stop: ## stop the Redis and RabbitMQ of make services
 bench: setup ## run every benchmark, with its Python peer if `make peers` was run
 	@echo 'bench: building and running; peer: $(or $(ELEPHANT_PEER_PYTHON),none (make peers))'
 	@$(if $(ELEPHANT_PEER_PYTHON),ELEPHANT_PEER_PYTHON='$(ELEPHANT_PEER_PYTHON)') cargo bench --quiet --workspace --bench '*'
+
+bench-zarrs: ## write and read frames with our stores and with the zarrs crate, in turns
+	@cargo run --quiet --release --manifest-path benches/peers/zarrs/Cargo.toml --target-dir '$(TARGET)/bench-zarrs'
+
+fuzz: setup ## feed damaged files to the readers, with AddressSanitizer in the C libraries, FUZZ_SECONDS (60) each
+	@fuzz/run
 
 pretrained: build ## train the built-in networks again, from seeds alone (over an hour on two cores; resumes after an interruption)
 	@'$(TARGET)/release/elephant-server' pretrain models/nuclei-3d.pth --dims 3d --steps 4000

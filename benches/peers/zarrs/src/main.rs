@@ -1,5 +1,6 @@
 //! Writes and reads the frames of a movie with `elephant-volume` and with zarrs, in turns, on the same data: chunks of one
-//! plane, unsigned 16 bit, Blosc lz4 with byte shuffle. All chunks are in the page cache. `make bench-zarrs`.
+//! plane, unsigned 16 bit, Blosc lz4 with byte shuffle. All chunks are in the page cache. `make bench-zarrs`;
+//! `TMPDIR=/dev/shm make bench-zarrs` leaves the disk out.
 
 use std::{sync::Arc, time::Instant};
 
@@ -30,10 +31,12 @@ fn main() {
     let frame = camera_noise();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (mut ours, mut theirs) = (Times::NONE, Times::NONE);
-    for round in 0..ROUNDS {
-        let path = |name: &str| folder.path().join(format!("{name}-{round}"));
-        with_elephant_volume(&path("ours"), &frame, &mut ours);
-        with_zarrs(&path("theirs"), &frame, &mut theirs);
+    for _ in 0..ROUNDS {
+        let path = folder.path().join("frames");
+        with_elephant_volume(&path, &frame, &mut ours);
+        std::fs::remove_dir_all(&path).expect("the array is removed");
+        with_zarrs(&path, &frame, &mut theirs);
+        std::fs::remove_dir_all(&path).expect("the array is removed");
     }
     let rate = |seconds: f64| (FRAMES * frame.len() * 2) as f64 / seconds / 1e6;
     for (what, ours, theirs) in [
@@ -63,7 +66,9 @@ fn with_elephant_volume(path: &std::path::Path, frame: &Array4<u16>, best: &mut 
     }));
     best.read_as_f32 = best.read_as_f32.min(seconds(|t| {
         let mut voxels = Array4::<f32>::zeros(frame.dim());
-        store.read_as(&[t, 0, 0, 0], voxels.view_mut().into_dyn(), |voxel: u16| voxel.into()).expect("the frame is read");
+        store
+            .read_as(&[t, 0, 0, 0], voxels.view_mut().into_dyn(), |voxel: u16| voxel.into())
+            .expect("the frame is read");
         assert_eq!(voxels[[0, 1, 2, 3]], f32::from(frame[[0, 1, 2, 3]]));
     }));
 }
