@@ -58,11 +58,13 @@ fn spots_are_those_of_the_original() {
     }
 }
 
-/// The position agrees to two thousandths of a voxel, and the shape to a thousandth of its size: networks round differently
-/// on other processors, and then a voxel at the threshold may belong to a cell or not.
+/// The position agrees to a thousandth of a voxel, and the shape to a thousandth of its size. Where the network has random
+/// parameters, its one large component has thousands of voxels near the threshold, and some of them change sides by the
+/// rounding of another processor: its position agrees to five thousandths.
 fn assert_same(name: &str, our: &Value, their: &Value, scales: &Value) {
+    let tolerance = if name.starts_with("random") { 5e-3 } else { 1e-3 };
     for axis in 0..3 {
-        let limit = 2e-3 * number(&scales[axis]);
+        let limit = tolerance * number(&scales[axis]);
         assert!(distance(&our["pos"][axis], &their["pos"][axis]) < limit, "{name}: {our} {their}");
     }
     let trace: f64 = [0, 4, 8].iter().map(|&i| number(&their["covariance"][i])).sum();
