@@ -17,8 +17,8 @@ use zip::{CompressionMethod, ZipArchive, ZipWriter, write::SimpleFileOptions};
 use crate::damage::damage;
 
 /// The readers by name: checkpoints as they are; checkpoints whose pickle is damaged within a sound archive; chunks of a
-/// Zarr array, its metadata and its attributes; HDF5 files; BigDataViewer movies.
-pub const NAMES: [&str; 7] = ["checkpoint", "pickle", "blosc", "zarr", "attributes", "hdf5", "movie"];
+/// Zarr array; its metadata; HDF5 files; BigDataViewer movies.
+pub const NAMES: [&str; 6] = ["checkpoint", "pickle", "blosc", "zarr", "hdf5", "movie"];
 
 /// Largest box that is read, in values.
 const MAX_VALUES: usize = 1 << 20;
@@ -42,8 +42,8 @@ enum Place {
     File,
     /// One file of an archive, with all others.
     Archive(Vec<(String, Vec<u8>)>, usize),
-    /// A file in the folder of an array whose `.zarray` is this.
-    Array(Vec<u8>),
+    /// A chunk of an array whose `.zarray` is this.
+    Chunk(Vec<u8>),
 }
 
 impl Target {
@@ -68,7 +68,6 @@ impl Target {
             "checkpoint" | "pickle" => "input.pth",
             "blosc" => "0",
             "zarr" => ".zarray",
-            "attributes" => ".zattrs",
             _ => "input.h5",
         })
     }
@@ -83,7 +82,7 @@ impl Target {
         match &seed.place {
             Place::File => write(self.input(), &bytes),
             Place::Archive(files, damaged) => write(self.input(), &archive(files, *damaged, &bytes)),
-            Place::Array(zarray) => {
+            Place::Chunk(zarray) => {
                 write(self.folder.join(".zarray"), zarray);
                 write(self.input(), &bytes);
             }
@@ -94,9 +93,9 @@ impl Target {
     pub fn read(&self) -> String {
         let outcome = match self.name {
             "checkpoint" | "pickle" => {
-                Checkpoint::read(&self.input()).map(|read| drop(read.value_count())).map_err(|error| error.to_string())
+                Checkpoint::read(&self.input()).map(|read| _ = read.value_count()).map_err(|error| error.to_string())
             }
-            "blosc" | "zarr" | "attributes" => read_array(&self.folder),
+            "blosc" | "zarr" => read_array(&self.folder),
             "hdf5" => read_hdf5(&self.input()).map_err(|error| error.to_string()),
             _ => read_movie(&self.input()).map_err(|error| error.to_string()),
         };
@@ -124,7 +123,6 @@ fn seed(name: &str, path: &Path) -> Option<Seed> {
             return Some(Seed { bytes: files[damaged].1.clone(), place: Place::Archive(files, damaged) });
         }
         ("zarr", _, ".zarray") => Place::File,
-        ("attributes", _, ".zattrs") => Place::Array(fs::read(path.with_file_name(".zarray")).ok()?),
         // A chunk by itself: its array is as long as it says.
         ("blosc", "", _) if !file_name.starts_with('.') => {
             let header: &[u8; 16] = bytes.first_chunk()?;
@@ -132,7 +130,7 @@ fn seed(name: &str, path: &Path) -> Option<Seed> {
             let (data_type, size) = if header[3] == 2 { (DataType::U16, 2) } else { (DataType::U8, 1) };
             let folder = tempfile::tempdir().ok()?;
             ArrayStore::create(folder.path(), &[length / size], &[length / size], data_type).ok()?;
-            Place::Array(fs::read(folder.path().join(".zarray")).ok()?)
+            Place::Chunk(fs::read(folder.path().join(".zarray")).ok()?)
         }
         _ => return None,
     };
@@ -150,10 +148,9 @@ fn archive(files: &[(String, Vec<u8>)], damaged: usize, bytes: &[u8]) -> Vec<u8>
     archive.finish().expect("memory is writable").into_inner()
 }
 
-/// Reads the attributes, and the whole array unless it is large.
+/// Reads the whole array, unless it is large.
 fn read_array(folder: &Path) -> Result<(), String> {
     let store = ArrayStore::open(folder).map_err(|error| error.to_string())?;
-    store.attributes().map_err(|error| error.to_string())?;
     let values = store.shape().iter().try_fold(1_usize, |values, &edge| values.checked_mul(edge));
     if values.is_none_or(|values| values > MAX_VALUES) {
         return Err("a large array".to_owned());

@@ -108,6 +108,25 @@ fn heaps_without_an_end_are_refused() {
     }
 }
 
+/// The HDF5 library makes room for all parts of a virtual dataset before it reads the first one.
+#[test]
+fn virtual_datasets_with_too_many_parts_are_refused() {
+    let whole = std::fs::read(golden("dataset/h5/virtual.h5")).unwrap();
+    let heap = (0..whole.len() - 4).find(|&at| whole[at..].starts_with(b"GCOL")).unwrap();
+    // Behind the headers of the heap and of its first object, and a version.
+    let count = heap + 16 + 16 + 1;
+    assert_eq!(whole[count..count + 8], 1_u64.to_le_bytes());
+    for parts in [(1 << 16) + 1, 0xde << 16, 1 << 62, u64::MAX] {
+        let mut bytes = whole.clone();
+        bytes[count..count + 8].copy_from_slice(&parts.to_le_bytes());
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("damaged.h5");
+        std::fs::write(&path, bytes).unwrap();
+        let error = BdvFile::open(&path).unwrap().volume(0, 0, 0).unwrap_err();
+        assert!(error.to_string().contains("the list of its parts is damaged"), "{parts}: {error}");
+    }
+}
+
 #[test]
 fn other_widths_of_addresses_are_refused() {
     for (name, at) in [("dataset/h5/gzip.h5", 13), ("dataset/h5/gzip.h5", 14), ("dataset/h5/latest.h5", 9)] {

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use crate::file::OpenFile;
+use crate::{file::OpenFile, virtual_dataset::MAX_PARTS};
 
 /// Largest heap, in bytes.
 const MAX_HEAP: u64 = 64 << 20;
@@ -55,16 +55,26 @@ pub(crate) fn compact_data(file: &OpenFile, address: u64) -> Option<Vec<u8>> {
     }
 }
 
-/// Whether the library can open the dataset whose header is at `address`: it is not virtual, or its heap is sound.
+/// Whether the library can open the dataset whose header is at `address`: it is not virtual, or the list of its parts is
+/// sound.
 pub(crate) fn can_be_opened(file: &OpenFile, address: u64) -> bool {
     let is_sound = |layout: &[u8]| match layout {
-        [version, VIRTUAL, heap @ ..] if *version >= 3 => {
-            number(heap, 0, 8).is_some_and(|heap| heap == u64::MAX || self::heap(file, heap).is_some())
+        [version, VIRTUAL, list @ ..] if *version >= 3 => {
+            number(list, 0, 8) == Some(u64::MAX) || parts(file, list).is_some_and(|parts| parts <= MAX_PARTS as u64)
         }
         _ => true,
     };
     messages(file, address)
         .is_some_and(|messages| messages.iter().filter(|(kind, _)| *kind == LAYOUT).all(|(_, layout)| is_sound(layout)))
+}
+
+/// How many parts the list of a virtual dataset claims to have; `None` when its heap is damaged. The library makes room for
+/// all of them before it looks at the first. `reference` is the place of the list in a heap (format specification, VII.F
+/// "Global Heap Block for Virtual Datasets").
+fn parts(file: &OpenFile, reference: &[u8]) -> Option<u64> {
+    let heap = heap(file, number(reference, 0, 8)?)?;
+    let list = heap.objects.get(&u16::try_from(number(reference, 8, 4)?).ok()?)?;
+    number(list, 1, 8)
 }
 
 /// The bytes of the attribute `name` of the object at `address`, as they are in its header; `None` when it is not there or

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Largest number of boxes of one virtual dataset, those of its sources included each time that they are read.
-const MAX_PARTS: usize = 1 << 16;
+pub(crate) const MAX_PARTS: usize = 1 << 16;
 /// Largest number of files with sources of one virtual dataset; each takes two file descriptors.
 const MAX_FILES: usize = 256;
 /// How many virtual datasets may be inside each other.
