@@ -25,7 +25,7 @@ help: ## list these commands
 	@echo 'elephant-server: the server behind interactive 3-D cell tracking. With Rust installed, start with:  make serve'
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
-setup: ## install what is missing: system packages, libtorch, CMake (CUDA=1: with CUDA libraries, CUDA=0: without)
+setup: ## install what is missing: system packages, libtorch, CMake, libclang (CUDA=1: with CUDA libraries, CUDA=0: without)
 	@ELEPHANT_CACHE='$(ELEPHANT_CACHE)' CUDA='$(CUDA)' scripts/setup.sh
 
 build: setup ## set up, and build target/release/elephant-server

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Installs what `cargo build` needs on a Debian or Ubuntu machine that has Rust: system packages, libtorch and CMake.
+# Installs what `cargo build` needs on a Debian or Ubuntu machine that has Rust: system packages, libtorch, CMake and libclang.
 # `make setup` runs it. CUDA=1 adds libtorch's CUDA libraries, CUDA=0 removes them; otherwise nothing changes there.
 #
-# libtorch and CMake come from wheels of the Python package index (no Python needed), listed in wheels.txt, and are
+# These three come from wheels of the Python package index (no Python needed), listed in wheels.txt, and are
 # unpacked into a cache folder that every clone shares; .deps links to it, and .cargo/config.toml points to .deps.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -17,11 +17,13 @@ main() {
     check_machine
     # hdf5-metno and the other bundled C and C++ libraries need a compiler and make; the rest is for this script.
     need_packages g++=g++ make=make curl=curl unzip=unzip /etc/ssl/certs/ca-certificates.crt=ca-certificates
-    local libtorch cmake=cmake-4.1.2
+    local libtorch cmake=cmake-4.1.2 libclang=libclang-18.1.1
     libtorch=$(libtorch_folder)
     provide cmake "$cmake"
     provide libtorch "$libtorch"
-    say "ready: $libtorch, $cmake"
+    provide libclang "$libclang"
+    link_compiler_headers
+    say "ready: $libtorch, $cmake, $libclang"
 }
 
 check_machine() {
@@ -56,6 +58,15 @@ provide() {
     obtain "$2"
     mkdir -p .deps
     ln -sfn "$cache/$2" ".deps/$1"
+}
+
+# libclang looks for stddef.h and the like in lib/clang/18, beside itself. Its wheel has none; those of the compiler serve.
+link_compiler_headers() {
+    local headers
+    headers=$(g++ -print-file-name=include)
+    mkdir -p .deps/libclang/lib/clang/18
+    [ "$(readlink .deps/libclang/lib/clang/18/include || true)" = "$headers" ] ||
+        ln -sfn "$headers" .deps/libclang/lib/clang/18/include
 }
 
 # obtain FOLDER: downloads and unpacks FOLDER into the cache. It appears there complete or not at all.
@@ -168,6 +179,11 @@ unpack_wheels() {
         rm -f "$folder/torch/lib/libtorch.so" "$folder"/torch/lib/lib{torch_python,shm}.so
         echo 'INPUT(libtorch_cpu.so)' >"$folder/torch/lib/libtorch.so"
         echo 2.11.0 >"$folder/torch/build-version"
+    fi
+    if [ -d "$folder/libclang-18.1.1.data" ]; then
+        mkdir "$folder/lib"
+        mv "$folder/libclang-18.1.1.data/platlib/clang/native/libclang.so" "$folder/lib"
+        rm -r "$folder/libclang-18.1.1.data"
     fi
     chmod 755 "$folder"
     sync -f "$folder"
