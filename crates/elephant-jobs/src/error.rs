@@ -1,5 +1,6 @@
 //! What can go wrong with the records.
 
+use elephant_sqlite::SqliteError;
 use elephant_types::{Coded, ErrorCode};
 
 use crate::{JobStatus, QueueSpec};
@@ -7,24 +8,9 @@ use crate::{JobStatus, QueueSpec};
 /// The state store failed, or a job cannot be what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum JobsError {
-    /// SQLite failed.
-    #[error("cannot {operation} in the state database: {source}")]
-    Database {
-        /// What was being done, as a verb.
-        operation: &'static str,
-        /// What SQLite said.
-        source: rusqlite::Error,
-    },
-    /// The database was made by a later version of this program.
-    #[error(
-        "the state database has version {found}, and this program knows versions up to {known}; use a newer program"
-    )]
-    NewerDatabase {
-        /// The version of the file.
-        found: i64,
-        /// The last version known here.
-        known: i64,
-    },
+    /// The embedded database failed, is damaged or is of a later version.
+    #[error(transparent)]
+    Database(#[from] SqliteError),
     /// The text is not the address of a Redis server.
     #[error("cannot read the address of Redis: {reason}; give it as redis://HOST:PORT/DB")]
     RedisAddress {
@@ -79,20 +65,11 @@ pub enum JobsError {
     RunsElsewhere(i64),
 }
 
-impl JobsError {
-    pub(crate) fn database(operation: &'static str) -> impl FnOnce(rusqlite::Error) -> Self {
-        move |source| Self::Database { operation, source }
-    }
-}
-
 impl Coded for JobsError {
     fn code(&self) -> ErrorCode {
         match self {
-            Self::Database { source, .. } => match source.sqlite_error_code() {
-                Some(rusqlite::ErrorCode::DiskFull) => ErrorCode::StorageFull,
-                _ => ErrorCode::Internal,
-            },
-            Self::NewerDatabase { .. } | Self::Thread(_) => ErrorCode::Internal,
+            Self::Database(error) => error.code(),
+            Self::Thread(_) => ErrorCode::Internal,
             Self::RedisAddress { .. } => ErrorCode::InvalidArgument,
             Self::RedisUnreachable { .. } | Self::RedisRefused { .. } | Self::NotRecorded => ErrorCode::Unavailable,
             Self::UnknownJob(_) => ErrorCode::NotFound,
@@ -103,6 +80,7 @@ impl Coded for JobsError {
 
     fn brief(&self) -> Option<String> {
         match self {
+            Self::Database(error) => error.brief(),
             Self::RedisUnreachable { .. } => Some("Redis cannot be reached; try again when it runs".to_owned()),
             Self::RedisRefused { reason, .. } => Some(format!("Redis refuses: {reason}")),
             _ => None,

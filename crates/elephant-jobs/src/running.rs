@@ -106,6 +106,7 @@ impl RunningJobs {
         Activity {
             state: recorded().map(|activity| activity.state).max().unwrap_or(ProcessState::Idle),
             updating_labels: recorded().any(|activity| activity.updating_labels),
+            updating_flow_labels: recorded().any(|activity| activity.updating_flow_labels),
         }
     }
 }

@@ -67,6 +67,8 @@ pub struct Activity {
     pub state: ProcessState,
     /// Whether labels are being drawn.
     pub updating_labels: bool,
+    /// Whether flow labels are being drawn.
+    pub updating_flow_labels: bool,
 }
 
 impl Default for Activity {
@@ -78,7 +80,7 @@ impl Default for Activity {
 impl Activity {
     /// The process state alone.
     pub fn showing(state: ProcessState) -> Self {
-        Self { state, updating_labels: false }
+        Self { state, updating_labels: false, updating_flow_labels: false }
     }
 
     /// Whether the original's abort concerns a job that shows this.

@@ -214,10 +214,10 @@ fn a_state_that_cannot_be_written_is_noticed() {
     let jobs = embedded.jobs();
     let job = jobs.begin(&predict("fly")).unwrap();
     jobs.check().unwrap();
-    let database = rusqlite::Connection::open(embedded.0.path().join("state.db")).unwrap();
+    let database = elephant_sqlite::rusqlite::Connection::open(embedded.0.path().join("state.db")).unwrap();
     let refuse = |table| format!("CREATE TRIGGER full BEFORE INSERT ON {table} BEGIN SELECT RAISE(ABORT, 'full'); END");
     database.execute_batch(&refuse("settings")).unwrap();
-    assert!(matches!(jobs.check(), Err(JobsError::Database { .. })));
+    assert!(matches!(jobs.check(), Err(JobsError::Database(_))));
     database.execute_batch("DROP TRIGGER full").unwrap();
     jobs.check().unwrap();
     database.execute_batch(&refuse("jobs")).unwrap();

@@ -342,10 +342,14 @@ impl ElephantState for RedisStore {
     fn set_activity(&self, activity: Activity) -> Result<(), JobsError> {
         let mut request = pipe();
         request.atomic().cmd("SET").arg("state").arg(activity.state as i64);
-        if activity.updating_labels {
-            request.cmd("SET").arg("update_ongoing_seg").arg(1);
-        } else {
-            request.cmd("DEL").arg("update_ongoing_seg");
+        let updates =
+            [("update_ongoing_seg", activity.updating_labels), ("update_ongoing_flow", activity.updating_flow_labels)];
+        for (key, is_updating) in updates {
+            if is_updating {
+                request.cmd("SET").arg(key).arg(1);
+            } else {
+                request.cmd("DEL").arg(key);
+            }
         }
         self.ask("write the process state", |link| request.exec(link))
     }

@@ -5,7 +5,10 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use rusqlite::{Connection, OptionalExtension, params, types::ToSql};
+use elephant_sqlite::{
+    Durability, Schema,
+    rusqlite::{self, Connection, OptionalExtension, params, types::ToSql},
+};
 
 use super::{ElephantState, JobStore, KEPT_CURVES, KEPT_JOBS, losses_from_text, losses_to_text};
 use crate::{
@@ -36,6 +39,14 @@ const MIGRATIONS: [&str; 4] = [
      ALTER TABLE jobs ADD COLUMN lease_until REAL;",
 ];
 
+const SCHEMA: Schema = Schema {
+    noun: "the state database",
+    migrations: &MIGRATIONS,
+    application_id: 0,
+    page_bytes: 4096,
+    durability: Durability::Process,
+};
+
 /// An SQLite database.
 #[derive(Debug)]
 pub struct SqliteStore(Mutex<Connection>);
@@ -46,12 +57,7 @@ impl SqliteStore {
     /// # Errors
     /// When the file is not such a database, is of a later version, or cannot be written.
     pub fn open(path: &Path) -> Result<Self, JobsError> {
-        let mut connection = Connection::open(path).map_err(JobsError::database("open the file"))?;
-        connection
-            .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA busy_timeout = 5000;")
-            .map_err(JobsError::database("set up the journal"))?;
-        migrate(&mut connection)?;
-        Ok(Self(Mutex::new(connection)))
+        Ok(Self(Mutex::new(SCHEMA.open(path)?)))
     }
 
     /// A panic between two statements leaves no transaction open, so a poisoned lock is still good.
@@ -71,7 +77,7 @@ impl SqliteStore {
             }
             transaction.commit()
         };
-        write().map_err(JobsError::database(operation))
+        write().map_err(failed(operation))
     }
 
     fn get<T: rusqlite::types::FromSql>(&self, operation: &'static str, key: &str) -> Result<Option<T>, JobsError> {
@@ -79,27 +85,13 @@ impl SqliteStore {
             .query_row("SELECT value FROM settings WHERE key = ?1", [key], |row| row.get(0))
             .optional()
             .map(Option::flatten)
-            .map_err(JobsError::database(operation))
+            .map_err(failed(operation))
     }
 }
 
-fn migrate(connection: &mut Connection) -> Result<(), JobsError> {
-    let known = MIGRATIONS.len() as i64;
-    let mut run = || {
-        // Two processes that open the same file take turns.
-        let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-        let found: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-        for migration in MIGRATIONS.iter().skip(found.max(0) as usize) {
-            transaction.execute_batch(migration)?;
-        }
-        if found < known {
-            transaction.pragma_update(None, "user_version", known)?;
-        }
-        transaction.commit()?;
-        Ok(found)
-    };
-    let found = run().map_err(JobsError::database("bring the tables to the newest form"))?;
-    if found > known { Err(JobsError::NewerDatabase { found, known }) } else { Ok(()) }
+/// What a function of the stores fails with.
+fn failed(operation: &'static str) -> impl FnOnce(rusqlite::Error) -> JobsError {
+    move |source| JobsError::Database(SCHEMA.failed(operation)(source))
 }
 
 impl JobStore for SqliteStore {
@@ -127,7 +119,7 @@ impl JobStore for SqliteStore {
                 [],
                 |row| row.get(0),
             )
-            .map_err(JobsError::database("number a job"))
+            .map_err(failed("number a job"))
     }
 
     fn save_job(&self, job: &JobRecord, lease: Option<&Lease>) -> Result<(), JobsError> {
@@ -158,7 +150,7 @@ impl JobStore for SqliteStore {
             )?;
             transaction.commit()
         };
-        write().map_err(JobsError::database("record a job"))
+        write().map_err(failed("record a job"))
     }
 
     fn renew(&self, jobs: &[i64], lease: &Lease) -> Result<(), JobsError> {
@@ -173,7 +165,7 @@ impl JobStore for SqliteStore {
             }
             transaction.commit()
         };
-        write().map_err(JobsError::database("renew the leases of jobs"))
+        write().map_err(failed("renew the leases of jobs"))
     }
 
     fn interrupt_abandoned(&self, owner: &Owner, now: f64) -> Result<Vec<JobRecord>, JobsError> {
@@ -190,7 +182,7 @@ impl JobStore for SqliteStore {
             let parameters = params![interrupted, now, running, owner.process, owner.role];
             statement.query_map(parameters, record)?.collect::<Result<Vec<_>, _>>()
         };
-        let mut jobs: Vec<JobRecord> = read().map_err(JobsError::database("find interrupted jobs"))?;
+        let mut jobs: Vec<JobRecord> = read().map_err(failed("find interrupted jobs"))?;
         jobs.sort_by_key(|job| job.id);
         Ok(jobs)
     }
@@ -199,7 +191,7 @@ impl JobStore for SqliteStore {
         self.connection()
             .query_row(&format!("SELECT {COLUMNS} FROM jobs WHERE id = ?1"), [id], record)
             .optional()
-            .map_err(JobsError::database("read a job"))
+            .map_err(failed("read a job"))
     }
 
     fn jobs(&self, filter: &JobFilter) -> Result<Vec<JobRecord>, JobsError> {
@@ -213,7 +205,7 @@ impl JobStore for SqliteStore {
             let (kind, status) = (&filter.kind, filter.status.map(JobStatus::as_str));
             statement.query_map(params![kind, status, filter.limit], record)?.collect::<Result<Vec<_>, _>>()
         };
-        read().map_err(JobsError::database("list the jobs"))
+        read().map_err(failed("list the jobs"))
     }
 
     fn save_losses(&self, job: i64, losses: &[LossPoint]) -> Result<(), JobsError> {
@@ -228,7 +220,7 @@ impl JobStore for SqliteStore {
             )?;
             transaction.commit()
         };
-        write().map_err(JobsError::database("write a loss curve"))
+        write().map_err(failed("write a loss curve"))
     }
 
     fn losses(&self, job: i64) -> Result<Vec<LossPoint>, JobsError> {
@@ -236,7 +228,7 @@ impl JobStore for SqliteStore {
             .connection()
             .query_row("SELECT points FROM losses WHERE job = ?1", [job], |row| row.get(0))
             .optional()
-            .map_err(JobsError::database("read a loss curve"))?;
+            .map_err(failed("read a loss curve"))?;
         Ok(losses_from_text(text.as_deref()))
     }
 }
@@ -248,8 +240,11 @@ impl ElephantState for SqliteStore {
     }
 
     fn set_activity(&self, activity: Activity) -> Result<(), JobsError> {
-        let (state, updating) = (activity.state as i64, activity.updating_labels.then_some(1));
-        self.set("write the process state", &[("state", &state), ("update_ongoing_seg", &updating)])
+        let state = activity.state as i64;
+        let (labels, flow) = (activity.updating_labels.then_some(1), activity.updating_flow_labels.then_some(1));
+        let values: [(&str, &dyn ToSql); 3] =
+            [("state", &state), ("update_ongoing_seg", &labels), ("update_ongoing_flow", &flow)];
+        self.set("write the process state", &values)
     }
 
     fn training_parameters(&self) -> Result<TrainingParameters, JobsError> {
@@ -299,6 +294,8 @@ fn status(name: &str) -> rusqlite::Result<JobStatus> {
 
 #[cfg(test)]
 mod tests {
+    use elephant_sqlite::SqliteError;
+
     use super::*;
 
     #[test]
@@ -348,6 +345,6 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("elephant.db");
         Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
-        assert!(matches!(SqliteStore::open(&path), Err(JobsError::NewerDatabase { found: 99, .. })));
+        assert!(matches!(SqliteStore::open(&path), Err(JobsError::Database(SqliteError::Newer { found: 99, .. }))));
     }
 }

@@ -59,14 +59,15 @@ fn redis_that_hangs() {
 fn redis_has_the_originals_keys() {
     let Some(server) = RedisServer::start() else { return };
     let store = RedisStore::open(&server.url(), "test").unwrap();
-    store.set_activity(Activity { state: ProcessState::Wait, updating_labels: true }).unwrap();
+    let both = Activity { state: ProcessState::Wait, updating_labels: true, updating_flow_labels: true };
+    store.set_activity(both).unwrap();
     store.set_training_parameters(TrainingParameters { learning_rate: Some(1.0), crop_count: Some(5) }).unwrap();
     store.set_live_timepoint(Some(7)).unwrap();
     let get = |key| server.command(&["GET", key]);
-    let keys = ["state", "update_ongoing_seg", "lr", "n_crops", "timepoint"];
-    assert_eq!(keys.map(get), ["2", "1", "1.0", "5", "7"]);
-    store.set_activity(Activity { state: ProcessState::Idle, updating_labels: false }).unwrap();
-    assert_eq!(server.command(&["EXISTS", "update_ongoing_seg"]), "0");
+    let keys = ["state", "update_ongoing_seg", "update_ongoing_flow", "lr", "n_crops", "timepoint"];
+    assert_eq!(keys.map(get), ["2", "1", "1", "1.0", "5", "7"]);
+    store.set_activity(Activity::default()).unwrap();
+    assert_eq!(server.command(&["EXISTS", "update_ongoing_seg", "update_ongoing_flow"]), "0");
     for (key, value) in [("state", "x"), ("lr", "nan"), ("n_crops", "-1"), ("timepoint", "")] {
         server.command(&["SET", key, value]);
     }
@@ -131,7 +132,8 @@ fn suite<S: JobStore + ElephantState>(open: &dyn Fn() -> S) {
 fn settings(store: &dyn ElephantState) {
     assert_eq!(store.process_state().unwrap(), ProcessState::Idle);
     for state in [ProcessState::Wait, ProcessState::Idle, ProcessState::Run] {
-        store.set_activity(Activity { state, updating_labels: state == ProcessState::Wait }).unwrap();
+        let updating_labels = state == ProcessState::Wait;
+        store.set_activity(Activity { updating_labels, ..Activity::showing(state) }).unwrap();
         assert_eq!(store.process_state().unwrap(), state);
     }
     assert_eq!(store.training_parameters().unwrap(), TrainingParameters::default());
