@@ -10,21 +10,24 @@ use std::{
 
 use elephant_checkpoint::{Checkpoint, OptimizerState, StateDict, Tensor};
 use elephant_fs::FileVersion;
-use elephant_types::{CancelToken, Coded, ErrorCode, NetworkKind, Numerics, TaskContext};
+use elephant_types::{CancelToken, Coded, ErrorCode, NetworkKind, NetworkTask, NetworkType, Numerics, TaskContext};
 use ndarray::{Array3, Array4, Axis};
 
 use crate::{
-    ImageSource, LossValues, ModelError, ModelInTraining, ProbabilitySink, SegmentationModel, SegmentationOptions,
-    TrainableModel, TrainingBatch, TrainingOptions,
+    FlowModel, FlowOptions, ImageSource, LossValues, ModelError, ModelInTraining, NetworkCatalogue, PlaneSink,
+    SegmentationModel, SegmentationOptions, TrainableModel, TrainingBatch, TrainingOptions,
 };
 
 /// Planes that the sink gets at once.
 const SLAB_PLANES: usize = 2;
-/// The fake network's only parameter: how many steps it was trained. It has three axes in 3-D and two in 2-D.
+/// The only parameter of a fake detection network: how many steps it was trained. It has three axes in 3-D and two in 2-D.
 const STEPS: &str = "steps";
+/// The same of a fake flow network.
+const FLOW_STEPS: &str = "flow_steps";
 
 /// A network whose probability of a centre is a function of the voxel's intensity, by default the intensity itself, so that
-/// it finds bright blobs. Its only parameter counts the steps of its training. Clones share state.
+/// it finds bright blobs. As a flow network, it gives every voxel the same vector. Its only parameter counts the steps of its
+/// training. Clones share state.
 #[derive(Clone, Default)]
 pub struct FakeNetwork(Arc<State>);
 
@@ -33,6 +36,8 @@ struct State {
     center_probability: Option<fn(f32) -> f32>,
     segment_bytes: AtomicU64,
     segment_calls: AtomicU64,
+    displacement: Mutex<[f32; 3]>,
+    displacement_calls: AtomicU64,
     refuses_to_publish: AtomicBool,
     published: Mutex<Vec<u64>>,
     after_step: Mutex<Option<StepHook>>,
@@ -51,14 +56,20 @@ impl FakeNetwork {
         Self(Arc::new(State { center_probability: Some(center_probability), ..State::default() }))
     }
 
-    /// The checkpoint of a fake network that was trained for so many steps.
+    /// The checkpoint of a fake detection network that was trained for so many steps.
     pub fn checkpoint(kind: NetworkKind, steps: u64) -> Checkpoint {
-        dict(kind, steps).into()
+        dict(NetworkType::detection(kind), steps).into()
+    }
+
+    /// The checkpoint of a fake flow network that was trained for so many steps.
+    pub fn flow_checkpoint(kind: NetworkKind, steps: u64) -> Checkpoint {
+        dict(NetworkType::flow(kind), steps).into()
     }
 
     /// The steps that a fake network's checkpoint was trained for; `None` for another checkpoint.
     pub fn steps(checkpoint: &Checkpoint) -> Option<u64> {
-        let value = *checkpoint.members.first()?.get(STEPS)?.to_f32().first()?;
+        let member = checkpoint.members.first()?;
+        let value = *member.get(STEPS).or_else(|| member.get(FLOW_STEPS))?.to_f32().first()?;
         Some(value as u64)
     }
 
@@ -70,6 +81,17 @@ impl FakeNetwork {
     /// How many predictions have begun.
     pub fn segment_calls(&self) -> u64 {
         self.0.segment_calls.load(Ordering::Relaxed)
+    }
+
+    /// Lets [`FlowModel::displacements`] return this vector, (x, y, z), in every voxel where the later frame is brighter than
+    /// 0. Elsewhere, and without this call, it returns 0.
+    pub fn set_displacement(&self, vector: [f32; 3]) {
+        *lock(&self.0.displacement) = vector;
+    }
+
+    /// How many predictions of displacements have begun.
+    pub fn displacement_calls(&self) -> u64 {
+        self.0.displacement_calls.load(Ordering::Relaxed)
     }
 
     /// Lets [`TrainableModel::publish`] fail from now on.
@@ -103,10 +125,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn dict(kind: NetworkKind, steps: u64) -> StateDict {
-    let axes = if kind == NetworkKind::Volumetric { 3 } else { 2 };
+fn dict(network: NetworkType, steps: u64) -> StateDict {
+    let axes = if network.kind == NetworkKind::Volumetric { 3 } else { 2 };
     let tensor = Tensor::from_f32(vec![1; axes], &[steps as f32]).unwrap_or_else(|error| unreachable!("{error}"));
-    [(STEPS.to_owned(), tensor)].into_iter().collect()
+    let name = if network.task == NetworkTask::Detection { STEPS } else { FLOW_STEPS };
+    [(name.to_owned(), tensor)].into_iter().collect()
+}
+
+impl FakeNetwork {
+    /// Calls the hook of a prediction, and reads and checks its model.
+    fn begin_prediction(&self, model: &Path, network: NetworkType, context: &TaskContext) -> Result<(), ModelError> {
+        let hook = lock(&self.0.before_prediction).clone();
+        if let Some(hook) = hook {
+            hook(context);
+        }
+        let checkpoint = Checkpoint::read(model).map_err(|error| ModelError::from_coded(&error))?;
+        self.verify(&checkpoint, network)
+    }
 }
 
 impl SegmentationModel for FakeNetwork {
@@ -115,16 +150,11 @@ impl SegmentationModel for FakeNetwork {
         model: &Path,
         image: Arc<dyn ImageSource>,
         options: &SegmentationOptions,
-        sink: &mut dyn ProbabilitySink,
+        sink: &mut dyn PlaneSink,
         context: &TaskContext,
     ) -> Result<(), ModelError> {
         self.0.segment_calls.fetch_add(1, Ordering::Relaxed);
-        let hook = lock(&self.0.before_prediction).clone();
-        if let Some(hook) = hook {
-            hook(context);
-        }
-        let checkpoint = Checkpoint::read(model).map_err(|error| ModelError::from_coded(&error))?;
-        self.verify(&checkpoint, options.kind)?;
+        self.begin_prediction(model, NetworkType::detection(options.kind), context)?;
         let [depth, height, width] = image.shape();
         let center = self.0.center_probability.unwrap_or(|intensity| intensity);
         let total = depth.div_ceil(SLAB_PLANES) as u64;
@@ -148,15 +178,60 @@ impl SegmentationModel for FakeNetwork {
     fn segment_bytes(&self, _: [usize; 3], _: &SegmentationOptions) -> Result<u64, ModelError> {
         Ok(self.0.segment_bytes.load(Ordering::Relaxed))
     }
+}
 
-    fn identify(&self, checkpoint: &Checkpoint) -> Result<NetworkKind, ModelError> {
-        let missing = || ModelError::new(ErrorCode::InvalidArgument, format!("the parameter {STEPS} is missing"));
-        let tensor = checkpoint.members.first().and_then(|member| member.get(STEPS)).ok_or_else(missing)?;
-        Ok(if tensor.shape().len() == 2 { NetworkKind::Planar } else { NetworkKind::Volumetric })
+impl FlowModel for FakeNetwork {
+    fn displacements(
+        &self,
+        model: &Path,
+        pair: Arc<dyn ImageSource>,
+        options: &FlowOptions,
+        sink: &mut dyn PlaneSink,
+        context: &TaskContext,
+    ) -> Result<(), ModelError> {
+        self.0.displacement_calls.fetch_add(1, Ordering::Relaxed);
+        self.begin_prediction(model, NetworkType::flow(options.kind), context)?;
+        let [depth, height, width] = pair.shape();
+        let vector = *lock(&self.0.displacement);
+        let total = depth.div_ceil(SLAB_PLANES) as u64;
+        context.report(0, total);
+        for (done, z) in (0..depth).step_by(SLAB_PLANES).enumerate() {
+            context.check()?;
+            let mut later = Array3::zeros((SLAB_PLANES.min(depth - z), height, width));
+            pair.read(1, [z, 0, 0], later.view_mut(), context.cancel_token())?;
+            let size = (options.components(), later.len_of(Axis(0)), height, width);
+            let planes = Array4::from_shape_fn(
+                size,
+                |(component, z, y, x)| {
+                    if later[[z, y, x]] > 0.0 { vector[component] } else { 0.0 }
+                },
+            );
+            sink.take(z, planes.view(), context.cancel_token())?;
+            context.report(done as u64 + 1, total);
+        }
+        Ok(())
     }
 
-    fn initialise(&self, kind: NetworkKind, _: u64) -> Result<Checkpoint, ModelError> {
-        Ok(Self::checkpoint(kind, 0))
+    fn displacement_bytes(&self, _: [usize; 3], _: &FlowOptions) -> Result<u64, ModelError> {
+        Ok(self.0.segment_bytes.load(Ordering::Relaxed))
+    }
+}
+
+impl NetworkCatalogue for FakeNetwork {
+    fn identify(&self, checkpoint: &Checkpoint) -> Result<NetworkType, ModelError> {
+        let missing = || ModelError::new(ErrorCode::InvalidArgument, format!("the parameter {STEPS} is missing"));
+        let member = checkpoint.members.first().ok_or_else(missing)?;
+        let (task, tensor) = match (member.get(STEPS), member.get(FLOW_STEPS)) {
+            (Some(tensor), _) => (NetworkTask::Detection, tensor),
+            (None, Some(tensor)) => (NetworkTask::Flow, tensor),
+            (None, None) => return Err(missing()),
+        };
+        let kind = if tensor.shape().len() == 2 { NetworkKind::Planar } else { NetworkKind::Volumetric };
+        Ok(NetworkType { task, kind })
+    }
+
+    fn initialise(&self, network: NetworkType, _: u64) -> Result<Checkpoint, ModelError> {
+        Ok(dict(network, 0).into())
     }
 }
 
@@ -165,7 +240,7 @@ impl TrainableModel for FakeNetwork {
         Ok(1)
     }
 
-    fn step_bytes(&self, _: u64, _: Numerics) -> Result<u64, ModelError> {
+    fn step_bytes(&self, _: NetworkTask, _: u64, _: Numerics) -> Result<u64, ModelError> {
         Ok(0)
     }
 
@@ -177,9 +252,9 @@ impl TrainableModel for FakeNetwork {
         cancel: &CancelToken,
     ) -> Result<Box<dyn ModelInTraining>, ModelError> {
         cancel.check()?;
-        let kind = self.identify(&model)?;
+        let network = self.identify(&model)?;
         let steps = Self::steps(&model).unwrap_or_default();
-        Ok(Box::new(FakeTraining { kind, steps: Mutex::new(steps), state: self.0.clone() }))
+        Ok(Box::new(FakeTraining { network, steps: Mutex::new(steps), state: self.0.clone() }))
     }
 
     fn publish(&self, path: &Path, version: FileVersion, model: &Checkpoint) -> Result<(), ModelError> {
@@ -202,7 +277,7 @@ impl TrainableModel for FakeNetwork {
 
 /// Counts steps.
 struct FakeTraining {
-    kind: NetworkKind,
+    network: NetworkType,
     steps: Mutex<u64>,
     state: Arc<State>,
 }
@@ -224,8 +299,8 @@ impl ModelInTraining for FakeTraining {
 
     fn snapshot(&self) -> Result<(Checkpoint, OptimizerState), ModelError> {
         let step = *lock(&self.steps);
-        let moments = || vec![dict(self.kind, step)];
-        let state = OptimizerState { step, first_moments: moments(), second_moments: moments() };
-        Ok((FakeNetwork::checkpoint(self.kind, step), state))
+        let parameters = || vec![dict(self.network, step)];
+        let state = OptimizerState { step, first_moments: parameters(), second_moments: parameters() };
+        Ok((Checkpoint::new(parameters()), state))
     }
 }

@@ -1,4 +1,4 @@
-//! Images that are read box by box, and probabilities that are passed on plane by plane.
+//! Images that are read box by box, and results that are passed on plane by plane.
 
 use elephant_types::{CancelToken, ErrorCode};
 use ndarray::{Array3, Array4, ArrayView3, ArrayView4, ArrayViewMut3, Axis, s};
@@ -10,7 +10,7 @@ pub trait ImageSource: Send + Sync {
     /// Size in voxels, (z, y, x); a 2-D image has z = 1.
     fn shape(&self) -> [usize; 3];
 
-    /// Number of channels; a detection network has one input.
+    /// Number of channels; a detection network has one input, a flow network two.
     fn channels(&self) -> usize {
         1
     }
@@ -28,8 +28,8 @@ pub trait ImageSource: Send + Sync {
     ) -> Result<(), ModelError>;
 }
 
-/// Takes class probabilities as they are finished, on the caller's thread.
-pub trait ProbabilitySink {
+/// Takes a network's result, class probabilities or vectors, as it is finished, on the caller's thread.
+pub trait PlaneSink {
     /// Takes planes (c, z, y, x) that begin at plane `z` of the image. They come in ascending z without gaps or overlaps.
     ///
     /// # Errors
@@ -105,28 +105,28 @@ fn outside(channel: usize, origin: [usize; 3]) -> ModelError {
     ModelError::new(ErrorCode::Internal, message)
 }
 
-/// Keeps all probabilities of an image in memory.
+/// Keeps the whole result for an image in memory.
 #[derive(Clone, Debug, Default)]
-pub struct CollectedProbabilities {
+pub struct CollectedPlanes {
     /// Size of the image, (z, y, x).
     shape: [usize; 3],
     /// (c, z, y, x); empty until the first planes come.
     map: Array4<f32>,
 }
 
-impl CollectedProbabilities {
+impl CollectedPlanes {
     /// A map of an image of `shape` (z, y, x).
     pub fn new(shape: [usize; 3]) -> Self {
         Self { shape, map: Array4::default((0, 0, 0, 0)) }
     }
 
-    /// The probabilities of the image, (c, z, y, x); zeros where no planes came.
+    /// The result for the image, (c, z, y, x); zeros where no planes came.
     pub fn into_map(self) -> Array4<f32> {
         self.map
     }
 }
 
-impl ProbabilitySink for CollectedProbabilities {
+impl PlaneSink for CollectedPlanes {
     fn take(&mut self, z: usize, planes: ArrayView4<'_, f32>, _: &CancelToken) -> Result<(), ModelError> {
         let (classes, count, height, width) = planes.dim();
         let [depth, ..] = self.shape;
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn planes_are_collected_in_their_places() {
-        let mut collected = CollectedProbabilities::new([3, 1, 2]);
+        let mut collected = CollectedPlanes::new([3, 1, 2]);
         let (never, planes) = (CancelToken::default(), |count, value| Array4::from_elem((2, count, 1, 2), value));
         collected.take(0, planes(1, 0.25).view(), &never).unwrap();
         collected.take(1, planes(2, 0.5).view(), &never).unwrap();

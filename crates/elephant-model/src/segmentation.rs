@@ -2,11 +2,10 @@
 
 use std::{path::Path, sync::Arc};
 
-use elephant_checkpoint::Checkpoint;
-use elephant_types::{ErrorCode, KeepAxials, NetworkKind, Numerics, TaskContext};
+use elephant_types::{KeepAxials, NetworkKind, Numerics, TaskContext};
 use ndarray::{Array3, Array4};
 
-use crate::{CollectedProbabilities, ImageSource, ModelError, ProbabilitySink};
+use crate::{CollectedPlanes, ImageSource, ModelError, NetworkCatalogue, PlaneSink};
 
 /// Which class probabilities the caller needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +46,7 @@ pub struct SegmentationOptions {
 }
 
 /// A network that distinguishes background, border and centre of cells.
-pub trait SegmentationModel: Send + Sync {
+pub trait SegmentationModel: NetworkCatalogue {
     /// Predicts the class probabilities of one image with the network in the `.pth` file `model`, the mean over an
     /// ensemble. Waits for its turn on the device, reads the image tile by tile, and gives `sink` planes as they are
     /// finished, on this thread. Progress is in tiles.
@@ -60,7 +59,7 @@ pub trait SegmentationModel: Send + Sync {
         model: &Path,
         image: Arc<dyn ImageSource>,
         options: &SegmentationOptions,
-        sink: &mut dyn ProbabilitySink,
+        sink: &mut dyn PlaneSink,
         context: &TaskContext,
     ) -> Result<(), ModelError>;
 
@@ -76,7 +75,7 @@ pub trait SegmentationModel: Send + Sync {
         context: &TaskContext,
     ) -> Result<Array4<f32>, ModelError> {
         let image: Arc<dyn ImageSource> = Arc::new(image);
-        let mut collected = CollectedProbabilities::new(image.shape());
+        let mut collected = CollectedPlanes::new(image.shape());
         self.segment(model, image, options, &mut collected, context)?;
         Ok(collected.into_map())
     }
@@ -88,29 +87,4 @@ pub trait SegmentationModel: Send + Sync {
     /// # Errors
     /// When such an image cannot be segmented with these options, or there is no device.
     fn segment_bytes(&self, shape: [usize; 3], options: &SegmentationOptions) -> Result<u64, ModelError>;
-
-    /// The kind of network that every member of the checkpoint is.
-    ///
-    /// # Errors
-    /// When a parameter is missing, superfluous or of the wrong shape; the message names it.
-    fn identify(&self, checkpoint: &Checkpoint) -> Result<NetworkKind, ModelError>;
-
-    /// Checks that every member of the checkpoint is a network of this kind.
-    ///
-    /// # Errors
-    /// As [`identify`](Self::identify), and when it is of the other kind.
-    fn verify(&self, checkpoint: &Checkpoint, kind: NetworkKind) -> Result<(), ModelError> {
-        let found = self.identify(checkpoint)?;
-        if found == kind {
-            return Ok(());
-        }
-        let message = format!("the file holds a {} network but a {} one is needed", found.dims(), kind.dims());
-        Err(ModelError::new(ErrorCode::InvalidArgument, message))
-    }
-
-    /// A network with random parameters; the same seed gives the same parameters.
-    ///
-    /// # Errors
-    /// When the device fails.
-    fn initialise(&self, kind: NetworkKind, seed: u64) -> Result<Checkpoint, ModelError>;
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use elephant_checkpoint::{Checkpoint, OptimizerState};
 use elephant_fs::FileVersion;
-use elephant_types::{CancelToken, KeepAxials, Numerics};
+use elephant_types::{CancelToken, KeepAxials, NetworkTask, Numerics};
 use ndarray::{Array4, Array5, Axis};
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +20,15 @@ pub enum Objective {
         class_weights: [f64; 3],
         /// Weight of a voxel with a "false" tag (labels 4 to 6), relative to one with a "true" tag.
         false_weight: f64,
+    },
+    /// Displacements of cells since the frame before (docs/method.md, "Losses", "Flow"), for a flow network. Needs
+    /// [`Targets::Vectors`].
+    Vectors {
+        /// Displacement along x and y in voxels that a component of 1 stands for; along z it depends on the crop's
+        /// [`KeepAxials::flow_norm`].
+        max_displacement: f64,
+        /// Weights of x, y and z; only their ratios matter. The original's numbers do without.
+        axis_weights: [f64; 3],
     },
     /// The image itself: centre and foreground are to be as bright as the image. What a network learns before there are
     /// labels. Needs [`Targets::Inputs`].
@@ -103,11 +112,12 @@ pub trait TrainableModel: Send + Sync {
     /// When there is no device.
     fn device_count(&self) -> Result<usize, ModelError>;
 
-    /// Memory of this computer, in bytes, that a step takes while it is its turn, for crops of so many voxels in all.
+    /// Memory of this computer, in bytes, that a step of a network for `task` takes while it is its turn, for crops of so many
+    /// voxels in all.
     ///
     /// # Errors
     /// When there is no device.
-    fn step_bytes(&self, voxels: u64, numerics: Numerics) -> Result<u64, ModelError>;
+    fn step_bytes(&self, task: NetworkTask, voxels: u64, numerics: Numerics) -> Result<u64, ModelError>;
 
     /// Puts a model on the device to be trained. `state` is the optimiser's state after the model's last step, if there is one.
     ///

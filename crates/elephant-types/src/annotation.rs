@@ -110,6 +110,36 @@ pub struct TaggedSpot {
     pub label: Box<str>,
 }
 
+/// A link between two spots that a person has approved, from which flow labels are drawn (docs/protocol.md, "POST
+/// /flow/update").
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApprovedLink {
+    /// Timepoint of the source, the earlier spot, from 0.
+    pub t: usize,
+    /// Timepoint of the target, where it is known; `None` stands for the timepoint after `t`.
+    #[serde(default)]
+    pub target_t: Option<usize>,
+    /// Centre of the target (z, y, x) in micrometres; the centre of voxel 0 is at 0.
+    pub center_um: [f64; 3],
+    /// Covariance of the target over (z, y, x) in square micrometres.
+    pub covariance_um2: [[f64; 3]; 3],
+    /// From the target to the source (z, y, x) in micrometres.
+    pub displacement_um: [f64; 3],
+}
+
+impl ApprovedLink {
+    /// The timepoint of the target.
+    pub fn target_timepoint(&self) -> usize {
+        self.target_t.unwrap_or(self.t.saturating_add(1))
+    }
+
+    /// Centre of the source (z, y, x) in micrometres.
+    pub fn source_um(&self) -> [f64; 3] {
+        std::array::from_fn(|d| self.center_um[d] + self.displacement_um[d])
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -19,11 +19,11 @@ mod task;
 mod tracks;
 mod voxel_size;
 
-pub use annotation::{SpotTag, TaggedSpot, UnknownTag};
+pub use annotation::{ApprovedLink, SpotTag, TaggedSpot, UnknownTag};
 pub use error_code::{Coded, ErrorCode};
 pub use lineage::{Lineage, LineageError, Link, SpotId};
 pub use name::{DatasetName, FileName, InvalidName, ModelName};
-pub use network::{KeepAxials, NetworkKind, Numerics};
+pub use network::{KeepAxials, NetworkKind, NetworkTask, NetworkType, Numerics};
 pub use random::SplitMix64;
 pub use spot::Spot;
 pub use task::{CancelToken, Cancelled, Progress, TaskContext, TaskEvent, TrainingStep};

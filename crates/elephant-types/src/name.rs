@@ -130,12 +130,22 @@ impl ModelName {
     pub fn detection() -> Self {
         Self("detection.pth".into())
     }
+
+    /// The flow model of requests that name none.
+    pub fn flow() -> Self {
+        Self("flow.pth".into())
+    }
 }
 
 impl FileName {
     /// The folder of logs of trainings that name none.
     pub fn detection_log() -> Self {
         Self("detection_log".into())
+    }
+
+    /// The same of trainings of flow networks.
+    pub fn flow_log() -> Self {
+        Self("flow_log".into())
     }
 }
 

@@ -1,4 +1,4 @@
-//! Properties of networks: their numerical rules, their number of dimensions, and how they pool.
+//! Properties of networks: their purpose, their numerical rules, their number of dimensions, and how they pool.
 
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +33,48 @@ impl NetworkKind {
     }
 }
 
+/// What a network computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NetworkTask {
+    /// Classes of voxels: background, border and centre of cells.
+    Detection,
+    /// Displacement of each voxel's cell between two frames.
+    Flow,
+}
+
+/// What a network computes, in how many dimensions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NetworkType {
+    /// What it computes.
+    pub task: NetworkTask,
+    /// Its dimensions.
+    pub kind: NetworkKind,
+}
+
+impl NetworkType {
+    /// A detection network.
+    pub fn detection(kind: NetworkKind) -> Self {
+        Self { task: NetworkTask::Detection, kind }
+    }
+
+    /// A flow network.
+    pub fn flow(kind: NetworkKind) -> Self {
+        Self { task: NetworkTask::Flow, kind }
+    }
+}
+
+/// `3-D detection`.
+impl std::fmt::Display for NetworkType {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let task = match self.task {
+            NetworkTask::Detection => "detection",
+            NetworkTask::Flow => "flow",
+        };
+        write!(formatter, "{} {task}", self.kind.dims())
+    }
+}
+
 /// The pooling levels that leave z alone, for anisotropic voxels: for each of the four levels of a network, whether z keeps
 /// its size there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -50,6 +92,18 @@ impl KeepAxials {
     pub fn for_anisotropy(anisotropy: f64) -> Self {
         Self::first([2.0, 3.0, 6.0, 12.0].into_iter().filter(|&bound| anisotropy >= bound).count() as i64)
     }
+
+    /// How many levels keep z.
+    pub fn count(self) -> u32 {
+        self.0.into_iter().filter(|keeps| *keeps).count() as u32
+    }
+
+    /// The displacements along (z, y, x) in voxels that an output of 1 of a flow network stands for, when the largest one in
+    /// the plane is `max_displacement` voxels: less along z by a factor of two for each level that keeps z (docs/method.md,
+    /// "Flow network").
+    pub fn flow_norm(self, max_displacement: f64) -> [f64; 3] {
+        [max_displacement / f64::from(1 << self.count()), max_displacement, max_displacement]
+    }
 }
 
 #[cfg(test)]
@@ -61,6 +115,12 @@ mod tests {
         assert_eq!(KeepAxials::first(-1), KeepAxials([false; 4]));
         assert_eq!(KeepAxials::first(2), KeepAxials([true, true, false, false]));
         assert_eq!(KeepAxials::first(5), KeepAxials([true; 4]));
+    }
+
+    #[test]
+    fn displacements_along_z_are_scaled_by_the_levels_that_keep_z() {
+        assert_eq!(KeepAxials::first(-1).flow_norm(80.0), [80.0; 3]);
+        assert_eq!(KeepAxials::first(2).flow_norm(20.0), [5.0, 20.0, 20.0]);
     }
 
     #[test]

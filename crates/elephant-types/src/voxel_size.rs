@@ -13,6 +13,9 @@ pub struct VoxelSize([f64; 3]);
 pub struct InvalidVoxelSize([f64; 3]);
 
 impl VoxelSize {
+    /// A voxel of one micrometre.
+    pub const UNIT: Self = Self([1.0; 3]);
+
     /// A voxel of the given edge lengths (z, y, x).
     ///
     /// # Errors
