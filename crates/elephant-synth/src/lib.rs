@@ -27,4 +27,4 @@ pub use movie::write_movie;
 pub use nucleus::Nucleus;
 pub use options::{EmbryoOptions, Preset};
 pub use render::Frame;
-pub use scene::{Content, Scene, SceneOptions, SceneSet};
+pub use scene::{Content, MovedNucleus, Scene, SceneOptions, ScenePair, SceneSet};

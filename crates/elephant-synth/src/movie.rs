@@ -6,11 +6,11 @@ use std::{
 };
 
 use elephant_bdv::BdvWriter;
+use elephant_ctc::{LabelStack, PlaneEncoder};
 use elephant_fs::{StagingDir, write_atomic};
 use elephant_types::{FileName, SpotId, TaskContext, TrackId};
 use ndarray::Axis;
 use serde::Serialize;
-use tiff::encoder::{Compression, DeflateLevel, TiffEncoder, colortype::Gray16};
 
 use crate::{Embryo, EmbryoOptions, Frame, SynthError};
 
@@ -67,19 +67,15 @@ fn write_frames(embryo: &Embryo, h5: &Path, masks: &Path, task: &TaskContext) ->
 }
 
 /// A TIFF with one page for each plane.
-fn write_mask(frame: &Frame, out: &mut (impl Write + io::Seek)) -> io::Result<()> {
-    let failed = |error: tiff::TiffError| match error {
-        tiff::TiffError::IoError(error) => error,
-        other => io::Error::other(other),
-    };
-    let compression = Compression::Deflate(DeflateLevel::Balanced);
-    let mut encoder = TiffEncoder::new(out).map_err(failed)?.with_compression(compression);
+fn write_mask(frame: &Frame, out: &mut impl Write) -> io::Result<()> {
+    let (depth, height, width) = frame.labels.dim();
+    let mut stack = LabelStack::new([depth, height, width]).map_err(io::Error::other)?;
+    let mut encoder = PlaneEncoder::new();
     for plane in frame.labels.axis_iter(Axis(0)) {
-        let (height, width) = plane.dim();
         let values: Vec<u16> = plane.iter().copied().collect();
-        encoder.write_image::<Gray16>(width as u32, height as u32, &values).map_err(failed)?;
+        stack.push(encoder.encode(&values));
     }
-    Ok(())
+    stack.write(out)
 }
 
 /// Writes a line for each track: number, first and last timepoint, number of the mother or 0.
@@ -203,16 +199,7 @@ mod tests {
     }
 
     fn read_mask(path: &Path) -> Vec<u16> {
-        let mut decoder = tiff::decoder::Decoder::new(std::fs::File::open(path).unwrap()).unwrap();
-        let mut voxels = Vec::new();
-        loop {
-            let tiff::decoder::DecodingResult::U16(page) = decoder.read_image().unwrap() else { panic!("not 16 bit") };
-            voxels.extend(page);
-            if !decoder.more_images() {
-                return voxels;
-            }
-            decoder.next_image().unwrap();
-        }
+        elephant_ctc::read_labels(path).unwrap().iter().map(|&label| u16::try_from(label).unwrap()).collect()
     }
 
     #[test]

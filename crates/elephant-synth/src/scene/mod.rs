@@ -5,13 +5,17 @@
 
 mod noise;
 mod options;
+mod pair;
 mod placement;
 mod render;
 
 use elephant_types::VoxelSize;
 use ndarray::Array3;
 
-pub use self::options::{Content, SceneOptions, SceneSet};
+pub use self::{
+    options::{Content, SceneOptions, SceneSet},
+    pair::{MovedNucleus, ScenePair},
+};
 use crate::Nucleus;
 
 /// An image with its ground truth.
@@ -31,7 +35,7 @@ impl Scene {
         let nuclei = placement::place(options);
         let image = match options.content {
             Content::Noise => noise::image(options),
-            Content::Nuclei | Content::Empty => render::image(options, &nuclei),
+            Content::Nuclei | Content::Empty => render::image(options, &nuclei, nuclei.len(), 0),
         };
         Self { image, nuclei, voxel_size: options.voxel_size() }
     }

@@ -16,11 +16,12 @@ use crate::{
 /// The largest share of the camera's range that the brightest voxel takes, before noise.
 const FULL_RANGE: f64 = 0.95;
 
-/// Camera counts, (z, y, x).
-pub(super) fn image(options: &SceneOptions, nuclei: &[Nucleus]) -> Array3<u16> {
+/// Camera counts, (z, y, x). What is not a nucleus is the same in all images of a scene, with debris as for `usual` nuclei; the
+/// noise differs between numbers `exposure`.
+pub(super) fn image(options: &SceneOptions, nuclei: &[Nucleus], usual: usize, exposure: u64) -> Array3<u16> {
     let mut rng = Rng::stream(options.seed, &[2]);
     let mut shining = nuclei.to_vec();
-    shining.extend(debris(options, nuclei.len(), &mut rng));
+    shining.extend(debris(options, usual, &mut rng));
     let mut light = background(options, &mut rng);
     light.axis_iter_mut(Axis(0)).into_par_iter().enumerate().for_each(|(z, mut plane)| {
         for nucleus in &shining {
@@ -31,7 +32,7 @@ pub(super) fn image(options: &SceneOptions, nuclei: &[Nucleus]) -> Array3<u16> {
     });
     blur_with_depth(options, &mut light);
     shade(options, &mut light, &mut rng);
-    expose(options, light, &mut rng)
+    expose(options, light, exposure, &mut rng)
 }
 
 /// Smooth light that does not come from nuclei.
@@ -121,11 +122,11 @@ fn shade(options: &SceneOptions, light: &mut Array3<f32>, rng: &mut Rng) {
 }
 
 /// Shot noise, read noise, and the camera's numbers.
-fn expose(options: &SceneOptions, light: Array3<f32>, rng: &mut Rng) -> Array3<u16> {
+fn expose(options: &SceneOptions, light: Array3<f32>, exposure: u64, rng: &mut Rng) -> Array3<u16> {
     // Photons of a nucleus, so that the noise in it is what it should be.
     let photons = (1.0 + options.background) / (options.noise_to_signal * options.noise_to_signal);
     let read_noise = rng.uniform(0.0, 0.4) * options.noise_to_signal * photons;
-    let noise_seed = (rng.unit() * 1e15) as u64;
+    let noise_seed = ((rng.unit() * 1e15) as u64).wrapping_add(exposure << 56);
     let mut detected = light;
     detected.axis_iter_mut(Axis(0)).into_par_iter().enumerate().for_each(|(z, mut plane)| {
         for (y, mut row) in plane.axis_iter_mut(Axis(0)).enumerate() {
