@@ -5,7 +5,7 @@
 //! whatever is combined; the original interpolates in turn, and its rotation undoes its scaling.
 
 use fastrand::Rng;
-use ndarray::{Array3, ArrayView3, Axis};
+use ndarray::{Array3, Array4, ArrayView3, ArrayView4, Axis};
 use rayon::prelude::*;
 
 /// How crops differ from what they are cut out of. Sizes are (z, y, x) in voxels of the rescaled frame.
@@ -160,6 +160,63 @@ impl Crop {
             }
         });
         crop
+    }
+
+    /// The crop of displacements, (channel, z, y, x) along x, y and perhaps z, and of their weights: each voxel as its nearest
+    /// one, 0 outside, and turned and stretched with the crop. The box begins at `origin` of a frame of size `frame` that is
+    /// seen at the size `rescaled`, which does not stretch them. Their unit is the same along x and y.
+    pub fn vectors(
+        &self,
+        values: ArrayView4<'_, f32>,
+        weight: ArrayView3<'_, f32>,
+        origin: [usize; 3],
+        frame: [usize; 3],
+        rescaled: [usize; 3],
+    ) -> (Array4<f32>, Array3<f32>) {
+        let channels = values.len_of(Axis(0));
+        let (depth, height, width) = weight.dim();
+        let [along_z, from_y, from_x] = self.stretch(frame, rescaled);
+        let [size_z, size_y, size_x] = self.size;
+        let mut vectors = Array4::zeros((channels, size_z, size_y, size_x));
+        let mut weights = Array3::zeros(self.size);
+        for z in 0..size_z {
+            let Some(at_z) = nearest(self.z[0] + z as f64 * self.z[1] - origin[0] as f64, depth) else { continue };
+            for y in 0..size_y {
+                let positions = self.row(y, origin);
+                for x in 0..size_x {
+                    let [at_y, at_x] = positions.map(|[first, step]| first + x as f64 * step);
+                    let (Some(at_y), Some(at_x)) = (nearest(at_y, height), nearest(at_x, width)) else { continue };
+                    let at = [at_z, at_y, at_x];
+                    if weight[at] == 0.0 {
+                        continue;
+                    }
+                    let value = |channel: usize| f64::from(values[[channel, at_z, at_y, at_x]]);
+                    let (dx, dy) = (value(0), value(1));
+                    weights[[z, y, x]] = weight[at];
+                    vectors[[0, z, y, x]] = (from_x[0] * dy + from_x[1] * dx) as f32;
+                    vectors[[1, z, y, x]] = (from_y[0] * dy + from_y[1] * dx) as f32;
+                    if channels > 2 {
+                        vectors[[2, z, y, x]] = (value(2) * along_z[0]) as f32;
+                    }
+                }
+            }
+        }
+        (vectors, weights)
+    }
+
+    /// How displacements change with the crop: the factor along z; then, for y and for x, the parts of a frame's displacement
+    /// along y and x.
+    fn stretch(&self, frame: [usize; 3], rescaled: [usize; 3]) -> [[f64; 2]; 3] {
+        let pitch: [f64; 3] = std::array::from_fn(|axis| ratio(frame[axis], rescaled[axis]));
+        let along_z = if self.z[1] == 0.0 { 1.0 } else { pitch[0] / self.z[1] };
+        let [[_, yy, yx], [_, xy, xx]] = self.yx;
+        let determinant = yy * xx - yx * xy;
+        if determinant == 0.0 {
+            // A crop of a single row or column.
+            return [[along_z, 0.0], [1.0, 0.0], [0.0, 1.0]];
+        }
+        let part = |axis: usize, parts: [f64; 2]| parts.map(|part| part * pitch[axis] / determinant);
+        [[along_z, 0.0], part(1, [xx, -yx]), part(2, [-xy, yy])]
     }
 
     /// Changes the contrast between labelled cells and labelled background in a crop, as it was drawn; where one of them
@@ -334,6 +391,51 @@ mod tests {
             // Half a voxel outside the frame there is a label, but no image.
             assert!(agree.count() as f64 > 0.9 * labels.len() as f64);
             assert!(labels.iter().any(|&label| label == 1) && labels.iter().any(|&label| label == 0));
+        }
+    }
+
+    #[test]
+    fn vectors_are_turned_and_stretched_with_the_image() {
+        let frame = [12, 60, 64];
+        let image = ramp(frame);
+        // In voxels of the frame: x, y, z.
+        let displacement = [3.0, -2.0, 1.0];
+        let values = Array4::from_shape_fn((3, 12, 60, 64), |(channel, ..)| displacement[channel]);
+        let weight = Array3::from_shape_fn(frame, |(z, ..)| if z < 6 { 2.0 } else { 0.0 });
+        let augmentation = Augmentation {
+            crop_size: [6, 20, 24],
+            scale_factors: [0.1, 0.4, 0.4],
+            rotation_degrees: 180.0,
+            contrast: 0.0,
+        };
+        let mut rng = Rng::with_seed(6);
+        for rescaled in [frame, [12, 30, 32]] {
+            for _ in 0..20 {
+                let crop = augmentation.draw(frame, rescaled, Some([3, 30, 30]), &mut rng);
+                let (origin, size) = crop.source(frame);
+                let [z, y, x]: [_; 3] = std::array::from_fn(|axis| origin[axis]..origin[axis] + size[axis]);
+                let values = values.slice(s![.., z.clone(), y.clone(), x.clone()]);
+                let weight = weight.slice(s![z.clone(), y.clone(), x.clone()]);
+                let (vectors, weights) = crop.vectors(values, weight, origin, frame, rescaled);
+                let seen = crop.image(image.slice(s![z, y, x]), origin);
+                assert!(weights.iter().all(|&weight| weight == 0.0 || weight == 2.0));
+                let pitch: [f64; 3] = std::array::from_fn(|axis| ratio(frame[axis], rescaled[axis]));
+                let here = [3, 10, 12];
+                if weights[here] == 0.0 {
+                    assert!((0..3).all(|channel| vectors[[channel, 3, 10, 12]] == 0.0));
+                    continue;
+                }
+                // The ramp is linear: its slopes in the crop tell what a displacement in the crop's voxels adds to it.
+                let slope = |axis: usize| {
+                    let mut next = here;
+                    next[axis] += 1;
+                    f64::from(seen[next] - seen[here])
+                };
+                let moved = |axis: usize| f64::from(vectors[[2 - axis, 3, 10, 12]]) / pitch[axis];
+                let found: f64 = (0..3).map(|axis| slope(axis) * moved(axis)).sum();
+                let expected = 100.0 * displacement[2] + 10.0 * displacement[1] + displacement[0];
+                assert!((found - f64::from(expected)).abs() < 0.05, "{found} is not {expected}: {crop:?}");
+            }
         }
     }
 

@@ -168,6 +168,38 @@ impl Raster {
         self.runs().flat_map(Run::voxels)
     }
 
+    /// Squared distances of voxels of row (z, y) from the centre, by x, in semi-axes; rounded as the original rounds them.
+    pub(crate) fn distances_in_row(&self, z: usize, y: usize) -> impl Fn(usize) -> f64 {
+        let (row, first) = (self.row(z, y), self.bounds[2].start as f64);
+        move |x| row.distance_at(x as f64 - first)
+    }
+
+    /// Whether a voxel of the bounds is one of the raster.
+    pub(crate) fn contains(&self, z: usize, y: usize, x: usize) -> bool {
+        self.distances_in_row(z, y)(x) < self.limit
+    }
+
+    /// Squared distances are below this inside; at least 1.
+    pub(crate) fn limit(&self) -> f64 {
+        self.limit
+    }
+
+    /// The semi-axes, in ascending order.
+    pub(crate) fn radii_um(&self) -> [f64; 3] {
+        self.radii_um
+    }
+
+    /// How many semi-axes the longest way along the image's axes inside the bounds has, measured along one of them: how much
+    /// rounding the distance of a voxel may have gained.
+    pub(crate) fn cancellation(&self) -> f64 {
+        let extent: [f64; 3] = std::array::from_fn(|axis| {
+            let (length, offset) = (self.bounds[axis].len() as f64, self.offset[axis]);
+            offset.abs().max((length - offset).abs())
+        });
+        let along = |k: usize| (0..3).map(|axis| (self.along_axes[k][axis] * extent[axis]).abs()).sum::<f64>();
+        (0..3).map(|k| along(k) / self.radii_um[k]).fold(0.0, f64::max)
+    }
+
     fn is_empty(&self) -> bool {
         let rows = from_middle(&self.bounds[0]).flat_map(|z| from_middle(&self.bounds[1]).map(move |y| (z, y)));
         rows.into_iter().all(|(z, y)| self.runs_in_row(z, y).next().is_none())
@@ -204,8 +236,8 @@ impl Raster {
     }
 
     fn row(&self, z: usize, y: usize) -> Row<'_> {
-        let dz = (z - self.bounds[0].start) as f64 - self.offset[0];
-        let dy = (y - self.bounds[1].start) as f64 - self.offset[1];
+        let dz = z as f64 - self.bounds[0].start as f64 - self.offset[0];
+        let dy = y as f64 - self.bounds[1].start as f64 - self.offset[1];
         Row { raster: self, base: self.along_axes.map(|[per_z, per_y, _]| dz * per_z + dy * per_y) }
     }
 }
@@ -227,7 +259,13 @@ impl Row<'_> {
     /// The squared distance from the centre, in semi-axes; rounded as the original rounds it.
     #[inline]
     fn distance(&self, x: usize) -> f64 {
-        let dx = x as f64 - self.raster.offset[2];
+        self.distance_at(x as f64)
+    }
+
+    /// The same for a voxel that may be outside the bounds.
+    #[inline]
+    fn distance_at(&self, x: f64) -> f64 {
+        let dx = x - self.raster.offset[2];
         let along = |k: usize| {
             let share = (self.base[k] + dx * self.raster.along_axes[k][2]) / self.raster.radii_um[k];
             share * share

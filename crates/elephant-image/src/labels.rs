@@ -62,6 +62,12 @@ pub enum UndrawableReason {
         /// The image's size (x, y, z) in voxels.
         size: [usize; 3],
     },
+    /// A displacement has a component that is not a finite number.
+    #[error("its displacement is not finite; move one of the two spots or remove the approval of the link")]
+    NotADisplacement,
+    /// More links than can be counted.
+    #[error("there are too many links in its frame; approve fewer")]
+    TooMany,
 }
 
 /// What a spot does to the labels.

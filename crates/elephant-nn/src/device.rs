@@ -14,14 +14,14 @@ use std::{
 
 use elephant_checkpoint::{Checkpoint, OptimizerState};
 use elephant_model::{
-    ImageSource, LossValues, ModelError, ModelInTraining, ProbabilitySink, SegmentationOptions, TrainingBatch,
-    TrainingOptions,
+    FlowOptions, ImageSource, LossValues, ModelError, ModelInTraining, PlaneSink, ProbabilityOutput,
+    SegmentationOptions, TrainingBatch, TrainingOptions,
 };
-use elephant_types::{CancelToken, Cancelled, Numerics, TaskContext};
+use elephant_types::{CancelToken, Cancelled, NetworkTask, NetworkType, Numerics, TaskContext};
 use tracing::Span;
 
 use self::worker::Worker;
-use crate::{Model, NnError, blending::Slab, segment::SegmentationBytes, status::Status, train};
+use crate::{Model, NnError, blending::Slab, segment::SegmentationBytes, spec::NetworkSpec, status::Status, train};
 
 /// Commands that may wait; further callers wait until there is room, in no order.
 const QUEUE_LENGTH: usize = 16;
@@ -187,10 +187,39 @@ impl DeviceHandle {
         model: Arc<Model>,
         image: Arc<dyn ImageSource>,
         options: &SegmentationOptions,
-        sink: &mut dyn ProbabilitySink,
+        sink: &mut dyn PlaneSink,
         context: &TaskContext,
     ) -> Result<(), NnError> {
-        model.require_detection(options.kind)?;
+        model.require_type(NetworkType::detection(options.kind))?;
+        self.predict(model, image, options, sink, context)
+    }
+
+    /// Predicts the displacements in a pair of frames, the two channels of `pair`, the mean over an ensemble; otherwise as
+    /// [`segment`](Self::segment). See [`FlowModel::displacements`](elephant_model::FlowModel::displacements).
+    ///
+    /// # Errors
+    /// [`NnError::WrongKind`] when the model is not a flow network of the kind that the options say; otherwise as for
+    /// [`segment`](Self::segment).
+    pub fn displacements(
+        &self,
+        model: Arc<Model>,
+        pair: Arc<dyn ImageSource>,
+        options: &FlowOptions,
+        sink: &mut dyn PlaneSink,
+        context: &TaskContext,
+    ) -> Result<(), NnError> {
+        model.require_type(NetworkType::flow(options.kind))?;
+        self.predict(model, pair, &all_outputs(options), sink, context)
+    }
+
+    fn predict(
+        &self,
+        model: Arc<Model>,
+        image: Arc<dyn ImageSource>,
+        options: &SegmentationOptions,
+        sink: &mut dyn PlaneSink,
+        context: &TaskContext,
+    ) -> Result<(), NnError> {
         let (cancel, options, progress) = (context.cancel_token(), *options, context.clone());
         // What it takes is the caller's until the device has let go of it.
         self.exchange(
@@ -204,7 +233,7 @@ impl DeviceHandle {
     /// Puts a model on the device to be trained; `state` is the optimiser's state after its last step.
     ///
     /// # Errors
-    /// [`NnError::WrongKind`] when the model is not a detection network; otherwise as for [`segment`](Self::segment).
+    /// As for [`segment`](Self::segment), and [`NnError::InvalidTraining`] when the objective does not fit the network.
     pub fn train(
         &self,
         model: Arc<Model>,
@@ -228,17 +257,35 @@ impl DeviceHandle {
     /// [`NnError::InvalidRequest`] for an image or tiles that cannot be segmented, [`NnError::NoDevice`] when there is no
     /// device.
     pub fn segment_bytes(&self, shape: [usize; 3], options: &SegmentationOptions) -> Result<u64, NnError> {
-        let SegmentationBytes { activations, buffers } = SegmentationBytes::new(shape, options)?;
-        Ok(if self.info()?.gpu.is_some() { buffers } else { activations.saturating_add(buffers) })
+        self.prediction_bytes(NetworkType::detection(options.kind), shape, options)
     }
 
-    /// Memory of this computer in bytes that a training step over crops of so many voxels in all holds at once, beside
-    /// the crops and the model. 0 where the network runs on a GPU.
+    /// The same for [`displacements`](Self::displacements) in frames of `shape` (z, y, x).
+    ///
+    /// # Errors
+    /// As for [`segment_bytes`](Self::segment_bytes).
+    pub fn displacement_bytes(&self, shape: [usize; 3], options: &FlowOptions) -> Result<u64, NnError> {
+        self.prediction_bytes(NetworkType::flow(options.kind), shape, &all_outputs(options))
+    }
+
+    fn prediction_bytes(
+        &self,
+        network: NetworkType,
+        shape: [usize; 3],
+        options: &SegmentationOptions,
+    ) -> Result<u64, NnError> {
+        let bytes = SegmentationBytes::new(NetworkSpec::of(network), shape, options)?;
+        let activations = if self.info()?.gpu.is_some() { 0 } else { bytes.activations };
+        Ok(activations.saturating_add(bytes.buffers))
+    }
+
+    /// Memory of this computer in bytes that a training step of a network for `task` over crops of so many voxels in all holds
+    /// at once, beside the crops and the model. 0 where the network runs on a GPU.
     ///
     /// # Errors
     /// [`NnError::NoDevice`] when there is no device.
-    pub fn training_bytes(&self, voxels: u64, numerics: Numerics) -> Result<u64, NnError> {
-        Ok(if self.info()?.gpu.is_some() { 0 } else { train::step_bytes(voxels, numerics) })
+    pub fn training_bytes(&self, task: NetworkTask, voxels: u64, numerics: Numerics) -> Result<u64, NnError> {
+        Ok(if self.info()?.gpu.is_some() { 0 } else { train::step_bytes(task, voxels, numerics) })
     }
 
     /// Lets the thread do `work` when its turn comes, and waits for the result or for `cancel`. Cancelled before its turn,
@@ -313,6 +360,13 @@ impl DeviceHandle {
             thread::sleep(CANCEL_POLL);
         }
     }
+}
+
+/// A prediction of all outputs of a flow network.
+fn all_outputs(options: &FlowOptions) -> SegmentationOptions {
+    let FlowOptions { kind, keep_axials, tile, is_pad, batch_size, numerics } = *options;
+    let output = ProbabilityOutput::AllClasses;
+    SegmentationOptions { kind, keep_axials, tile, is_pad, batch_size, numerics, output }
 }
 
 fn take<T>(slot: &Mutex<Option<T>>) -> Option<T> {

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use elephant_checkpoint::{Checkpoint, Fingerprint, StateDict};
-use elephant_types::NetworkKind;
+use elephant_types::{NetworkKind, NetworkType};
 
 use crate::{
     NnError,
-    spec::{self, NetworkSpec, Task},
+    spec::{self, NetworkSpec},
 };
 
 /// The weights of a network, or of an ensemble of networks of the same kind.
@@ -47,7 +47,15 @@ impl Model {
     /// # Errors
     /// Never, unless this crate contradicts itself.
     pub fn random(kind: NetworkKind, seed: u64) -> Result<Self, NnError> {
-        Self::new(spec::random(NetworkSpec::detection(kind), seed)?.into())
+        Self::random_of(NetworkType::detection(kind), seed)
+    }
+
+    /// A network of this type with random weights, the same for the same seed.
+    ///
+    /// # Errors
+    /// Never, unless this crate contradicts itself.
+    pub fn random_of(network: NetworkType, seed: u64) -> Result<Self, NnError> {
+        Self::new(spec::random(NetworkSpec::of(network), seed)?.into())
     }
 
     /// The weights.
@@ -65,31 +73,31 @@ impl Model {
         self.fingerprint
     }
 
-    /// The network's specification, which must be for this task.
-    ///
-    /// # Errors
-    /// [`NnError::WrongKind`] naming both.
-    pub(crate) fn require(&self, task: Task) -> Result<&'static NetworkSpec, NnError> {
-        if self.spec.task == task {
-            return Ok(self.spec);
-        }
-        let requested = match task {
-            Task::Detection => NetworkSpec::detection(self.spec.dims),
-            Task::Flow => NetworkSpec::flow(self.spec.dims),
-        };
-        Err(NnError::WrongKind { model: self.spec.name(), requested: requested.name() })
+    /// Its task and its dimensions.
+    pub fn network_type(&self) -> NetworkType {
+        self.spec.network_type()
     }
 
-    /// The network's specification, which must be of a detection network of this kind.
+    /// The network's specification.
+    pub(crate) fn spec(&self) -> &'static NetworkSpec {
+        self.spec
+    }
+
+    /// Checks that it is a network of this type.
     ///
     /// # Errors
-    /// [`NnError::WrongKind`] naming both.
-    pub(crate) fn require_detection(&self, dims: NetworkKind) -> Result<&'static NetworkSpec, NnError> {
-        let spec = self.require(Task::Detection)?;
-        if spec.dims != dims {
-            return Err(NnError::WrongKind { model: spec.dims.dims().into(), requested: dims.dims().into() });
+    /// [`NnError::WrongKind`] naming both: the dimensions alone where the task is the same.
+    pub(crate) fn require_type(&self, network: NetworkType) -> Result<(), NnError> {
+        let found = self.network_type();
+        if found == network {
+            return Ok(());
         }
-        Ok(spec)
+        let (model, requested) = if found.task == network.task {
+            (found.kind.dims().into(), network.kind.dims().into())
+        } else {
+            (found.to_string(), network.to_string())
+        };
+        Err(NnError::WrongKind { model, requested })
     }
 
     pub(crate) fn members(&self) -> &[StateDict] {

@@ -8,14 +8,14 @@ use std::{
 use elephant_checkpoint::{Checkpoint, OptimizerState};
 use elephant_fs::FileVersion;
 use elephant_model::{
-    ImageSource, ModelError, ModelInTraining, ProbabilitySink, SegmentationModel, SegmentationOptions, TrainableModel,
-    TrainingOptions,
+    FlowModel, FlowOptions, ImageSource, ModelError, ModelInTraining, NetworkCatalogue, PlaneSink, SegmentationModel,
+    SegmentationOptions, TrainableModel, TrainingOptions,
 };
-use elephant_types::{CancelToken, NetworkKind, Numerics, TaskContext};
+use elephant_types::{CancelToken, NetworkTask, NetworkType, Numerics, TaskContext};
 
-use crate::{DeviceHandle, DeviceOptions, Model, NnError, spec::Task};
+use crate::{DeviceHandle, DeviceOptions, Model, NnError};
 
-/// Detection networks on a device: predicts with the models in files, and trains them.
+/// Networks on a device: predicts with the models in files, and trains them.
 pub struct Networks {
     device: DeviceHandle,
     files: ModelFiles,
@@ -39,20 +39,13 @@ impl Networks {
     }
 }
 
-/// A checkpoint that is known to be of detection networks.
-fn detection(checkpoint: Checkpoint) -> Result<Model, NnError> {
-    let model = Model::new(checkpoint)?;
-    model.require(Task::Detection)?;
-    Ok(model)
-}
-
 impl SegmentationModel for Networks {
     fn segment(
         &self,
         model: &Path,
         image: Arc<dyn ImageSource>,
         options: &SegmentationOptions,
-        sink: &mut dyn ProbabilitySink,
+        sink: &mut dyn PlaneSink,
         context: &TaskContext,
     ) -> Result<(), ModelError> {
         Ok(self.device.segment(self.files.model(model)?, image, options, sink, context)?)
@@ -61,13 +54,32 @@ impl SegmentationModel for Networks {
     fn segment_bytes(&self, shape: [usize; 3], options: &SegmentationOptions) -> Result<u64, ModelError> {
         Ok(self.device.segment_bytes(shape, options)?)
     }
+}
 
-    fn identify(&self, checkpoint: &Checkpoint) -> Result<NetworkKind, ModelError> {
-        Ok(detection(checkpoint.clone())?.kind())
+impl FlowModel for Networks {
+    fn displacements(
+        &self,
+        model: &Path,
+        pair: Arc<dyn ImageSource>,
+        options: &FlowOptions,
+        sink: &mut dyn PlaneSink,
+        context: &TaskContext,
+    ) -> Result<(), ModelError> {
+        Ok(self.device.displacements(self.files.model(model)?, pair, options, sink, context)?)
     }
 
-    fn initialise(&self, kind: NetworkKind, seed: u64) -> Result<Checkpoint, ModelError> {
-        Ok(Model::random(kind, seed)?.checkpoint().clone())
+    fn displacement_bytes(&self, shape: [usize; 3], options: &FlowOptions) -> Result<u64, ModelError> {
+        Ok(self.device.displacement_bytes(shape, options)?)
+    }
+}
+
+impl NetworkCatalogue for Networks {
+    fn identify(&self, checkpoint: &Checkpoint) -> Result<NetworkType, ModelError> {
+        Ok(Model::new(checkpoint.clone())?.network_type())
+    }
+
+    fn initialise(&self, network: NetworkType, seed: u64) -> Result<Checkpoint, ModelError> {
+        Ok(Model::random_of(network, seed)?.checkpoint().clone())
     }
 }
 
@@ -76,8 +88,8 @@ impl TrainableModel for Networks {
         Ok(self.device.info()?.training_devices)
     }
 
-    fn step_bytes(&self, voxels: u64, numerics: Numerics) -> Result<u64, ModelError> {
-        Ok(self.device.training_bytes(voxels, numerics)?)
+    fn step_bytes(&self, task: NetworkTask, voxels: u64, numerics: Numerics) -> Result<u64, ModelError> {
+        Ok(self.device.training_bytes(task, voxels, numerics)?)
     }
 
     fn begin(
@@ -87,12 +99,12 @@ impl TrainableModel for Networks {
         state: Option<OptimizerState>,
         cancel: &CancelToken,
     ) -> Result<Box<dyn ModelInTraining>, ModelError> {
-        let model = Arc::new(detection(model)?);
+        let model = Arc::new(Model::new(model)?);
         Ok(Box::new(self.device.train(model, options, state, cancel)?))
     }
 
     fn publish(&self, path: &Path, version: FileVersion, model: &Checkpoint) -> Result<(), ModelError> {
-        let model = Arc::new(detection(model.clone())?);
+        let model = Arc::new(Model::new(model.clone())?);
         *lock(&self.files.published) = Some(Published { path: path.to_owned(), version, model });
         Ok(())
     }
@@ -159,6 +171,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use std::thread;
+
+    use elephant_model::ProbabilityOutput;
+    use elephant_types::{KeepAxials, NetworkKind};
+    use ndarray::{Array3, Array4};
 
     use super::*;
 
@@ -232,14 +248,40 @@ mod tests {
 
     #[test]
     fn a_flow_network_is_not_a_detection_network() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.pth");
         let networks = Networks::start(DeviceOptions { device: crate::DeviceChoice::Cpu, ..DeviceOptions::default() });
         let networks = networks.unwrap();
-        let spec = crate::spec::NetworkSpec::flow(NetworkKind::Volumetric);
-        let checkpoint: Checkpoint = crate::spec::random(spec, 1).unwrap().into();
-        let error = networks.identify(&checkpoint).unwrap_err().to_string();
-        assert!(error.starts_with("the model is a 3-D flow network, but a 3-D detection one was asked for"), "{error}");
-        let detection = Model::random(NetworkKind::Planar, 1).unwrap();
-        let error = detection.require(Task::Flow).unwrap_err().to_string();
-        assert!(error.starts_with("the model is a 2-D detection network, but a 2-D flow one was asked for"), "{error}");
+        let context = TaskContext::detached();
+        for (network, expected) in [
+            (NetworkType::flow(NetworkKind::Volumetric), "the model is a 3-D flow network, but a 3-D detection one"),
+            (NetworkType::detection(NetworkKind::Planar), "the model is a 2-D detection network, but a 3-D flow one"),
+        ] {
+            let checkpoint = networks.initialise(network, 1).unwrap();
+            assert_eq!(networks.identify(&checkpoint).unwrap(), network);
+            checkpoint.write(&path).unwrap();
+            let (kind, keep_axials, numerics) = (NetworkKind::Volumetric, KeepAxials::first(4), Numerics::Corrected);
+            let result = match network.task {
+                NetworkTask::Flow => {
+                    let output = ProbabilityOutput::Center;
+                    let options = SegmentationOptions {
+                        kind,
+                        keep_axials,
+                        tile: None,
+                        is_pad: false,
+                        batch_size: 1,
+                        numerics,
+                        output,
+                    };
+                    networks.segment_whole(&path, Array3::zeros((4, 16, 16)), &options, &context)
+                }
+                NetworkTask::Detection => {
+                    let options = FlowOptions { kind, keep_axials, tile: None, is_pad: false, batch_size: 1, numerics };
+                    networks.displacements_whole(&path, Array4::zeros((2, 4, 16, 16)), &options, &context)
+                }
+            };
+            let error = result.unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{error}");
+        }
     }
 }

@@ -194,11 +194,11 @@ pub(crate) struct SegmentationBytes {
 }
 
 impl SegmentationBytes {
-    /// For an image of `shape` (z, y, x) and a detection network.
+    /// For an image of `shape` (z, y, x) and a network of `spec`.
     ///
     /// # Errors
     /// [`NnError::InvalidRequest`] for an image or tiles that cannot be segmented.
-    pub(crate) fn new(shape: [usize; 3], options: &SegmentationOptions) -> Result<Self, NnError> {
+    pub(crate) fn new(spec: &NetworkSpec, shape: [usize; 3], options: &SegmentationOptions) -> Result<Self, NnError> {
         const VALUE: u64 = size_of::<f32>() as u64;
         let grid = TileGrid::new(shape, options)?;
         let product = |factors: &[usize]| factors.iter().fold(1_u64, |product, &n| product.saturating_mul(n as u64));
@@ -215,14 +215,15 @@ impl SegmentationBytes {
         let voxels = edges.fold(tiles, u64::saturating_mul);
         let activations = voxels.saturating_mul(network::bytes_per_voxel(Arithmetic::of(options.numerics)));
 
-        let (tile, channels) = (product(&size), options.output.channels() as u64);
+        let (tile, inputs) = (product(&size), spec.inputs as u64);
+        let channels = channels(spec, options.output).len() as u64;
         let [depth, _, _] = size;
         let row = product(&[depth, shape[1], shape[2]]).saturating_mul(channels);
         let planes = row.saturating_mul(blending::buffer_count(&grid) as u64);
         // A batch waits while another one is computed; results of a batch and of constant tiles.
         let constants = if grid.len() > 1 { KEPT_CONSTANTS as u64 } else { 0 };
-        let held_tiles =
-            (2 * tiles).min(grid.len() as u64).saturating_add((tiles + constants).saturating_mul(channels));
+        let read = (2 * tiles).min(grid.len() as u64).saturating_mul(inputs);
+        let held_tiles = read.saturating_add((tiles + constants).saturating_mul(channels));
         let buffers = planes.saturating_add(tile.saturating_mul(held_tiles)).saturating_mul(VALUE);
         Ok(Self { activations, buffers })
     }

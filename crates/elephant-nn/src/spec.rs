@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 
 use elephant_checkpoint::{StateDict, Tensor};
-use elephant_types::NetworkKind;
+use elephant_types::{NetworkKind, NetworkTask, NetworkType};
 
 use crate::{NnError, random::Normal};
 
@@ -18,15 +18,9 @@ pub(crate) const LEVELS: usize = 4;
 const BLOCKS: usize = 2 * LEVELS + 1;
 /// The 1×1 convolution at the end.
 const OUTPUT: &str = "out_conv";
-
-/// Purpose of a network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Task {
-    /// Classes of voxels: background, border and centre of cells.
-    Detection,
-    /// Displacement of each voxel's cell since the frame before.
-    Flow,
-}
+/// Length of the vectors of a network that has learnt nothing, relative to what the initial values of its last convolution
+/// would otherwise give.
+const FIRST_VECTORS: f64 = 0.01;
 
 /// Operations of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +54,7 @@ pub(crate) struct BlockSpec {
 /// A network.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct NetworkSpec {
-    pub(crate) task: Task,
+    pub(crate) task: NetworkTask,
     pub(crate) dims: NetworkKind,
     /// Channels of the image.
     pub(crate) inputs: usize,
@@ -108,7 +102,7 @@ impl NetworkSpec {
     pub(crate) fn detection(dims: NetworkKind) -> &'static Self {
         const fn spec(dims: NetworkKind) -> NetworkSpec {
             let blocks = blocks(1, BlockKind::Normed, BlockKind::Normed);
-            NetworkSpec { task: Task::Detection, dims, inputs: 1, outputs: 3, head: Head::Classes, blocks }
+            NetworkSpec { task: NetworkTask::Detection, dims, inputs: 1, outputs: 3, head: Head::Classes, blocks }
         }
         static VOLUMETRIC: NetworkSpec = spec(NetworkKind::Volumetric);
         static PLANAR: NetworkSpec = spec(NetworkKind::Planar);
@@ -122,7 +116,7 @@ impl NetworkSpec {
     pub(crate) fn flow(dims: NetworkKind) -> &'static Self {
         const fn spec(dims: NetworkKind, outputs: usize) -> NetworkSpec {
             let blocks = blocks(2, BlockKind::Residual, BlockKind::Plain);
-            NetworkSpec { task: Task::Flow, dims, inputs: 2, outputs, head: Head::Vectors, blocks }
+            NetworkSpec { task: NetworkTask::Flow, dims, inputs: 2, outputs, head: Head::Vectors, blocks }
         }
         static VOLUMETRIC: NetworkSpec = spec(NetworkKind::Volumetric, 3);
         static PLANAR: NetworkSpec = spec(NetworkKind::Planar, 2);
@@ -132,13 +126,22 @@ impl NetworkSpec {
         }
     }
 
+    /// The network of this type.
+    pub(crate) fn of(network: NetworkType) -> &'static Self {
+        match network.task {
+            NetworkTask::Detection => Self::detection(network.kind),
+            NetworkTask::Flow => Self::flow(network.kind),
+        }
+    }
+
+    /// The network's type.
+    pub(crate) fn network_type(&self) -> NetworkType {
+        NetworkType { task: self.task, kind: self.dims }
+    }
+
     /// The network's name for messages: `3-D detection`.
     pub(crate) fn name(&self) -> String {
-        let task = match self.task {
-            Task::Detection => "detection",
-            Task::Flow => "flow",
-        };
-        format!("{} {task}", self.dims.dims())
+        self.network_type().to_string()
     }
 
     /// Axes that the network convolves over.
@@ -262,7 +265,8 @@ pub(crate) fn identify(dict: &StateDict) -> Result<&'static NetworkSpec, NnError
 }
 
 /// Random initial parameters: convolutions from a normal distribution of variance 2 / fan-in (He et al., ICCV 2015),
-/// norms the identity, biases 0. The same seed gives the same parameters everywhere.
+/// norms the identity, biases 0. A network of vectors begins with short ones. The same seed gives the same parameters
+/// everywhere.
 pub(crate) fn random(spec: &NetworkSpec, seed: u64) -> Result<StateDict, NnError> {
     let mut normal = Normal::new(seed);
     let tensor = |Parameter { name, shape, role }| {
@@ -270,7 +274,9 @@ pub(crate) fn random(spec: &NetworkSpec, seed: u64) -> Result<StateDict, NnError
         let values = match role {
             Role::ConvolutionWeight => {
                 let fan_in: usize = shape[1..].iter().product();
-                let deviation = (2.0 / fan_in as f64).sqrt();
+                let share =
+                    if spec.head == Head::Vectors && name == format!("{OUTPUT}.weight") { FIRST_VECTORS } else { 1.0 };
+                let deviation = share * (2.0 / fan_in as f64).sqrt();
                 (0..length).map(|_| (deviation * normal.sample()) as f32).collect()
             }
             Role::NormWeight => vec![1.0; length],

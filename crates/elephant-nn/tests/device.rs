@@ -11,9 +11,7 @@ use std::{
     thread,
 };
 
-use elephant_model::{
-    CollectedProbabilities, ImageSource, ModelError, ProbabilityOutput, ProbabilitySink, SegmentationOptions,
-};
+use elephant_model::{CollectedPlanes, ImageSource, ModelError, PlaneSink, ProbabilityOutput, SegmentationOptions};
 use elephant_nn::{DeviceChoice, DeviceHandle, DeviceOptions, Model, NnError};
 use elephant_types::{CancelToken, Coded, ErrorCode, KeepAxials, NetworkKind, Numerics, Progress, TaskContext};
 use ndarray::{Array3, Array4, ArrayView4, ArrayViewMut3};
@@ -163,7 +161,7 @@ fn a_gpu_that_is_not_there_is_an_error_of_the_start() {
 /// Fails when planes come.
 struct Failing;
 
-impl ProbabilitySink for Failing {
+impl PlaneSink for Failing {
     fn take(&mut self, _: usize, _: ArrayView4<'_, f32>, _: &CancelToken) -> Result<(), ModelError> {
         Err(ModelError::new(ErrorCode::StorageFull, "the disk is full"))
     }
@@ -201,7 +199,7 @@ impl ImageSource for Unreadable {
 fn an_image_that_cannot_be_read_ends_the_prediction_with_its_error() {
     let device = start();
     let (image, context) = (Arc::new(Unreadable(AtomicUsize::new(2))), TaskContext::detached());
-    let mut sink = CollectedProbabilities::new([4, 16, 16]);
+    let mut sink = CollectedPlanes::new([4, 16, 16]);
     let error = device.segment(model(), image, &options(), &mut sink, &context).unwrap_err();
     assert_eq!((error.code(), error.to_string().as_str()), (ErrorCode::NotFound, "the chunk is gone"));
     segment(&device, &context).unwrap();

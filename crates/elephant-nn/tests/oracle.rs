@@ -6,7 +6,7 @@ mod common;
 
 use std::{path::Path, sync::Arc};
 
-use elephant_model::{ProbabilityOutput, SegmentationOptions};
+use elephant_model::{CollectedPlanes, FlowOptions, ImageSource, ProbabilityOutput, SegmentationOptions};
 use elephant_nn::{DeviceChoice, DeviceHandle, DeviceOptions, Model, Precision};
 use elephant_testkit::{read_json, read_npy, shared};
 use elephant_types::{KeepAxials, NetworkKind, Numerics, TaskContext};
@@ -137,6 +137,41 @@ fn tiled_predictions_match_the_originals() {
         checked += 1;
     }
     assert!(checked >= 4, "{checked} cases");
+}
+
+#[test]
+fn tiled_displacements_match_the_originals() {
+    let (Some(models), Some(folder)) = (shared("oracle/models"), shared("oracle/predict")) else { return };
+    let manifest = read_json(&folder.join("manifest.json"));
+    let mut checked = 0;
+    for case in manifest.as_array().unwrap().iter().filter(|case| text(case, "name").contains("_flow_")) {
+        let model = Arc::new(Model::read(&models.join(text(case, "model"))).unwrap());
+        let pair = read_npy(&folder.join(text(&case["input"], "file"))).index_axis_move(Axis(0), 0);
+        let pair: Array4<f32> = pair.into_dimensionality().unwrap();
+        let expected = classes(read_npy(&folder.join(text(&case["output"], "file"))), model.kind());
+        let patch: Vec<usize> =
+            case["patch_zyx"].as_array().unwrap().iter().map(|p| p.as_u64().unwrap() as usize).collect();
+        for batch_size in [1, 3] {
+            let options = FlowOptions {
+                kind: model.kind(),
+                keep_axials: KeepAxials::first(case["n_keep_axials"].as_i64().unwrap()),
+                tile: Some([patch[0], patch[1], patch[2]]),
+                is_pad: case["is_pad"].as_bool().unwrap(),
+                batch_size,
+                numerics: Numerics::Original,
+            };
+            let image: Arc<dyn ImageSource> = Arc::new(pair.clone());
+            let mut collected = CollectedPlanes::new(image.shape());
+            let context = TaskContext::detached();
+            device().displacements(model.clone(), image, &options, &mut collected, &context).unwrap();
+            let found = collected.into_map();
+            // The original stores half precision, which is exact to 5e-4 below 1.
+            let difference = largest_difference(&found, &expected);
+            assert!(difference < 5e-4, "{}: {difference}", text(case, "name"));
+        }
+        checked += 1;
+    }
+    assert_eq!(checked, 1);
 }
 
 #[test]

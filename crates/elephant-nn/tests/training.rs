@@ -9,8 +9,8 @@ use elephant_model::{
     ModelInTraining, Objective, ProbabilityOutput, SegmentationOptions, Targets, TrainingBatch, TrainingOptions,
 };
 use elephant_nn::{DeviceChoice, DeviceHandle, DeviceOptions, Model, Precision, Training};
-use elephant_types::{CancelToken, Coded, ErrorCode, KeepAxials, NetworkKind, Numerics, TaskContext};
-use ndarray::{Array3, Array4, Axis};
+use elephant_types::{CancelToken, Coded, ErrorCode, KeepAxials, NetworkKind, NetworkType, Numerics, TaskContext};
+use ndarray::{Array3, Array4, Array5, Axis};
 
 static DEVICE: LazyLock<DeviceHandle> = LazyLock::new(|| {
     DeviceHandle::start(DeviceOptions { device: DeviceChoice::Cpu, ..DeviceOptions::default() }).unwrap()
@@ -71,6 +71,85 @@ fn the_loss_falls() {
             assert!(losses[11] < 0.8 * losses[0], "{kind:?} {options:?} {losses:?}");
         }
     }
+}
+
+/// Balls that move by `voxels` along x and half of that along y, with their displacement where they are.
+fn pairs(count: usize, kind: NetworkKind, voxels: f32) -> TrainingBatch {
+    let (depth, components) = if kind == NetworkKind::Planar { (1, 2) } else { (4, 3) };
+    let square = |n: usize, z: usize, y: f32, x: f32| {
+        let center = 14.0 + 2.0 * n as f32;
+        4.0 * (z as f32 - depth as f32 / 2.0).powi(2) + (y - center).powi(2) + (x - center).powi(2)
+    };
+    let inputs = Array5::from_shape_fn((count, 2, depth, 32, 32), |(n, frame, z, y, x)| {
+        let moved = if frame == 0 { voxels } else { 0.0 };
+        (-square(n, z, y as f32 - 0.5 * moved, x as f32 - moved) / 30.0).exp()
+    });
+    let values = Array5::from_shape_fn((count, components, depth, 32, 32), |(_, component, ..)| {
+        [voxels, 0.5 * voxels, 0.0][component] / 20.0
+    });
+    let weight = Array4::from_shape_fn((count, depth, 32, 32), |(n, z, y, x)| {
+        f32::from(square(n, z, y as f32, x as f32) < 40.0)
+    });
+    let targets = Targets::Vectors { values, weight };
+    TrainingBatch { inputs, targets, keep_axials: KeepAxials::first(2), punishes_false_positives: false }
+}
+
+fn from_vectors() -> TrainingOptions {
+    options(Objective::Vectors { max_displacement: 20.0, axis_weights: [1.0; 3] })
+}
+
+#[test]
+fn a_flow_network_learns_which_way_cells_moved() {
+    let cancel = CancelToken::default();
+    for kind in [NetworkKind::Volumetric, NetworkKind::Planar] {
+        let model = Arc::new(Model::random_of(NetworkType::flow(kind), 1).unwrap());
+        let training = DEVICE.train(model, from_vectors(), None, &cancel).unwrap();
+        let distances = (0..80).map(|number| {
+            let voxels = if number % 2 == 0 { 4.0 } else { -4.0 };
+            let values = training.step(pairs(2, kind, voxels), 5e-4, &cancel).unwrap();
+            let names: Vec<_> = values.parts.iter().map(|(name, _)| *name).collect();
+            assert_eq!(names, ["instance_loss", "SSIM_loss", "smooth_loss"]);
+            values.parts[0].1
+        });
+        let distances: Vec<f64> = distances.collect();
+        let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+        // The same vector for both ways would leave the distance as it is.
+        assert!(mean(&distances[70..]) < 0.4 * mean(&distances[..2]), "{kind:?} {distances:?}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_a_flow_network_is_refused() {
+    let cancel = CancelToken::default();
+    let kind = NetworkKind::Volumetric;
+    let flow = Arc::new(Model::random_of(NetworkType::flow(kind), 1).unwrap());
+    let error = DEVICE.train(flow.clone(), from_labels(), None, &cancel).unwrap_err().to_string();
+    assert!(error.contains("3-D flow network") && error.contains("3-D detection one"), "{error}");
+    let error = DEVICE.train(random(kind), from_vectors(), None, &cancel).unwrap_err().to_string();
+    assert!(error.contains("3-D detection network") && error.contains("3-D flow one"), "{error}");
+
+    let training = DEVICE.train(flow, from_vectors(), None, &cancel).unwrap();
+    let changed = |change: &dyn Fn(&mut Array5<f32>, &mut Array4<f32>)| {
+        let mut batch = pairs(1, kind, 2.0);
+        let Targets::Vectors { values, weight } = &mut batch.targets else { panic!("no vectors") };
+        change(values, weight);
+        batch
+    };
+    let planar = TrainingBatch { inputs: pairs(1, kind, 2.0).inputs, ..pairs(1, NetworkKind::Planar, 2.0) };
+    let one_frame = batch(1, [4, 16, 16], 1);
+    let labels = TrainingBatch { targets: Targets::Classes(Array4::zeros((1, 4, 32, 32))), ..pairs(1, kind, 2.0) };
+    for (wrong, word) in [
+        (changed(&|_, weight| weight.fill(0.0)), "no labelled voxel"),
+        (changed(&|values, _| values[[0, 1, 2, 3, 4]] = f32::NAN), "not finite"),
+        (changed(&|_, weight| weight[[0, 1, 2, 3]] = f32::INFINITY), "not finite"),
+        (planar, "differ in size"),
+        (one_frame, "1 channels"),
+        (labels, "vectors are needed"),
+    ] {
+        let error = training.step(wrong, 1e-3, &cancel).unwrap_err().to_string();
+        assert!(error.starts_with("cannot train: ") && error.contains(word), "{error}");
+    }
+    training.step(pairs(1, kind, 2.0), 1e-3, &cancel).unwrap();
 }
 
 #[test]

@@ -51,12 +51,12 @@ impl DataType {
     }
 }
 
-/// A number that arrays hold.
+/// A number or text that arrays hold.
 pub trait Element: Pod + Send + Sync {
     /// Its data type.
     const TYPE: DataType;
 
-    /// The element nearest to `value`.
+    /// The element nearest to `value`; the empty text for texts.
     fn from_f64(value: f64) -> Self;
 }
 
@@ -75,3 +75,5 @@ element!(u8, U8, |value| value as u8);
 element!(u16, U16, |value| value as u16);
 element!(f16, F16, f16::from_f64);
 element!(f32, F32, |value| value as f32);
+// Texts have no fill value but the empty one.
+element!([u8; 16], Bytes16, |_| [0; 16]);

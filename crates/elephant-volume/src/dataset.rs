@@ -28,7 +28,7 @@ pub enum Store {
     FlowOutputs,
     /// Labels of displacements and their weight, (t − 1, axis + weight, z, y, x).
     FlowLabels,
-    /// Never used by the original, but checked for.
+    /// What the displacements were computed with, (t − 1); never used by the original, but checked for.
     FlowHashes,
 }
 

@@ -89,6 +89,11 @@ impl FrameSource {
         self.dataset.frame_shape()
     }
 
+    /// The cache of decoded chunks.
+    pub(crate) fn chunk_cache(&self) -> &ChunkCache {
+        &self.cache.chunks
+    }
+
     /// Reads the intensities of the box of frame `t` that begins at `origin`, as stored. Looks between chunks whether it is
     /// cancelled.
     ///

@@ -2,7 +2,7 @@
 
 use std::{error::Error, fs, path::Path, sync::Arc};
 
-use elephant_model::{CollectedProbabilities, ImageSource, SegmentationOptions};
+use elephant_model::{CollectedPlanes, ImageSource, SegmentationOptions};
 use elephant_nn::{DeviceHandle, Model};
 use elephant_types::TaskContext;
 use ndarray::{Array3, Array4};
@@ -30,7 +30,7 @@ pub fn segment(
     options: &SegmentationOptions,
 ) -> AnyResult<Array4<f32>> {
     let image: Arc<dyn ImageSource> = Arc::new(image);
-    let mut collected = CollectedProbabilities::new(image.shape());
+    let mut collected = CollectedPlanes::new(image.shape());
     device.segment(model.clone(), image, options, &mut collected, &TaskContext::detached())?;
     Ok(collected.into_map())
 }

@@ -1,6 +1,6 @@
 //! What happens at the edges of the device's thread.
 
-use elephant_model::{CollectedProbabilities, Objective, ProbabilityOutput, TrainingBatch};
+use elephant_model::{CollectedPlanes, Objective, ProbabilityOutput, TrainingBatch};
 use elephant_testkit::eventually;
 use elephant_types::{KeepAxials, NetworkKind};
 use ndarray::{Array3, Array4};
@@ -35,7 +35,7 @@ fn segment(device: &DeviceHandle) -> Result<Array4<f32>, NnError> {
         numerics: Numerics::Corrected,
         output: ProbabilityOutput::Center,
     };
-    let mut collected = CollectedProbabilities::new([1, 16, 16]);
+    let mut collected = CollectedPlanes::new([1, 16, 16]);
     let (model, image) = (Arc::new(Model::random(NetworkKind::Planar, 1).unwrap()), Array3::zeros((1, 16, 16)));
     device.segment(model, Arc::new(image), &options, &mut collected, &TaskContext::detached())?;
     Ok(collected.into_map())

@@ -145,7 +145,7 @@ impl Worker<'_> {
 
     /// The model's networks on the device, loaded when they are not among the last that were used.
     fn networks(&mut self, model: &Model, options: &SegmentationOptions) -> Result<&[Network], NnError> {
-        let spec = model.require_detection(options.kind)?;
+        let spec = model.spec();
         let (fingerprint, config) = (model.fingerprint(), self.config(options));
         let found = self.models.iter().position(|loaded| loaded.fingerprint == fingerprint && loaded.config == config);
         let loaded = if let Some(at) = found {

@@ -10,10 +10,7 @@ use ndarray::{Array4, ArrayD, Axis, Ix4};
 use serde_json::Value;
 
 use super::*;
-use crate::{
-    segment::segment,
-    spec::{self, Task},
-};
+use crate::{segment::segment, spec};
 
 /// Largest difference from the original's vectors, which are between -1 and 1.
 const TOLERANCE: f64 = 1e-5;
@@ -31,7 +28,7 @@ fn tensor(array: &ArrayD<f32>) -> Tensor {
 fn network(models: &Path, case: &Value, arithmetic: Arithmetic) -> Network {
     let checkpoint = Checkpoint::read(&models.join(case["model"].as_str().unwrap())).unwrap();
     let spec = spec::identify(&checkpoint.members[0]).unwrap();
-    assert_eq!(spec.task, Task::Flow);
+    assert_eq!(spec.task, elephant_types::NetworkTask::Flow);
     let keep_axials = KeepAxials::first(case["n_keep_axials"].as_i64().unwrap());
     let config = NetworkConfig { keep_axials, arithmetic, precision: Precision::F32, device: Device::Cpu };
     Network::new(&checkpoint.members[0], spec, config).unwrap()

@@ -53,7 +53,9 @@ fn whole(image: &dyn ImageSource, options: &SegmentationOptions) -> ndarray::Arr
 
 #[test]
 fn activations_are_those_of_the_tiles_that_exist() {
-    let bytes = |shape, options: SegmentationOptions| SegmentationBytes::new(shape, &options).unwrap().activations;
+    let bytes = |shape, options: SegmentationOptions| {
+        SegmentationBytes::new(NetworkSpec::detection(NetworkKind::Volumetric), shape, &options).unwrap().activations
+    };
     let shape = [16, 64, 96];
     let one = 400 * 16 * 64 * 96;
     assert_eq!(bytes(shape, options(None)), one);
@@ -74,7 +76,15 @@ fn activations_are_those_of_the_tiles_that_exist() {
 
 #[test]
 fn buffers_do_not_grow_with_the_depth_of_the_image() {
-    let bytes = |depth| SegmentationBytes::new([depth, 64, 96], &options(Some([16, 64, 96]))).unwrap().buffers;
+    let bytes = |depth| {
+        SegmentationBytes::new(
+            NetworkSpec::detection(NetworkKind::Volumetric),
+            [depth, 64, 96],
+            &options(Some([16, 64, 96])),
+        )
+        .unwrap()
+        .buffers
+    };
     assert!(bytes(64) > bytes(16));
     assert_eq!(bytes(64), bytes(512));
 }
@@ -82,11 +92,14 @@ fn buffers_do_not_grow_with_the_depth_of_the_image() {
 #[test]
 fn patches_that_make_too_many_tiles_are_refused() {
     for tile in [[1, 15, 96], [16, 64, 1], [0, 64, 96], [1, 0, 0]] {
-        let error = SegmentationBytes::new([16, 64, 96], &options(Some(tile))).unwrap_err().to_string();
+        let error =
+            SegmentationBytes::new(NetworkSpec::detection(NetworkKind::Volumetric), [16, 64, 96], &options(Some(tile)))
+                .unwrap_err()
+                .to_string();
         assert!(error.contains("at least 16 voxels along x and y"), "{error}");
     }
     for (shape, tile) in [([16, 64, 96], [1, 16, 16]), ([16, 5, 96], [4, 5, 16]), ([1, 5, 7], [9, 9, 9])] {
-        SegmentationBytes::new(shape, &options(Some(tile))).unwrap();
+        SegmentationBytes::new(NetworkSpec::detection(NetworkKind::Volumetric), shape, &options(Some(tile))).unwrap();
     }
 }
 

@@ -6,8 +6,8 @@ use std::ops::Range;
 use elephant_checkpoint::{Checkpoint, StateDict, Tensor as Parameter};
 use elephant_model::{Objective, Targets, TrainingBatch, TrainingOptions};
 use elephant_testkit::{golden, golden_number, golden_parameter, read_json};
-use elephant_types::{CancelToken, KeepAxials, NetworkKind, Numerics};
-use ndarray::{Array4, Axis, s};
+use elephant_types::{CancelToken, KeepAxials, NetworkKind, NetworkType, Numerics};
+use ndarray::{Array4, Array5, Axis, s};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
@@ -99,7 +99,11 @@ fn crops(batch: &TrainingBatch, range: Range<usize>) -> TrainingBatch {
     let inputs = batch.inputs.slice(s![range.clone(), .., .., .., ..]).to_owned();
     let targets = match &batch.targets {
         Targets::Classes(labels) => Targets::Classes(labels.slice(s![range, .., .., ..]).to_owned()),
-        other => other.clone(),
+        Targets::Vectors { values, weight } => Targets::Vectors {
+            values: values.slice(s![range.clone(), .., .., .., ..]).to_owned(),
+            weight: weight.slice(s![range, .., .., ..]).to_owned(),
+        },
+        Targets::Inputs => Targets::Inputs,
     };
     TrainingBatch { inputs, targets, ..batch.clone() }
 }
@@ -140,6 +144,36 @@ fn devices_that_share_a_batch_compute_what_one_does() {
         let (whole, whole_loss) = derivative(batch, &options, &one);
         assert!(difference(&whole) < 1e-2, "{options:?}: {:e}", difference(&whole));
         assert!((found_loss / whole_loss - 1.0).abs() < 1e-5, "{options:?}: {found_loss}, not {whole_loss}");
+    }
+}
+
+/// Three crops of a pair, of which the second has no known vector, on two devices and on one.
+#[test]
+fn devices_that_share_pairs_compute_what_one_does() {
+    let _no_grad = tch::no_grad_guard();
+    let shape = [3, 2, 4, 32, 32];
+    let count = |shape: &[usize]| shape.iter().product::<usize>() as u64;
+    let numbers = |stream, count| (0..count).map(move |index| golden_number(stream, index) as f32).collect::<Vec<_>>();
+    let inputs = Array5::from_shape_vec(shape, numbers(9101, count(&shape))).unwrap();
+    let values = Array5::from_shape_vec([3, 3, 4, 32, 32], numbers(9103, count(&[3, 3, 4, 32, 32]))).unwrap() * 0.1;
+    let weight = Array4::from_shape_fn((3, 4, 32, 32), |(n, _, y, _)| f32::from(n != 1 && y < 8 + 8 * n));
+    let targets = Targets::Vectors { values, weight };
+    let batch = TrainingBatch { inputs, targets, keep_axials: KeepAxials::first(2), punishes_false_positives: false };
+    let objective = Objective::Vectors { max_displacement: 20.0, axis_weights: [1.0, 2.0, 3.0] };
+    let options = TrainingOptions { objective, numerics: Numerics::Corrected };
+    let model = Model::random_of(NetworkType::flow(NetworkKind::Volumetric), 1).unwrap();
+    let found =
+        [Hardware::cpu(), Hardware { devices: vec![Device::Cpu, Device::Cpu], ..Hardware::cpu() }].map(|hardware| {
+            let mut trainer = Trainer::new(&model, options.clone(), None, &hardware).unwrap();
+            let gradients: Vec<_> =
+                trainer.gradients(&batch).iter().map(|(_, gradient)| gradient.reshape([-1])).collect();
+            (Tensor::cat(&gradients, 0), trainer.step(&batch, 1e-3, &CancelToken::default()).unwrap())
+        });
+    let [(one, one_values), (two, two_values)] = found;
+    let difference = (&one - two).norm().double_value(&[]) / one.norm().double_value(&[]);
+    assert!(difference < 1e-2, "{difference:e}");
+    for (one, two) in one_values.parts.iter().zip(&two_values.parts) {
+        assert!((one.1 - two.1).abs() < 1e-5 * one.1.abs(), "{one:?} {two:?}");
     }
 }
 

@@ -4,6 +4,7 @@ use elephant_model::{LossValues, Objective};
 use ndarray::{ArrayD, ArrayViewD, Axis};
 use tch::{Device, Kind, Tensor};
 
+use super::flow_loss::{VectorRules, VectorTarget, vector_loss};
 use crate::{NnError, ops};
 
 /// The name of the Dice loss among the parts.
@@ -37,43 +38,82 @@ pub(super) enum Target<'a> {
     Labels(LabelTarget<'a>),
     /// The image itself.
     Intensities,
+    /// Vectors of which some are known.
+    Vectors(VectorTarget<'a>),
 }
 
-/// What each of the crops is compared with, `None` where nothing in it is labelled. `labels` (n, …) are those of the label
-/// store; the intensities need none.
+/// What the crops of a batch are to be compared with, as it was given.
+#[derive(Debug)]
+pub(super) enum Given {
+    /// Nothing but the crops.
+    Inputs,
+    /// Values of the label store, (n, …).
+    Labels(ArrayD<u8>),
+    /// Vectors (n, c, …) and weights of their voxels (n, …).
+    Vectors { values: ArrayD<f32>, weight: ArrayD<f32> },
+}
+
+/// What each of the crops is compared with, `None` where nothing in it is labelled.
 ///
 /// # Errors
 /// [`NnError::InvalidTraining`] for a value that no label has, and when nothing is labelled in any of the `crops`.
 pub(super) fn targets<'a>(
     objective: &Objective,
     crops: usize,
-    labels: &'a ArrayD<u8>,
+    given: &'a Given,
 ) -> Result<Vec<Option<Target<'a>>>, NnError> {
-    let Objective::Labels { class_weights, false_weight } = *objective else {
-        return Ok((0..crops).map(|_| Some(Target::Intensities)).collect());
-    };
-    let target = |labels| Ok(LabelTarget::new(labels, class_weights, false_weight)?.map(Target::Labels));
-    let targets = labels.axis_iter(Axis(0)).map(target).collect::<Result<Vec<_>, NnError>>()?;
-    if targets.iter().all(Option::is_none) {
-        return Err(NnError::InvalidTraining { reason: "there is no labelled voxel in the crops".into() });
+    let unlabelled = || NnError::InvalidTraining { reason: "there is no labelled voxel in the crops".into() };
+    match (objective, given) {
+        (&Objective::Labels { class_weights, false_weight }, Given::Labels(labels)) => {
+            let target = |labels| Ok(LabelTarget::new(labels, class_weights, false_weight)?.map(Target::Labels));
+            let targets = labels.axis_iter(Axis(0)).map(target).collect::<Result<Vec<_>, NnError>>()?;
+            if targets.iter().all(Option::is_none) { Err(unlabelled()) } else { Ok(targets) }
+        }
+        (Objective::Vectors { .. }, Given::Vectors { values, weight }) => {
+            let count = weight.iter().filter(|&&weight| weight > 0.0).count();
+            if count == 0 {
+                return Err(unlabelled());
+            }
+            // A crop without a known vector has the other parts of the loss.
+            let share = 1.0 / count as f32;
+            let crops = values.axis_iter(Axis(0)).zip(weight.axis_iter(Axis(0)));
+            Ok(crops.map(|(values, weight)| Some(Target::Vectors(VectorTarget { values, weight, share }))).collect())
+        }
+        _ => Ok((0..crops).map(|_| Some(Target::Intensities)).collect()),
     }
-    Ok(targets)
 }
 
-/// What crops add to the loss of a batch, which is the mean over its `count` crops with a target, and the gradient of that
-/// by `logarithms`, log-probabilities (n, class, …). At least one of the `targets` of these n crops must be there. `images`
-/// (n, 1, …) are what the network saw.
+/// Rules that all crops of a step have in common.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rules {
+    /// Crops with a target in the whole batch; the loss is the mean over them.
+    pub(super) count: usize,
+    pub(super) empty: EmptyCrop,
+    pub(super) vectors: VectorRules,
+}
+
+/// What crops add to the loss of a batch, and the gradient of that by the network's `results` (n, c, …): log-probabilities of
+/// classes, or vectors. At least one of the `targets` of these n crops must be there. `images` (n, inputs, …) are what the
+/// network saw.
 pub(super) fn differentiate(
-    logarithms: &Tensor,
+    results: &Tensor,
     targets: &[Option<Target<'_>>],
-    count: usize,
     images: &Tensor,
-    empty: EmptyCrop,
+    rules: Rules,
 ) -> Result<(LossValues, Tensor), NnError> {
-    let leaf = logarithms.detach().set_requires_grad(true);
+    let leaf = results.detach().set_requires_grad(true);
     let (loss, parts) = tch::with_grad(|| match targets.first() {
-        Some(Some(Target::Intensities)) => Ok((intensity_loss(&leaf, images, count)?, Vec::new())),
-        _ => label_loss(&leaf, targets, count, empty),
+        Some(Some(Target::Intensities)) => Ok((intensity_loss(&leaf, images, rules.count)?, Vec::new())),
+        Some(Some(Target::Vectors(_))) => {
+            let mut vectors = Vec::with_capacity(targets.len());
+            for target in targets {
+                if let Some(Target::Vectors(target)) = target {
+                    vectors.push(target);
+                }
+            }
+            vector_loss(&leaf, &vectors, rules.count, images, rules.vectors)
+        }
+        _ => label_loss(&leaf, targets, rules.count, rules.empty),
     })?;
     let value = |t: &Tensor| t.f_double_value(&[]).map_err(NnError::from);
     let parts = parts.iter().map(|(name, part)| Ok((*name, value(part)?))).collect::<Result<Vec<_>, NnError>>()?;
@@ -83,7 +123,8 @@ pub(super) fn differentiate(
     Ok((LossValues { total, parts }, gradient))
 }
 
-type Parts = Vec<(&'static str, Tensor)>;
+/// Parts of a loss, by name.
+pub(super) type Parts = Vec<(&'static str, Tensor)>;
 
 fn label_loss(
     logarithms: &Tensor,
@@ -100,7 +141,7 @@ fn label_loss(
         let weights = tensor(&target.likelihood(), &logarithms.size(), device)?;
         likelihood = likelihood.f_sub(&logarithms.f_mul(&weights)?.f_sum(Kind::Float)?)?;
         dice = dice.f_add(&target.dice_loss(&center, empty)?)?;
-        smooth = smooth.f_add(&roughness(&center)?)?;
+        smooth = smooth.f_add(&roughness(&center.f_unsqueeze(0)?.f_unsqueeze(0)?)?)?;
     }
     let mean = |sum: Tensor| sum.f_div_scalar(count as f64);
     let parts = [("nll_loss", mean(likelihood)?), (DICE, mean(dice)?), ("smooth_loss", mean(smooth)?)];
@@ -196,12 +237,10 @@ fn tensor(values: &[f32], size: &[i64], device: Device) -> Result<Tensor, NnErro
     Ok(Tensor::f_from_slice(values)?.f_reshape(size)?.f_to_device(device)?)
 }
 
-/// The mean difference between a map (…) and a smoothed version of it at half the resolution.
-fn roughness(map: &Tensor) -> Result<Tensor, NnError> {
-    let map = map.f_unsqueeze(0)?.f_unsqueeze(0)?;
-    let size = ops::spatial_size(&map);
-    let coarse = ops::nearest(&smooth(&map, 2)?, &size)?;
-    Ok(map.f_sub(&smooth(&coarse, 1)?)?.f_abs()?.f_mean(Kind::Float)?)
+/// The mean difference between maps (n, c, …) and smoothed versions of them at half the resolution.
+pub(super) fn roughness(maps: &Tensor) -> Result<Tensor, NnError> {
+    let coarse = ops::nearest(&smooth(maps, 2)?, &ops::spatial_size(maps))?;
+    Ok(maps.f_sub(&smooth(&coarse, 1)?)?.f_abs()?.f_mean(Kind::Float)?)
 }
 
 /// A Gaussian along every axis, zero outside, taken at every `stride`-th voxel.
@@ -209,25 +248,30 @@ fn smooth(map: &Tensor, stride: i64) -> Result<Tensor, NnError> {
     let mut map = map.shallow_clone();
     for axis in 2..map.dim() as i64 {
         let (radius, deviation) = if map.dim() == 5 && axis == 2 { SMOOTH_Z } else { SMOOTH_YX };
-        let weights: Vec<f64> = (-radius..=radius).map(|at| (-(at as f64 / deviation).powi(2) / 2.0).exp()).collect();
-        let sum: f64 = weights.iter().sum();
-        // libtorch takes pairs of (before, after), last axis first.
-        let mut pads = vec![0; 2 * map.dim()];
-        let pair = 2 * (map.dim() - 1 - axis as usize);
-        pads[pair..pair + 2].fill(radius);
-        let size = map.size()[axis as usize];
-        let padded = map.f_constant_pad_nd(pads)?;
-        let mut smoothed: Option<Tensor> = None;
-        for (at, weight) in (0i64..).zip(&weights) {
-            let part = padded.f_slice(axis, at, at + size, stride)?.f_mul_scalar(weight / sum)?;
-            smoothed = Some(match smoothed {
-                Some(sum) => sum.f_add(&part)?,
-                None => part,
-            });
-        }
-        map = smoothed.unwrap_or(padded);
+        map = windowed(&map, axis, radius, deviation, stride)?;
     }
     Ok(map)
+}
+
+/// The mean over a Gaussian window along one axis, zero outside, taken at every `stride`-th voxel.
+pub(super) fn windowed(map: &Tensor, axis: i64, radius: i64, deviation: f64, stride: i64) -> Result<Tensor, NnError> {
+    let weights: Vec<f64> = (-radius..=radius).map(|at| (-(at as f64 / deviation).powi(2) / 2.0).exp()).collect();
+    let sum: f64 = weights.iter().sum();
+    // libtorch takes pairs of (before, after), last axis first.
+    let mut pads = vec![0; 2 * map.dim()];
+    let pair = 2 * (map.dim() - 1 - axis as usize);
+    pads[pair..pair + 2].fill(radius);
+    let size = map.size()[axis as usize];
+    let padded = map.f_constant_pad_nd(pads)?;
+    let mut smoothed: Option<Tensor> = None;
+    for (at, weight) in (0i64..).zip(&weights) {
+        let part = padded.f_slice(axis, at, at + size, stride)?.f_mul_scalar(weight / sum)?;
+        smoothed = Some(match smoothed {
+            Some(sum) => sum.f_add(&part)?,
+            None => part,
+        });
+    }
+    Ok(smoothed.unwrap_or(padded))
 }
 
 fn invalid_label(label: u8) -> NnError {

@@ -4,6 +4,7 @@
 //! decides when to stop and when to save.
 
 mod adam;
+mod flow_loss;
 #[cfg(test)]
 mod golden;
 mod layer;

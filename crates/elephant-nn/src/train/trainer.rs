@@ -4,21 +4,22 @@ use std::thread;
 
 use elephant_checkpoint::{Checkpoint, OptimizerState, StateDict};
 use elephant_model::{LossValues, Objective, Targets, TrainingBatch, TrainingOptions};
-use elephant_types::{CancelToken, NetworkKind, Numerics};
-use ndarray::ArrayD;
+use elephant_types::{CancelToken, KeepAxials, NetworkKind, NetworkTask, NetworkType, Numerics};
+use ndarray::Array5;
 use tch::{Device, Tensor};
 
 use super::{
     adam::Adam,
+    flow_loss::VectorRules,
     layer,
-    loss::{self, EmptyCrop, Target},
+    loss::{self, EmptyCrop, Given, Rules, Target},
     tape::{self, TapeConfig},
 };
 use crate::{
     Model, NnError, Precision,
     network::parameter,
     ops::{self, Arithmetic},
-    spec::{NetworkSpec, Task},
+    spec::NetworkSpec,
     walk,
 };
 
@@ -57,7 +58,12 @@ impl Trainer {
         state: Option<&OptimizerState>,
         hardware: &Hardware,
     ) -> Result<Self, NnError> {
-        let spec = model.require(Task::Detection)?;
+        let spec = model.spec();
+        let task = match options.objective {
+            Objective::Labels { .. } | Objective::Intensities => NetworkTask::Detection,
+            Objective::Vectors { .. } => NetworkTask::Flow,
+        };
+        model.require_type(NetworkType { task, kind: spec.dims })?;
         let names = spec.names();
         let device = hardware.device();
         let tensors =
@@ -85,8 +91,8 @@ impl Trainer {
         learning_rate: f64,
         cancel: &CancelToken,
     ) -> Result<LossValues, NnError> {
-        let (images, labels) = self.batch_to_tensors(batch)?;
-        let targets = loss::targets(&self.options.objective, images.size()[0] as usize, &labels)?;
+        let (images, given) = self.batch_to_tensors(batch)?;
+        let targets = loss::targets(&self.options.objective, images.size()[0] as usize, &given)?;
         let mut stepped = Vec::with_capacity(self.members.len());
         let mut losses = Vec::with_capacity(self.members.len());
         for member in &self.members {
@@ -115,11 +121,14 @@ impl Trainer {
         let precision = if arithmetic == Arithmetic::Original { Precision::F32 } else { self.hardware.precision };
         let pass = Pass {
             config: TapeConfig { spec: self.spec, keep_axials: batch.keep_axials, arithmetic, precision },
-            count: targets.iter().flatten().count(),
-            empty: if batch.punishes_false_positives {
-                EmptyCrop::PunishFalsePositives
-            } else {
-                EmptyCrop::Last(member.last_dice)
+            rules: Rules {
+                count: targets.iter().flatten().count(),
+                empty: if batch.punishes_false_positives {
+                    EmptyCrop::PunishFalsePositives
+                } else {
+                    EmptyCrop::Last(member.last_dice)
+                },
+                vectors: self.vector_rules(batch.keep_axials),
             },
             cancel,
         };
@@ -147,9 +156,17 @@ impl Trainer {
         sum(found.into_iter().collect::<Result<Vec<_>, _>>()?, self.hardware.device())
     }
 
-    /// Inputs (n, c, z, y, x) on the device and labels (n, z, y, x), empty where none are needed; without z for a
-    /// planar network, whose planes are crops of their own.
-    fn batch_to_tensors(&self, batch: &TrainingBatch) -> Result<(Tensor, ArrayD<u8>), NnError> {
+    fn vector_rules(&self, keep_axials: KeepAxials) -> VectorRules {
+        let (max_displacement, axis_weights) = match self.options.objective {
+            Objective::Vectors { max_displacement, axis_weights } => (max_displacement, axis_weights),
+            _ => (1.0, [1.0; 3]),
+        };
+        let [z, y, x] = keep_axials.flow_norm(max_displacement);
+        VectorRules::new([x, y, z], axis_weights, self.spec.axes(), self.options.numerics)
+    }
+
+    /// Inputs (n, c, z, y, x) and targets on the device; without z for a planar network, whose planes are crops of their own.
+    fn batch_to_tensors(&self, batch: &TrainingBatch) -> Result<(Tensor, Given), NnError> {
         let (n, c, z, y, x) = batch.inputs.dim();
         let invalid = |reason: String| NnError::InvalidTraining { reason };
         if batch.inputs.is_empty() {
@@ -158,15 +175,8 @@ impl Trainer {
         if c != self.spec.inputs {
             return Err(invalid(format!("crops have {c} channels, but the network takes {}", self.spec.inputs)));
         }
-        let inputs = Tensor::f_from_slice(batch.inputs.as_standard_layout().as_slice().unwrap_or_default())?;
-        let [n64, c64, z64, y64, x64] = [n, c, z, y, x].map(|size| size as i64);
-        let inputs = inputs.f_reshape([n64, c64, z64, y64, x64])?;
-        let inputs = match self.spec.dims {
-            NetworkKind::Volumetric => inputs,
-            NetworkKind::Planar => inputs.f_transpose(1, 2)?.f_reshape([n64 * z64, c64, y64, x64])?,
-        };
-        let labels = match (&self.options.objective, &batch.targets) {
-            (Objective::Intensities, Targets::Inputs) => ArrayD::zeros(vec![0]),
+        let given = match (&self.options.objective, &batch.targets) {
+            (Objective::Intensities, Targets::Inputs) => Given::Inputs,
             (Objective::Labels { .. }, Targets::Classes(labels)) => {
                 if labels.dim() != (n, z, y, x) {
                     return Err(invalid("images and labels differ in size".into()));
@@ -175,12 +185,46 @@ impl Trainer {
                     NetworkKind::Volumetric => vec![n, z, y, x],
                     NetworkKind::Planar => vec![n * z, y, x],
                 };
-                labels.to_shape(shape).map_err(|error| invalid(error.to_string()))?.into_owned()
+                Given::Labels(labels.to_shape(shape).map_err(|error| invalid(error.to_string()))?.into_owned())
+            }
+            (Objective::Vectors { .. }, Targets::Vectors { values, weight }) => {
+                if values.dim() != (n, self.spec.outputs, z, y, x) || weight.dim() != (n, z, y, x) {
+                    return Err(invalid("images, vectors and weights differ in size".into()));
+                }
+                if !values.iter().chain(weight).all(|value| value.is_finite()) {
+                    return Err(invalid("vectors or weights are not finite".into()));
+                }
+                let (values, weight) = match self.spec.dims {
+                    NetworkKind::Volumetric => (values.clone().into_dyn(), weight.clone().into_dyn()),
+                    NetworkKind::Planar => {
+                        let planes = values.view().permuted_axes([0, 2, 1, 3, 4]);
+                        let planes = planes.to_shape((n * z, self.spec.outputs, y, x));
+                        let weight = weight.to_shape((n * z, y, x));
+                        let both = planes.and_then(|planes| Ok((planes.into_owned(), weight?.into_owned())));
+                        let (values, weight) = both.map_err(|error| invalid(error.to_string()))?;
+                        (values.into_dyn(), weight.into_dyn())
+                    }
+                };
+                Given::Vectors { values, weight }
             }
             (Objective::Labels { .. }, _) => return Err(invalid("labels are needed".into())),
             (Objective::Intensities, _) => return Err(invalid("the images are the only targets".into())),
+            (Objective::Vectors { .. }, _) => return Err(invalid("vectors are needed".into())),
         };
-        Ok((inputs.f_to_device(self.hardware.device())?, labels))
+        Ok((self.to_device(&batch.inputs)?, given))
+    }
+
+    /// Values (n, c, z, y, x) on the device; for a planar network (n · z, c, y, x).
+    fn to_device(&self, values: &Array5<f32>) -> Result<Tensor, NnError> {
+        let (n, c, z, y, x) = values.dim();
+        let [n, c, z, y, x] = [n, c, z, y, x].map(|size| size as i64);
+        let values = Tensor::f_from_slice(values.as_standard_layout().as_slice().unwrap_or_default())?;
+        let values = values.f_reshape([n, c, z, y, x])?;
+        let values = match self.spec.dims {
+            NetworkKind::Volumetric => values,
+            NetworkKind::Planar => values.f_transpose(1, 2)?.f_reshape([n * z, c, y, x])?,
+        };
+        Ok(values.f_to_device(self.hardware.device())?)
     }
 
     /// The parameters and the optimiser's memory as they are now.
@@ -206,12 +250,14 @@ impl Trainer {
     }
 }
 
-/// Memory in bytes that a step on the CPU holds at once for crops of so many voxels in all; measured on the 3-D network and
+/// Memory in bytes that a step on the CPU holds at once for crops of so many voxels in all; measured on the 3-D networks and
 /// rounded up.
-pub(crate) fn step_bytes(voxels: u64, numerics: Numerics) -> u64 {
-    let bytes_per_voxel: u64 = match numerics {
-        Numerics::Original => 2200,
-        Numerics::Corrected => 1700,
+pub(crate) fn step_bytes(task: NetworkTask, voxels: u64, numerics: Numerics) -> u64 {
+    let bytes_per_voxel: u64 = match (task, numerics) {
+        (NetworkTask::Detection, Numerics::Original) => 2200,
+        (NetworkTask::Detection, Numerics::Corrected) => 1700,
+        (NetworkTask::Flow, Numerics::Original) => 3000,
+        (NetworkTask::Flow, Numerics::Corrected) => 2500,
     };
     voxels.saturating_mul(bytes_per_voxel)
 }
@@ -269,9 +315,7 @@ impl Member {
 /// Settings of one forward and backward pass.
 struct Pass<'a> {
     config: TapeConfig,
-    /// Crops with a target in the whole batch; the loss is the mean over them.
-    count: usize,
-    empty: EmptyCrop,
+    rules: Rules,
     cancel: &'a CancelToken,
 }
 
@@ -288,9 +332,9 @@ impl Pass<'_> {
         let (logits, tape) = tape::forward(parameters, self.config, &fitting, self.cancel)?;
         let leaf = logits.f_contiguous()?.set_requires_grad(true);
         let activate = || walk::activate(spec, &leaf, &(0..spec.outputs), size.as_deref());
-        let logarithms = tch::with_grad(activate)?;
-        let (values, gradient) = loss::differentiate(&logarithms, targets, self.count, images, self.empty)?;
-        let gradient = layer::differentiate(&logarithms, &gradient, &[&leaf])?.remove(0);
+        let results = tch::with_grad(activate)?;
+        let (values, gradient) = loss::differentiate(&results, targets, images, self.rules)?;
+        let gradient = layer::differentiate(&results, &gradient, &[&leaf])?.remove(0);
         let mut gradients = parameters.iter().map(Tensor::f_zeros_like).collect::<Result<Vec<_>, _>>()?;
         tape.backward(&ops::to_memory_layout(&gradient, arithmetic)?, &mut gradients)?;
         Ok((values, gradients))
@@ -315,8 +359,8 @@ impl Hardware {
 impl Trainer {
     /// The gradient by every parameter of the first member, with the parameter's name.
     pub(super) fn gradients(&self, batch: &TrainingBatch) -> Vec<(String, Tensor)> {
-        let (images, labels) = self.batch_to_tensors(batch).unwrap();
-        let targets = loss::targets(&self.options.objective, images.size()[0] as usize, &labels).unwrap();
+        let (images, given) = self.batch_to_tensors(batch).unwrap();
+        let targets = loss::targets(&self.options.objective, images.size()[0] as usize, &given).unwrap();
         let found = self.differentiate(&self.members[0], batch, &images, &targets, &CancelToken::default());
         self.names.iter().cloned().zip(found.unwrap().1).collect()
     }

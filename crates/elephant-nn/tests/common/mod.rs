@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use elephant_model::{CollectedProbabilities, ImageSource, SegmentationOptions};
+use elephant_model::{CollectedPlanes, ImageSource, SegmentationOptions};
 use elephant_nn::{DeviceHandle, Model, NnError};
 use elephant_types::TaskContext;
 use ndarray::{Array3, Array4};
@@ -16,7 +16,7 @@ pub fn segment(
     context: &TaskContext,
 ) -> Result<Array4<f32>, NnError> {
     let image: Arc<dyn ImageSource> = Arc::new(image.clone());
-    let mut collected = CollectedProbabilities::new(image.shape());
+    let mut collected = CollectedPlanes::new(image.shape());
     device.segment(model.clone(), image, options, &mut collected, context)?;
     Ok(collected.into_map())
 }
