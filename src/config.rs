@@ -5,7 +5,10 @@ use std::{fmt, net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use elephant_amqp::{AddressError, BrokerAddress};
-use elephant_types::{NetworkKind, Numerics};
+use elephant_track::TrackMethod;
+use elephant_types::{NetworkKind, NetworkTask, Numerics, VoxelSize};
+
+use crate::evaluate::EvaluateArgs;
 
 /// A text that must not be displayed.
 #[derive(Clone)]
@@ -30,6 +33,16 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// Three numbers with commas between them.
+pub fn voxel_size(text: &str) -> Result<VoxelSize, String> {
+    let numbers: Result<Vec<f64>, _> = text.split(',').map(|number| number.trim().parse()).collect();
+    let edges: [f64; 3] = numbers
+        .ok()
+        .and_then(|numbers| numbers.try_into().ok())
+        .ok_or("write three numbers in the order z, y, x, for example 2,0.5,0.5")?;
+    VoxelSize::new(edges).map_err(|error| error.to_string())
+}
+
 /// The server behind interactive 3-D cell tracking with Mastodon and ELEPHANT.
 ///
 /// Start it with `elephant-server serve`, then set the server URL in Mastodon's ELEPHANT preferences to
@@ -50,6 +63,18 @@ pub enum Command {
     /// The request is what `POST /v1/jobs` of a server takes. Its progress is shown on the terminal, and its record is kept
     /// in the workspace, as if a server had run it. A workspace that a server uses cannot be used by this command.
     Job(Box<JobArgs>),
+    /// Find the cells of all frames of a dataset and link them into lineages
+    ///
+    /// Cells are found by the model, unless the project has them already, and linked by one optimum over all frames, with
+    /// divisions and gaps. What people have approved, rejected or tagged in the project is kept to. The result is in the
+    /// project; export it with `elephant-server export`. A workspace that a server uses cannot be used by this command:
+    /// submit `{"track": {"dataset": NAME}}` to `POST /v1/jobs` of the server instead.
+    Track(Box<TrackArgs>),
+    /// Write the tracks of a project for other programs
+    ///
+    /// Formats: the Cell Tracking Challenge (label images and a track table), GEFF, TrackMate, napari and Mastodon's CSV
+    /// importer (docs/exports.md). Gaps are filled with interpolated cells. Works beside a running server.
+    Export(ExportArgs),
     /// Write a synthetic embryo movie with its ground truth, to try the server without data
     ///
     /// The folder then contains NAME.h5 and NAME.xml (open the latter in BigDataViewer or Mastodon), the true masks and
@@ -63,15 +88,32 @@ pub enum Command {
     Pretrain(PretrainArgs),
     /// Evaluate a model on synthetic images that no built-in network was trained on
     ///
-    /// Prints F1 of the cells' centres, by anisotropy, radius, density and noise.
+    /// Prints F1 of the cells' centres, by anisotropy, radius, density and noise; for a flow network, the error of the
+    /// displacements of cells.
     Score(ScoreArgs),
+    /// Score tracked cells against ground truth, and list every mistake
+    ///
+    /// Both are folders of the Cell Tracking Challenge: masks with a track table. The ground truth can be the folder that
+    /// has TRA and SEG in it. A cell is found if more than half of its voxels have one label in the
+    /// result. docs/scores.md explains all scores.
+    #[command(after_long_help = EVALUATE_EXAMPLES)]
+    Evaluate(EvaluateArgs),
 }
+
+const EVALUATE_EXAMPLES: &str = "Examples:
+  elephant-server evaluate 01_RES 01_GT
+  elephant-server evaluate 01_RES 01_GT --voxel-size 2,0.5,0.5 --errors 50
+  elephant-server evaluate 01_RES 01_GT --json > scores.json";
 
 #[derive(Debug, Args)]
 pub struct PretrainArgs {
     /// Model file to write
     #[arg(value_name = "MODEL.pth")]
     pub output: PathBuf,
+
+    /// What the network computes
+    #[arg(long, value_enum, default_value_t)]
+    pub network: NetworkArg,
 
     /// Kind of network
     #[arg(long, value_enum, default_value_t)]
@@ -99,16 +141,42 @@ pub struct ScoreArgs {
     #[arg(value_name = "MODEL.pth")]
     pub model: PathBuf,
 
+    /// What the network computes
+    #[arg(long, value_enum, default_value_t)]
+    pub network: NetworkArg,
+
     /// Kind of network in the file
     #[arg(long, value_enum, default_value_t)]
     pub dims: DimsArg,
 
-    /// Number of images
+    /// Number of images that a detection network is evaluated on
     #[arg(long, default_value_t = 200)]
     pub scenes: u64,
 
+    /// Number of movies that a flow network is evaluated on
+    #[arg(long, default_value_t = 4)]
+    pub movies: u64,
+
     #[command(flatten)]
     pub compute: ComputeArgs,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum NetworkArg {
+    /// Classes of voxels: where cells are
+    #[default]
+    Detection,
+    /// Displacements: where cells were in the frame before
+    Flow,
+}
+
+impl From<NetworkArg> for NetworkTask {
+    fn from(network: NetworkArg) -> Self {
+        match network {
+            NetworkArg::Detection => Self::Detection,
+            NetworkArg::Flow => Self::Flow,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, ValueEnum)]
@@ -213,6 +281,14 @@ pub struct EngineArgs {
     #[arg(long, env = "ELEPHANT_VERSATILE_2D", value_name = "PATH_OR_URL")]
     pub versatile_2d: Option<String>,
 
+    /// File or https URL of the initial 3-D flow network
+    #[arg(long, env = "ELEPHANT_VERSATILE_FLOW_3D", value_name = "PATH_OR_URL")]
+    pub versatile_flow_3d: Option<String>,
+
+    /// File or https URL of the initial 2-D flow network
+    #[arg(long, env = "ELEPHANT_VERSATILE_FLOW_2D", value_name = "PATH_OR_URL")]
+    pub versatile_flow_2d: Option<String>,
+
     /// Keep state, parameters and job records in this Redis instead of a file in the workspace
     ///
     /// Give it as `redis://[USER:PASSWORD@]HOST[:PORT][/DB]`. Other programs can read the original server's keys there
@@ -239,6 +315,145 @@ pub struct JobArgs {
 
     #[command(flatten)]
     pub engine: EngineArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct TrackArgs {
+    /// Name of the dataset in the workspace
+    pub dataset: String,
+
+    /// Project that gets the cells and links; made if it is missing
+    #[arg(long, default_value = "tracking", value_name = "NAME")]
+    pub project: String,
+
+    /// First and last timepoint, for example 0..19 [default: all]
+    #[arg(long, value_name = "FIRST..LAST")]
+    pub timepoints: Option<String>,
+
+    /// Edges of a voxel along z, y and x in micrometres, for example 2,0.5,0.5 [default: from the movie's .xml file]
+    #[arg(long, value_name = "Z,Y,X", value_parser = voxel_size)]
+    pub voxel_size: Option<VoxelSize>,
+
+    /// In which frames to look for cells
+    #[arg(long, value_enum, default_value_t)]
+    pub detect: DetectArg,
+
+    /// Detection model; a missing one is replaced by the built-in one
+    #[arg(long, default_value = "detection.pth", value_name = "MODEL.pth")]
+    pub model: String,
+
+    /// Probability above which a voxel belongs to a cell
+    #[arg(long, default_value_t = 0.5)]
+    pub threshold: f64,
+
+    /// Smaller cells are dropped (micrometres)
+    #[arg(long, default_value_t = 1.0, value_name = "UM")]
+    pub min_radius: f64,
+
+    /// Larger radii are clipped (micrometres)
+    #[arg(long, default_value_t = 50.0, value_name = "UM")]
+    pub max_radius: f64,
+
+    /// Predict the motion of cells with this flow model, for example flow.pth, instead of from their neighbours
+    #[arg(long, value_name = "MODEL.pth")]
+    pub flow: Option<String>,
+
+    /// How to link: one optimum over all frames, or the nearest cell of the frame before as in the ELEPHANT client
+    #[arg(long, value_enum)]
+    pub method: Option<MethodArg>,
+
+    /// JSON file with further options and weights of the linking (docs/tracking.md)
+    #[arg(long, value_name = "FILE.json")]
+    pub options: Option<PathBuf>,
+
+    /// Print the summary as JSON
+    #[arg(long)]
+    pub json: bool,
+
+    #[command(flatten)]
+    pub engine: EngineArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_long_help = EXPORT_EXAMPLE)]
+pub struct ExportArgs {
+    /// Name of the dataset in the workspace
+    pub dataset: String,
+
+    /// File or folder to write, which must not exist
+    #[arg(value_name = "OUT")]
+    pub output: PathBuf,
+
+    /// Format to write
+    #[arg(long, value_enum, default_value_t)]
+    pub format: FormatArg,
+
+    /// Project of the dataset
+    #[arg(long, default_value = "tracking", value_name = "NAME")]
+    pub project: String,
+
+    /// Write also detections that belong to no track
+    #[arg(long)]
+    pub all: bool,
+
+    /// Edges of a voxel along z, y and x in micrometres, for example 2,0.5,0.5 [default: from the movie's .xml file]
+    #[arg(long, value_name = "Z,Y,X", value_parser = voxel_size)]
+    pub voxel_size: Option<VoxelSize>,
+
+    /// Folder for datasets, models and logs
+    #[arg(long, env = "ELEPHANT_WORKSPACE", default_value = "workspace", value_name = "DIR")]
+    pub workspace: PathBuf,
+
+    /// Folder outside the workspace into which links in its `datasets` may point, as for `serve`
+    #[arg(long = "data-root", env = "ELEPHANT_DATA_ROOTS", value_delimiter = ':', value_name = "DIR")]
+    pub data_roots: Vec<PathBuf>,
+}
+
+const EXPORT_EXAMPLE: &str = "Example: track the demo and look at it in napari
+  elephant-server track elephant-demo --workspace workspace
+  elephant-server export elephant-demo tracks.csv --format napari --workspace workspace";
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum FormatArg {
+    /// Cell Tracking Challenge: a folder with label images and a track table
+    #[default]
+    Ctc,
+    /// Graph Exchange File Format: a folder
+    Geff,
+    /// TrackMate's XML
+    Trackmate,
+    /// Table of tracks for napari
+    Napari,
+    /// Table of spots for Mastodon's CSV importer
+    Mastodon,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum DetectArg {
+    /// In frames of which the project has no cells
+    #[default]
+    Missing,
+    /// In all frames; tagged and approved cells stay
+    All,
+    /// In none: link the cells of the project
+    None,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum MethodArg {
+    /// One optimum over all frames
+    Optimal,
+    /// The nearest cell of the frame before
+    Nearest,
+}
+
+impl From<MethodArg> for TrackMethod {
+    fn from(method: MethodArg) -> Self {
+        match method {
+            MethodArg::Optimal => Self::Optimal,
+            MethodArg::Nearest => Self::Nearest,
+        }
+    }
 }
 
 const JOB_EXAMPLE: &str = r#"Example: the cells of the first frame

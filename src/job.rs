@@ -9,7 +9,7 @@ use elephant_jobs::{Ended, JobError, JobRunner};
 use elephant_pipeline::{PipelineError, Task, TaskOutput, UseCases};
 
 use crate::{
-    config::{JobArgs, LogFormat},
+    config::{EngineArgs, JobArgs, LogFormat},
     signals, telemetry,
     terminal::{self, Bar},
     wiring, workspace,
@@ -18,27 +18,38 @@ use crate::{
 /// Runs the request of a file and prints its result as JSON.
 pub fn run(args: &JobArgs) -> Result<ExitCode> {
     let task = read(&args.file)?;
+    let body = format!("@{}", args.file.display());
+    run_task(task, &args.engine, &body, |output| Ok(serde_json::to_string(output)?))
+}
+
+/// Runs a request as a job and prints what `describe` says of its result. `body` is the request as an argument of curl, for those
+/// who have to send it to a server.
+pub fn run_task(
+    task: Task,
+    engine: &EngineArgs,
+    body: &str,
+    describe: impl FnOnce(&TaskOutput) -> Result<String>,
+) -> Result<ExitCode> {
     telemetry::init(LogFormat::Text, "warn,lapin=off", None);
-    wiring::start_threads(&args.engine.compute)?;
-    let _lock = workspace::hold(&args.engine, "a job of the command line").map_err(|error| {
+    wiring::start_threads(&engine.compute)?;
+    let _lock = workspace::hold(engine, "a job of the command line").map_err(|error| {
         let FsError::Locked { holder, .. } = &error else { return anyhow!("{error}") };
         let Some(server) = holder.strip_prefix("the server on ") else {
             return anyhow!("cannot run a job in this workspace: {error}");
         };
         let address = server.split(' ').next().unwrap_or_default();
-        let file = args.file.display();
         anyhow!(
             "cannot run a job in this workspace: {error}; that server can: curl 'http://{address}/v1/jobs?wait=true' \
-             -H 'Content-Type: application/json' -d @{file}"
+             -H 'Content-Type: application/json' -d {body}"
         )
     })?;
-    let workspace = workspace::open(&args.engine)?;
-    let wiring::Engine { use_cases, runner, .. } = wiring::engine(&args.engine, &workspace)?;
+    let workspace = workspace::open(engine)?;
+    let wiring::Engine { use_cases, runner, .. } = wiring::engine(engine, &workspace)?;
     let runtime = tokio::runtime::Runtime::new().context("cannot start threads")?;
     let (ended, status) = runtime.block_on(run_with_bar(task, use_cases, runner))?;
     match ended {
         Ok(Ended::Done(output)) => {
-            terminal::print(&serde_json::to_string(&output)?).context("cannot write the result")?;
+            terminal::print(&describe(&output)?).context("cannot write the result")?;
             Ok(ExitCode::SUCCESS)
         }
         Ok(Ended::Cancelled) | Err(JobError::Closing) => {

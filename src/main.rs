@@ -6,6 +6,8 @@ mod config;
 mod demo;
 mod devices;
 mod download;
+mod evaluate;
+mod export;
 mod job;
 mod pretrain;
 mod serve;
@@ -13,6 +15,7 @@ mod signals;
 mod state;
 mod telemetry;
 mod terminal;
+mod track;
 mod wiring;
 mod workspace;
 
@@ -38,22 +41,17 @@ pub static MALLOC_CONF: &[u8; 82] =
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Serve(args) => serve::serve(&args),
-        Command::Job(args) => {
-            return job::run(&args).unwrap_or_else(|error| {
-                eprintln!("elephant-server: {error:#}");
-                ExitCode::FAILURE
-            });
-        }
-        Command::Demo(args) => demo::write(&args),
-        Command::Pretrain(args) => pretrain::pretrain(&args),
-        Command::Score(args) => pretrain::score(&args),
+        Command::Serve(args) => serve::serve(&args).map(|()| ExitCode::SUCCESS),
+        Command::Job(args) => job::run(&args),
+        Command::Track(args) => track::run(&args),
+        Command::Export(args) => export::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Demo(args) => demo::write(&args).map(|()| ExitCode::SUCCESS),
+        Command::Pretrain(args) => pretrain::pretrain(&args).map(|()| ExitCode::SUCCESS),
+        Command::Score(args) => pretrain::score(&args).map(|()| ExitCode::SUCCESS),
+        Command::Evaluate(args) => evaluate::run(&args).map(|()| ExitCode::SUCCESS),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("elephant-server: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    result.unwrap_or_else(|error| {
+        eprintln!("elephant-server: {error:#}");
+        ExitCode::FAILURE
+    })
 }

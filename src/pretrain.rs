@@ -6,9 +6,11 @@ use std::{
 };
 
 use anyhow::Result;
-use elephant_pipeline::{Pretraining, SceneScore, pretrain as train, score_empty_frames, score_scene};
+use elephant_pipeline::{
+    FlowScore, Pretraining, SceneScore, pretrain as train, score_empty_frames, score_flow, score_scene,
+};
 use elephant_synth::{SceneOptions, SceneSet};
-use elephant_types::{CancelToken, NetworkKind, TaskContext, TaskEvent};
+use elephant_types::{CancelToken, NetworkKind, NetworkTask, NetworkType, TaskContext, TaskEvent};
 use serde_json::Value;
 
 use crate::{
@@ -23,14 +25,14 @@ const LOG_STEPS: u64 = 100;
 /// Trains a network on synthetic scenes and writes it to a file.
 pub fn pretrain(args: &PretrainArgs) -> Result<()> {
     start_threads(&args.compute)?;
-    let network = networks(&args.compute)?;
-    let request =
-        Pretraining { kind: args.dims.into(), steps: args.steps, seed: args.seed, folder: args.state.clone() };
+    let networks = networks(&args.compute)?;
+    let network = NetworkType { task: args.network.into(), kind: args.dims.into() };
+    let request = Pretraining { network, steps: args.steps, seed: args.seed, folder: args.state.clone() };
     let log = Mutex::new(Log { begun: Instant::now(), steps: 0, losses: Vec::new() });
     let context = TaskContext::watched(CancelToken::default(), move |event| {
         log.lock().unwrap_or_else(PoisonError::into_inner).add(&event);
     });
-    train(&request, &network, &context)?.to_half().write(&args.output)?;
+    train(&request, &networks, &context)?.to_half().write(&args.output)?;
     println!("{}: trained in {} steps", args.output.display(), args.steps);
     Ok(())
 }
@@ -105,9 +107,45 @@ const TABLES: [(&str, &[Row]); 5] = [
     ),
 ];
 
+/// Prints how well a flow network tells where cells were, in movies of another generator than that of the training.
+fn score_flow_network(args: &ScoreArgs) -> Result<()> {
+    let networks = networks(&args.compute)?;
+    println!(
+        "| frames between | pairs | cells | mean displacement (µm) | mean error (µm) | nearest is the parent | with flow |\n\
+         |---|---|---|---|---|---|---|"
+    );
+    for interval in [1, 3, 5] {
+        let mut sum = FlowScore::default();
+        for seed in 0..args.movies {
+            sum = sum.plus(score_flow(
+                &networks,
+                &args.model,
+                args.dims.into(),
+                seed,
+                interval,
+                &TaskContext::detached(),
+            )?);
+        }
+        let mean = |total: f64| total / sum.cells.max(1) as f64;
+        println!(
+            "| {interval} | {} | {} | {:.3} | {:.3} | {:.4} | {:.4} |",
+            sum.pairs,
+            sum.cells,
+            mean(sum.displacement_um),
+            mean(sum.error_um),
+            mean(sum.nearest as f64),
+            mean(sum.nearest_with_flow as f64)
+        );
+    }
+    Ok(())
+}
+
 /// Prints how well a model finds the nuclei of scenes that no network was trained on.
 pub fn score(args: &ScoreArgs) -> Result<()> {
     start_threads(&args.compute)?;
+    if NetworkTask::from(args.network) == NetworkTask::Flow {
+        return score_flow_network(args);
+    }
     let network = networks(&args.compute)?;
     let kind: NetworkKind = args.dims.into();
     let scores = with_bar("scoring", CancelToken::default(), |context| -> Result<_> {

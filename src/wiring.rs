@@ -8,7 +8,8 @@ use elephant_jobs::JobRunner;
 use elephant_memory::Memory;
 use elephant_nn::{DeviceChoice, DeviceOptions, Networks, Precision};
 use elephant_pipeline::{
-    Labels, Models, Predictor, PretrainedNetwork, PretrainedNetworks, Trainer, Uploads, UseCases, Workspace,
+    FlowLabels, FlowPredictor, Labels, Models, Predictor, PretrainedNetwork, PretrainedNetworks, Steering, Tracker,
+    Trainer, Uploads, UseCases, Workspace,
 };
 
 use crate::{
@@ -20,6 +21,8 @@ use crate::{
 
 /// The networks that the ELEPHANT project trained.
 const ORIGINAL_3D: &str = "https://github.com/elephant-track/elephant-server/releases/download/data/versatile3d.pth";
+const ORIGINAL_FLOW_3D: &str =
+    "https://github.com/elephant-track/elephant-server/releases/download/data/Fluo-N3DH-CE_flow.pth";
 const ORIGINAL_2D: &str = "https://github.com/elephant-track/elephant-server/releases/download/data/versatile2d.pth";
 
 /// The use cases of one workspace, and what runs them.
@@ -44,13 +47,21 @@ pub fn engine(args: &EngineArgs, workspace: &Workspace) -> Result<Engine> {
     let (memory, numerics) = (Memory::default(), args.numerics.into());
     let predictor = Predictor::new(workspace, models.clone(), network.clone(), memory.clone(), numerics);
     let labels = Labels::new(workspace, memory.clone(), numerics);
-    let trainer = Trainer::new(workspace, models.clone(), network.clone(), labels.clone(), memory, numerics);
+    let flow = FlowPredictor::new(workspace, models.clone(), network.clone(), memory.clone(), numerics);
+    let flow_labels = FlowLabels::new(workspace, numerics);
+    let trainer =
+        Trainer::new(workspace, models.clone(), network.clone(), labels.clone(), flow_labels.clone(), memory, numerics);
+    let (predictor, flow) = (Arc::new(predictor), Arc::new(flow));
     let use_cases = UseCases {
         workspace: workspace.clone(),
         uploads: Uploads::open(workspace)?,
         models,
-        predictor: Arc::new(predictor),
+        tracker: Arc::new(Tracker::new(workspace, predictor.clone(), flow.clone())),
+        steering: Arc::new(Steering::new(workspace)),
+        predictor,
         labels,
+        flow,
+        flow_labels,
         trainer: Arc::new(trainer),
         jobs: jobs.clone(),
     };
@@ -71,17 +82,24 @@ pub fn start_threads(args: &ComputeArgs) -> Result<()> {
 
 /// The networks that stand in for a model that does not exist yet.
 fn pretrained(args: &EngineArgs) -> PretrainedNetworks {
+    let given = |location: &Option<String>| location.clone().filter(|location| !location.is_empty());
     PretrainedNetworks {
         volumetric: PretrainedNetwork {
-            bundled: include_bytes!("../models/nuclei-3d.pth"),
-            given: args.versatile_3d.clone().filter(|location| !location.is_empty()),
-            original: ORIGINAL_3D.into(),
+            bundled: Some(include_bytes!("../models/nuclei-3d.pth")),
+            given: given(&args.versatile_3d),
+            original: Some(ORIGINAL_3D.into()),
         },
         planar: PretrainedNetwork {
-            bundled: include_bytes!("../models/nuclei-2d.pth"),
-            given: args.versatile_2d.clone().filter(|location| !location.is_empty()),
-            original: ORIGINAL_2D.into(),
+            bundled: Some(include_bytes!("../models/nuclei-2d.pth")),
+            given: given(&args.versatile_2d),
+            original: Some(ORIGINAL_2D.into()),
         },
+        volumetric_flow: PretrainedNetwork {
+            bundled: None,
+            given: given(&args.versatile_flow_3d),
+            original: Some(ORIGINAL_FLOW_3D.into()),
+        },
+        planar_flow: PretrainedNetwork { bundled: None, given: given(&args.versatile_flow_2d), original: None },
     }
 }
 

@@ -46,7 +46,7 @@ fn a_refusal_arrives_while_the_client_is_still_sending() {
     let server = TestServer::start(BINARY, folder.path(), &[]);
     let form = "Content-Type: multipart/form-data; boundary=b\r\n";
     for (request_line, headers, expected) in [
-        ("POST /flow/reset", form, "404 no optical flow in this server"),
+        ("POST /flow/unknown", form, "404 there is no POST /flow/unknown on this server"),
         ("PUT /seg/reset", form, "405 /seg/reset does not answer to PUT"),
         ("POST /seg/reset", "Content-Type: application/json\r\n", "413 "),
         ("POST /seg/reset", "Content-Type: multipart/form-data\r\n", "400 "),
@@ -85,7 +85,7 @@ fn a_client_that_expects_100_continue_is_refused_before_sending() {
         reply.read_line(&mut line).unwrap();
         line
     };
-    assert!(ask("/flow/reset").starts_with("HTTP/1.1 404 "));
+    assert!(ask("/flow/unknown").starts_with("HTTP/1.1 404 "));
     assert_eq!(ask("/params"), "HTTP/1.1 100 Continue\r\n");
 }
 

@@ -203,16 +203,8 @@ fn failures_have_the_standard_text() {
 fn missing_routes_are_refused_with_a_text_for_mastodon() {
     let folder = tempfile::tempdir().unwrap();
     let server = TestServer::start(BINARY, folder.path(), &[]);
-    let flow = "no optical flow in this server; switch it off in the preferences";
     let long = format!("/{}", "x".repeat(300));
     for (method, path, reason) in [
-        ("POST", "/flow/predict", flow),
-        ("POST", "/flow/update", flow),
-        ("POST", "/flow/train", flow),
-        ("POST", "/flow/reset", flow),
-        ("POST", "/predict/flow", flow),
-        ("POST", "/reset/flow", flow),
-        ("POST", "/download/ctc", "this server has no CTC export"),
         ("GET", "/no/such", "there is no GET /no/such on this server; see /docs"),
         ("GET", &long, "not on this server (see /docs)"),
         ("GET", "/seg/predict", "/seg/predict does not answer to GET; see /docs"),

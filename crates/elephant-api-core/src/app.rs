@@ -72,7 +72,9 @@ pub fn router(families: Vec<Family>, operations: Operations, access: Access, met
     }
     let (routes, document) = documented.merge(ops::routes(operations.clone())).split_for_parts();
     let cors = CorsLayer::new().allow_origin(AllowOrigin::list(access.origins().iter().cloned()));
-    let compression = DefaultPredicate::new().and(NotForContentType::new("application/octet-stream"));
+    let compression = DefaultPredicate::new()
+        .and(NotForContentType::new("application/octet-stream"))
+        .and(NotForContentType::new("application/zip"));
     routes
         .merge(undocumented)
         .merge(ops::metrics_route(metrics, operations))

@@ -16,7 +16,7 @@ pub struct ApiError {
     status: StatusCode,
     message: String,
     brief: Option<String>,
-    details: Map<String, Value>,
+    details: Box<Map<String, Value>>,
     retry_after: Option<u32>,
     is_logged: bool,
 }
@@ -24,7 +24,14 @@ pub struct ApiError {
 impl ApiError {
     /// An error with this status. The message says what is wrong and what to do.
     pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), brief: None, details: Map::new(), retry_after: None, is_logged: false }
+        Self {
+            status,
+            message: message.into(),
+            brief: None,
+            details: Box::default(),
+            retry_after: None,
+            is_logged: false,
+        }
     }
 
     /// A request that is wrong.

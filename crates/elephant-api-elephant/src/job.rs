@@ -17,14 +17,16 @@ pub(crate) async fn run<R: Request>(
     let kind = spec.kind;
     let work = move |context: &_| {
         let _held = held;
-        request.run(&use_cases, context)
+        let output = request.run(&use_cases, context)?;
+        request.mirror(&use_cases, &output);
+        Ok(output)
     };
     let ended = api.runner.run(spec, work).await;
     Ok(ended.map_err(|error| refused(kind, error))?.done())
 }
 
 /// A job that another one excludes has the original's status and text, as its client shows them.
-fn refused(kind: &str, error: JobError<PipelineError>) -> ApiError {
+pub(crate) fn refused(kind: &str, error: JobError<PipelineError>) -> ApiError {
     match error {
         JobError::Refused(JobsError::Busy(_)) if kind == "reset" => {
             ApiError::internal("Process is running. Model cannot be reset.")

@@ -10,8 +10,10 @@
 
 mod dataset;
 mod error;
+mod flow;
 mod gpus;
 mod job;
+mod masks;
 mod model;
 mod number;
 mod params;
@@ -29,11 +31,10 @@ use std::sync::Arc;
 use axum::{
     Router,
     extract::{DefaultBodyLimit, FromRef},
-    http::StatusCode,
     middleware::map_response,
-    routing::{any, get, post},
+    routing::{get, post},
 };
-use elephant_api_core::{ApiError, Devices, Family, LargeBodies, MAX_FILE_BYTES};
+use elephant_api_core::{Devices, Family, LargeBodies, MAX_FILE_BYTES};
 use elephant_jobs::JobRunner;
 use elephant_pipeline::UseCases;
 use utoipa::OpenApi;
@@ -63,6 +64,7 @@ impl FromRef<ElephantApi> for LargeBodies {
         (name = "state", description = "What the server is doing and on which device"),
         (name = "dataset", description = "Movies and the stores made from them"),
         (name = "seg", description = "Detection of cells and the models for it"),
+        (name = "flow", description = "Displacements of cells between frames and the models for them"),
     )
 )]
 struct Document;
@@ -78,7 +80,7 @@ impl ElephantApi {
         Family {
             prefix: "",
             routes: OpenApiRouter::with_openapi(Document::openapi()).merge(routes()).with_state(self.clone()),
-            undocumented: old_routes().merge(missing_routes()).with_state(self),
+            undocumented: old_routes().with_state(self),
             render: error::render,
             error_schema: "ElephantError",
         }
@@ -93,6 +95,8 @@ fn routes() -> OpenApiRouter<ElephantApi> {
         .routes(routes!(params::get, params::set))
         .routes(routes!(dataset::generate))
         .routes(routes!(predict::predict))
+        .routes(routes!(flow::predict))
+        .routes(routes!(masks::download))
         .merge(routes_that_show_error_of_400())
         .merge(streamed_routes())
         .routes(routes!(model::download))
@@ -103,6 +107,8 @@ fn routes_that_show_error_of_400() -> OpenApiRouter<ElephantApi> {
         .routes(routes!(dataset::check))
         .routes(routes!(update::update))
         .routes(routes!(train::train))
+        .routes(routes!(flow::update))
+        .routes(routes!(flow::train))
         .layer(map_response(show_error_of_400))
 }
 
@@ -111,6 +117,7 @@ fn streamed_routes() -> OpenApiRouter<ElephantApi> {
     OpenApiRouter::new()
         .routes(routes!(upload::image))
         .routes(routes!(model::reset))
+        .routes(routes!(flow::reset))
         .layer(DefaultBodyLimit::max(MAX_FILE_BYTES))
 }
 
@@ -120,10 +127,13 @@ fn old_routes() -> Router<ElephantApi> {
     let streamed = Router::new()
         .route("/upload", post(upload::image))
         .route("/reset/seg", post(model::reset))
+        .route("/reset/flow", post(flow::reset))
         .layer(DefaultBodyLimit::max(MAX_FILE_BYTES));
     let that_show_error_of_400 = Router::new()
         .route("/update/seg", post(update::update))
         .route("/train/seg", post(train::train))
+        .route("/update/flow", post(flow::update))
+        .route("/train/flow", post(flow::train))
         .layer(map_response(show_error_of_400));
     Router::new()
         .merge(streamed)
@@ -132,30 +142,9 @@ fn old_routes() -> Router<ElephantApi> {
         .route("/state", get(process::get).post(process::set))
         .route("/params/", get(params::get).post(params::set))
         .route("/predict/seg", post(predict::predict))
+        .route("/predict/flow", post(flow::predict))
+        .route("/export/ctc", post(masks::download))
         .route("/model/download", post(model::download))
-}
-
-/// What the original has and this server has not, under the names of all versions, is refused in words that fit into
-/// Mastodon.
-fn missing_routes() -> Router<ElephantApi> {
-    let flow = [
-        "/flow/predict",
-        "/flow/update",
-        "/flow/train",
-        "/flow/reset",
-        "/predict/flow",
-        "/update/flow",
-        "/train/flow",
-        "/reset/flow",
-    ];
-    let no_flow = async || not_here("no optical flow in this server; switch it off in the preferences");
-    let no_export = async || not_here("this server has no CTC export");
-    let routes = flow.into_iter().fold(Router::new(), |routes, path| routes.route(path, any(no_flow)));
-    routes.route("/download/ctc", any(no_export)).route("/export/ctc", any(no_export))
-}
-
-fn not_here(message: &str) -> ApiError {
-    ApiError::new(StatusCode::NOT_FOUND, message)
 }
 
 #[cfg(test)]
@@ -168,8 +157,15 @@ mod tests {
     fn bodies_keep_no_field_that_they_do_not_know() {
         assert_unknown_fields_take_no_memory::<dataset::CheckRequest>();
         assert_unknown_fields_take_no_memory::<dataset::GenerateRequest>();
+        assert_unknown_fields_take_no_memory::<flow::FlowSpotBody>();
+        assert_unknown_fields_take_no_memory::<flow::LinkBody>();
+        assert_unknown_fields_take_no_memory::<flow::PredictBody>();
+        assert_unknown_fields_take_no_memory::<flow::TrainBody>();
+        assert_unknown_fields_take_no_memory::<flow::UpdateBody>();
         assert_unknown_fields_take_no_memory::<model::DownloadBody>();
         assert_unknown_fields_take_no_memory::<model::ResetBody>();
+        assert_unknown_fields_take_no_memory::<masks::CellBody>();
+        assert_unknown_fields_take_no_memory::<masks::MasksBody>();
         assert_unknown_fields_take_no_memory::<params::ParamsRequest>();
         assert_unknown_fields_take_no_memory::<predict::PredictBody>();
         assert_unknown_fields_take_no_memory::<process::ProcessRequest>();

@@ -13,7 +13,7 @@ use axum::{
 use elephant_api_core::{ApiError, Json, blocking, media_type, multipart, parse};
 use elephant_fs::FsError;
 use elephant_pipeline::{ModelSource, PriorTraining, Request as _, ResetRequest, SpooledFile};
-use elephant_types::{DatasetName, ModelName, NetworkKind};
+use elephant_types::{DatasetName, ModelName, NetworkKind, NetworkTask};
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 use tokio_util::io::ReaderStream;
@@ -157,19 +157,33 @@ pub(crate) struct ResetReply {
     )
 )]
 pub(crate) async fn reset(State(api): State<ElephantApi>, request: Request) -> Result<Reply<ResetReply>, ApiError> {
+    reset_model(&api, request, NetworkTask::Detection).await
+}
+
+/// Replaces a model of either task.
+pub(crate) async fn reset_model(
+    api: &ElephantApi,
+    request: Request,
+    task: NetworkTask,
+) -> Result<Reply<ResetReply>, ApiError> {
     let (mut body, file) = if media_type(&request) == "multipart/form-data" {
-        read_multipart(&api, request).await?
+        read_multipart(api, request).await?
     } else {
         (Json::<ResetBody>::from_request(request, &()).await?.0, None)
     };
     let (model, kind) = (body.name()?, body.kind());
-    let source = match &file {
-        Some(file) => ModelSource::Uploaded(SpooledFile::new(file)),
-        None => body.source()?,
+    let source = if let Some(file) = &file {
+        ModelSource::Uploaded(SpooledFile::new(file))
+    } else {
+        // What networks learn from images alone is where cells are.
+        if task == NetworkTask::Flow {
+            body.dataset_name = None;
+        }
+        body.source()?
     };
-    let request = ResetRequest { model, kind, source };
+    let request = ResetRequest { model, task, kind, source };
     request.validate()?;
-    let done = run(&api, request, file).await?;
+    let done = run(api, request, file).await?;
     Ok(Reply(ResetReply { completed: done.is_some() }))
 }
 

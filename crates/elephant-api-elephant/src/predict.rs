@@ -176,7 +176,7 @@ impl TryFrom<PredictBody> for PredictRequest {
     }
 }
 
-fn crop_box(values: &[Integer]) -> Result<CropBox, ApiError> {
+pub(crate) fn crop_box(values: &[Integer]) -> Result<CropBox, ApiError> {
     if values.len() != 6 {
         let message = "crop_box must have 6 numbers: the origin (x, y, z) and the size (x, y, z) in voxels";
         return Err(ApiError::bad_request(message));

@@ -1,15 +1,18 @@
-//! The list of tagged spots that updates of labels and trainings bring (docs/protocol.md, "POST /seg/update").
+//! The lists of spots that requests bring, above all of tagged ones for updates of labels and trainings (docs/protocol.md, "POST /seg/update").
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, marker::PhantomData};
 
 use elephant_types::{SpotTag, TaggedSpot};
 use serde::{
-    Deserialize, Deserializer,
+    Deserialize, Deserializer, Serialize,
     de::{Error, SeqAccess, Visitor},
 };
 use utoipa::ToSchema;
 
-use crate::number::Integer;
+use crate::{
+    number::Integer,
+    vector::{zyx, zyx_covariance},
+};
 
 /// The largest number of spots in a request, which take about half a gigabyte while their labels are drawn; the client's take 300 bytes of
 /// text each.
@@ -49,47 +52,72 @@ impl<'de> Deserialize<'de> for Tag {
 }
 
 /// The field `spots`: a list of [`SpotBody`].
-#[derive(Default)]
-pub(crate) struct Spots(pub(crate) Vec<TaggedSpot>);
+pub(crate) type Spots = List<Spot>;
 
-impl<'de> Deserialize<'de> for Spots {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_seq(SpotsVisitor)
+/// An element of a list, as it is sent.
+pub(crate) trait Element {
+    /// What it becomes at once.
+    type Value;
+
+    /// What it becomes.
+    fn value(self) -> Self::Value;
+}
+
+/// A list of spots, of limited length. What a body says of them is not kept.
+#[derive(Serialize)]
+#[serde(transparent, bound(serialize = "E::Value: Serialize"))]
+pub(crate) struct List<E: Element>(pub(crate) Vec<E::Value>);
+
+impl<E: Element> Default for List<E> {
+    fn default() -> Self {
+        Self(Vec::new())
     }
 }
 
-struct SpotsVisitor;
+impl<'de, E: Element + Deserialize<'de>> Deserialize<'de> for List<E> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(ListVisitor(PhantomData))
+    }
+}
 
-impl<'de> Visitor<'de> for SpotsVisitor {
-    type Value = Spots;
+struct ListVisitor<E>(PhantomData<E>);
+
+impl<'de, E: Element + Deserialize<'de>> Visitor<'de> for ListVisitor<E> {
+    type Value = List<E>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("a list of spots")
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Spots, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<List<E>, A::Error> {
         let mut spots = Vec::new();
-        while let Some(Spot(spot)) = list.next_element()? {
+        while let Some(spot) = list.next_element::<E>()? {
             if spots.len() == MAX_SPOTS {
                 return Err(A::Error::custom(format!("there are more than {MAX_SPOTS}; send fewer spots at once")));
             }
-            spots.push(spot);
+            spots.push(spot.value());
         }
-        Ok(Spots(spots))
+        Ok(List(spots))
     }
 }
 
 /// One element of the list.
 #[derive(Deserialize)]
 #[serde(try_from = "SpotBody")]
-struct Spot(TaggedSpot);
+pub(crate) struct Spot(TaggedSpot);
+
+impl Element for Spot {
+    type Value = TaggedSpot;
+
+    fn value(self) -> TaggedSpot {
+        self.0
+    }
+}
 
 impl TryFrom<SpotBody> for Spot {
     type Error = &'static str;
 
     fn try_from(body: SpotBody) -> Result<Self, Self::Error> {
-        let [x, y, z] = body.pos;
-        let covariance = body.covariance;
         let shortened = |label: Box<str>| match label.char_indices().nth(MAX_LABEL_CHARS) {
             Some((end, _)) => format!("{}…", &label[..end]).into(),
             None => label,
@@ -97,8 +125,8 @@ impl TryFrom<SpotBody> for Spot {
         let id = || body.id.map_or_else(Box::default, |id| id.0.to_string().into());
         Ok(Self(TaggedSpot {
             t: body.t.to_usize().ok_or("t must be 0 or more")?,
-            center_um: [z, y, x],
-            covariance_um2: std::array::from_fn(|i| std::array::from_fn(|j| covariance[3 * (2 - i) + 2 - j])),
+            center_um: zyx(body.pos),
+            covariance_um2: zyx_covariance(body.covariance),
             tag: body.tag.0,
             label: body.label.map_or_else(id, shortened),
         }))

@@ -142,19 +142,19 @@ pub(crate) fn default_crop_size() -> Xyz<Integer> {
     [384, 384, 16].map(Integer).into()
 }
 
-fn default_rate() -> f64 {
+pub(crate) fn default_rate() -> f64 {
     1e-3
 }
 
-fn one() -> Integer {
+pub(crate) fn one() -> Integer {
     Integer(1)
 }
 
-fn default_crops() -> Integer {
+pub(crate) fn default_crops() -> Integer {
     Integer(5)
 }
 
-fn default_epochs() -> Integer {
+pub(crate) fn default_epochs() -> Integer {
     Integer(10)
 }
 
@@ -169,7 +169,7 @@ fn default_false_weight() -> f64 {
 #[derive(Serialize, ToSchema)]
 pub(crate) struct TrainReply {
     /// False when the training was aborted; a live training always is.
-    completed: bool,
+    pub(crate) completed: bool,
 }
 
 /// Train a model with labels
@@ -207,12 +207,6 @@ impl TrainBody {
     fn into_request(self, update_count: u64) -> Result<TrainRequest, ApiError> {
         let body = self;
         let dataset = body.dataset_name.ok_or_else(|| ApiError::bad_request("dataset_name key is missing"))?;
-        let positive = |field: &str, number: Integer| {
-            u32::try_from(number.0)
-                .ok()
-                .filter(|number| *number > 0)
-                .ok_or_else(|| ApiError::bad_request(format!("{field} should be a positive number")))
-        };
         let crops = CropOptions::try_from(CropFields {
             is_3d: body.is_3d,
             n_keep_axials: body.n_keep_axials,
@@ -253,8 +247,14 @@ impl TrainBody {
     }
 }
 
+/// A number above 0.
+pub(crate) fn positive(field: &str, number: Integer) -> Result<u32, ApiError> {
+    let positive = u32::try_from(number.0).ok().filter(|number| *number > 0);
+    positive.ok_or_else(|| ApiError::bad_request(format!("{field} should be a positive number")))
+}
+
 /// A seed that no earlier training had.
-fn seed_from_clock() -> u64 {
+pub(crate) fn seed_from_clock() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     now.map_or(0, |now| now.as_nanos() as u64)
 }

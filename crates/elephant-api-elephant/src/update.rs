@@ -48,7 +48,7 @@ pub(crate) fn default_center_ratio() -> f64 {
 #[derive(Serialize, ToSchema)]
 pub(crate) struct UpdateReply {
     /// False when the update was aborted.
-    completed: bool,
+    pub(crate) completed: bool,
 }
 
 /// Draw labels from tagged spots

@@ -68,6 +68,16 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Xyz<T> {
     }
 }
 
+/// A vector (x, y, z) as (z, y, x).
+pub(crate) fn zyx([x, y, z]: [f64; 3]) -> [f64; 3] {
+    [z, y, x]
+}
+
+/// A covariance over (x, y, z), row by row, as one over (z, y, x).
+pub(crate) fn zyx_covariance(covariance: [f64; 9]) -> [[f64; 3]; 3] {
+    std::array::from_fn(|i| std::array::from_fn(|j| covariance[3 * (2 - i) + 2 - j]))
+}
+
 /// The field `scales`; voxels of edge length 1 when it is absent.
 pub(crate) fn voxel_size(scales: Option<&[f64]>) -> Result<VoxelSize, ApiError> {
     let zyx = match scales {

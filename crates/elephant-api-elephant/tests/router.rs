@@ -141,7 +141,6 @@ async fn refusals_have_a_status_and_a_reason() {
         ("/seg/reset", json!({"model_name": "m.pth", "nmodels": 65}), 400, "nmodels must be 1 to 64"),
         ("/seg/update", json!({"dataset_name": "fly", "spots": []}), 400, "nothing to update"),
         ("/seg/train", json!({"dataset_name": "fly", "spots": []}), 400, "nothing to train"),
-        ("/flow/train", json!({}), 404, "no optical flow in this server; switch it off in the preferences"),
         ("/nowhere", json!({}), 404, "there is no POST /nowhere on this server; see /docs"),
     ] {
         assert_error(&fixture.router.post(path, &body).await, status, message);

@@ -7,13 +7,18 @@ use utoipa::openapi::{
 };
 
 /// The name of each task, and a body with all fields that people usually set.
-pub(crate) const EXAMPLES: [(&str, &str); 6] = [
+pub(crate) const EXAMPLES: [(&str, &str); 11] = [
     ("generate", include_str!("examples/generate.json")),
     ("predict", include_str!("examples/predict.json")),
     ("reset", include_str!("examples/reset.json")),
     ("update", include_str!("examples/update.json")),
     ("erase_labels", include_str!("examples/erase_labels.json")),
     ("train", include_str!("examples/train.json")),
+    ("predict_flow", include_str!("examples/predict_flow.json")),
+    ("update_flow", include_str!("examples/update_flow.json")),
+    ("erase_flow_labels", include_str!("examples/erase_flow_labels.json")),
+    ("track", include_str!("examples/track.json")),
+    ("steer", include_str!("examples/steer.json")),
 ];
 
 /// Adds the examples to the body of `POST /v1/jobs`.

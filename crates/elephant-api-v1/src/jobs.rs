@@ -26,7 +26,8 @@ pub(crate) struct JobsQuery {
     /// At most so many, the newest; 1 to 10000.
     #[param(value_type = Option<u32>, default = 100)]
     limit: Option<String>,
-    /// `generate`, `predict`, `reset`, `update` or `train`.
+    /// `generate`, `predict`, `reset`, `update`, `train`, one of the last four for flow (`predict_flow` and so on), `track`,
+    /// `steer` or `export`.
     kind: Option<String>,
     /// `running`, `completed`, `cancelled`, `failed` or `interrupted`.
     status: Option<String>,
@@ -41,7 +42,8 @@ pub(crate) struct JobsQuery {
 pub(crate) struct JobReply {
     /// Counts up from 1.
     id: i64,
-    /// `generate`, `predict`, `reset`, `update` or `train`.
+    /// `generate`, `predict`, `reset`, `update`, `train`, one of the last four for flow (`predict_flow` and so on), `track`,
+    /// `steer` or `export`.
     kind: String,
     /// The dataset or model it works on.
     subject: String,

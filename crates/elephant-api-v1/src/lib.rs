@@ -1,4 +1,4 @@
-//! The project's own HTTP interface, `/v1`: jobs, their events, and models.
+//! The project's own HTTP interface, `/v1`: jobs, their events, models, datasets and projects.
 //!
 //! Any request of the use cases is submitted as JSON in the form of [`Task`](elephant_pipeline::Task), and becomes a job.
 //! Vectors are in z, y, x order. Errors are `{"code": …, "message": …}`. The paths of `/api/v1`, where parts of this were
@@ -8,17 +8,22 @@
 
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
+mod datasets;
 mod error;
 mod examples;
 mod jobs;
 mod models;
+mod operations;
+mod projects;
+mod query;
+mod spots;
 mod submit;
 
 use axum::{
     Router,
     extract::{FromRef, State, WebSocketUpgrade},
     response::Response,
-    routing::get,
+    routing::{get, post},
 };
 use elephant_api_core::{ApiError, EventFeed, Family, LargeBodies};
 use elephant_jobs::JobRunner;
@@ -44,7 +49,7 @@ impl FromRef<V1Api> for LargeBodies {
 #[derive(OpenApi)]
 #[openapi(
     components(schemas(error::V1Error)),
-    tags((name = "v1", description = "Jobs, their events, and models"))
+    tags((name = "v1", description = "Jobs, their events, models, datasets and projects"))
 )]
 struct Document;
 
@@ -77,16 +82,42 @@ fn routes() -> OpenApiRouter<V1Api> {
         .routes(routes!(jobs::list, submit::submit))
         .routes(routes!(jobs::get, jobs::cancel))
         .routes(routes!(models::list))
+        .routes(routes!(datasets::list))
+        .routes(routes!(datasets::get))
+        .routes(routes!(projects::list, projects::create))
+        .routes(routes!(projects::get, projects::delete))
+        .routes(routes!(projects::export))
+        .routes(routes!(projects::import))
+        .routes(routes!(projects::recover))
+        .routes(routes!(spots::spots))
+        .routes(routes!(spots::links))
+        .routes(routes!(spots::lineage))
+        .routes(routes!(operations::list, operations::append))
+        .routes(routes!(operations::undo))
+        .routes(routes!(operations::redo))
         .routes(routes!(events))
         .routes(routes!(socket))
 }
 
-/// The same handlers under the names of version 0.1. Their errors have the form of the family that has all other paths.
+/// The same handlers under `/api/v1`, where those of version 0.1 were. Their errors have the form of the family that has all other paths.
 fn old_routes() -> Router<V1Api> {
     Router::new()
         .route("/api/v1/jobs", get(jobs::list))
         .route("/api/v1/jobs/{id}", get(jobs::get).delete(jobs::cancel))
         .route("/api/v1/models", get(models::list))
+        .route("/api/v1/datasets", get(datasets::list))
+        .route("/api/v1/datasets/{dataset}", get(datasets::get))
+        .route("/api/v1/projects", get(projects::list).post(projects::create))
+        .route("/api/v1/projects/{project}", get(projects::get).delete(projects::delete))
+        .route("/api/v1/projects/{project}/export", get(projects::export))
+        .route("/api/v1/projects/{project}/import", post(projects::import))
+        .route("/api/v1/projects/{project}/recover", post(projects::recover))
+        .route("/api/v1/projects/{project}/spots", get(spots::spots))
+        .route("/api/v1/projects/{project}/links", get(spots::links))
+        .route("/api/v1/projects/{project}/lineage", get(spots::lineage))
+        .route("/api/v1/projects/{project}/operations", get(operations::list).post(operations::append))
+        .route("/api/v1/projects/{project}/undo", post(operations::undo))
+        .route("/api/v1/projects/{project}/redo", post(operations::redo))
 }
 
 /// Events of all jobs

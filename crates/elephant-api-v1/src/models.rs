@@ -5,7 +5,7 @@ use std::time::UNIX_EPOCH;
 use axum::{Json as Reply, extract::State};
 use elephant_api_core::{ApiError, blocking};
 use elephant_pipeline::{ModelContent, ModelInfo};
-use elephant_types::NetworkKind;
+use elephant_types::NetworkTask;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -18,6 +18,9 @@ pub(crate) struct ModelReply {
     name: Option<String>,
     /// `3-D` or `2-D`; null where the file is not a model.
     kind: Option<&'static str>,
+    /// `detection` or `flow`; null where the file is not a model.
+    #[schema(value_type = Option<String>)]
+    task: Option<NetworkTask>,
     /// Why the file is not a model.
     error: Option<String>,
     /// Networks in the ensemble.
@@ -35,9 +38,11 @@ pub(crate) struct ModelReply {
 impl ModelReply {
     fn new(content: ModelContent) -> Self {
         let (origin, steps) = content.provenance.map(|it| (it.origin, it.steps)).unzip();
-        let error = content.kind.as_ref().err().cloned();
-        let kind = content.kind.ok().map(NetworkKind::dims);
-        Self { name: None, kind, error, members: content.members, origin, steps, date: None, bytes: None }
+        let error = content.network.as_ref().err().cloned();
+        let network = content.network.ok();
+        let kind = network.map(|network| network.kind.dims());
+        let task = network.map(|network| network.task);
+        Self { name: None, kind, task, error, members: content.members, origin, steps, date: None, bytes: None }
     }
 }
 

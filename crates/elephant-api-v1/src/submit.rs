@@ -52,7 +52,7 @@ impl SubmitQuery {
 #[derive(Serialize, ToSchema)]
 pub(crate) struct EndedReply {
     job: JobReply,
-    /// One of `{"spots": […]}` (z, y, x), `{"timepoints": […]}`, `{"ready": true}` and `{"done": {}}`; null when the job was
+    /// One of `{"spots": […]}` (z, y, x), `{"flow": […]}`, `{"timepoints": […]}`, `{"ready": true}` and `{"done": {}}`; null when the job was
     /// cancelled.
     #[schema(value_type = Option<Object>)]
     result: Option<TaskOutput>,
@@ -61,8 +61,10 @@ pub(crate) struct EndedReply {
 /// Submit a job
 ///
 /// The body is an object with one key, which names the task: `generate` (make a dataset from its movie), `predict` (find the
-/// cells of one frame), `reset` (replace a model), `update` (draw labels), `erase_labels` (erase all labels of a dataset) or
-/// `train` (train a model). There is an example of each. Vectors are in z, y, x order; unknown fields are refused. The cells
+/// cells of one frame), `reset` (replace a model), `update` (draw labels), `erase_labels` (erase all labels of a dataset),
+/// `train` (train a model), `predict_flow` (find the places of cells in the frame before), `update_flow` (draw flow labels) or
+/// `erase_flow_labels`, `track` (find and link the cells of a movie) or `steer` (let tracks answer the ELEPHANT plugin's
+/// linking). There is an example of each. Vectors are in z, y, x order; unknown fields are refused. The cells
 /// that a prediction finds are returned only with `wait=true`; docs/services.md explains the fields.
 #[utoipa::path(
     post, path = "/v1/jobs", tag = "v1", params(SubmitQuery), request_body(content = Object),

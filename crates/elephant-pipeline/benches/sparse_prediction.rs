@@ -43,8 +43,13 @@ fn predict(planes: usize, output_prediction: bool, is_rescaled: bool) {
     make_frame(&folder.path().join("datasets/fly"), frame);
     let model = folder.path().join("models/m.pth");
     FakeNetwork::checkpoint(NetworkKind::Volumetric, 0).write(&model).expect("the model is written");
-    let nowhere = PretrainedNetwork { bundled: b"", given: None, original: String::new() };
-    let pretrained = PretrainedNetworks { volumetric: nowhere.clone(), planar: nowhere };
+    let nowhere = PretrainedNetwork { bundled: Some(b""), given: None, original: None };
+    let pretrained = PretrainedNetworks {
+        volumetric: nowhere.clone(),
+        planar: nowhere.clone(),
+        volumetric_flow: nowhere.clone(),
+        planar_flow: nowhere,
+    };
     let network = Arc::new(FakeNetwork::default());
     let models = Arc::new(Models::new(&workspace, network.clone(), Arc::new(NoDownload), pretrained));
     let predictor = Predictor::new(&workspace, models, network, Memory::default(), Numerics::Corrected);

@@ -8,13 +8,16 @@ use std::path::Path;
 
 use elephant_bdv::BdvError;
 use elephant_hdf5::{Hdf5Error, content_length};
-use elephant_types::{Coded, DatasetName, ErrorCode, TaskContext, TaskEvent};
+use elephant_types::{Coded, DatasetName, ErrorCode, TaskContext, TaskEvent, VoxelSize};
 use elephant_volume::DatasetShape;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    GenerateOptions, PipelineError, READY, Summary, Workspace, check_dataset, defaults, generate::check_divisor,
-    generate_dataset, movies::candidates, plan::plan,
+    GenerateOptions, PipelineError, READY, Summary, Workspace, check_dataset, defaults,
+    generate::check_divisor,
+    generate_dataset,
+    movies::{candidates, described_voxel_size},
+    plan::plan,
 };
 
 /// What to make a dataset of: the movie that is in its folder.
@@ -68,6 +71,15 @@ pub fn check(workspace: &Workspace, dataset: &DatasetName, shape: &[usize]) -> R
         Some(failure) if message != READY => format!("{message}\nThe last attempt failed: {failure}"),
         _ => message,
     })
+}
+
+/// The size of a dataset's voxels (z, y, x) in micrometres, if the `.xml` file of its movie gives it.
+///
+/// # Errors
+/// When the dataset's folder or the `.xml` file cannot be read.
+pub fn voxel_size(workspace: &Workspace, dataset: &DatasetName) -> Result<Option<VoxelSize>, PipelineError> {
+    let folder = workspace.dataset(dataset)?;
+    described_voxel_size(workspace, dataset, &workspace.records().load(dataset, &folder).uploads)
 }
 
 /// Makes a dataset of the movie in its folder, in the shape that the last [`check`] asked for. The old stores, with their

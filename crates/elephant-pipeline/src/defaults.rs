@@ -1,9 +1,13 @@
 //! Values of the fields that a request may leave out; the original's, as its clients send all fields.
 
-use elephant_types::KeepAxials;
+use elephant_types::{KeepAxials, NetworkTask};
 
 pub(crate) fn keep_axials() -> KeepAxials {
     KeepAxials::first(4)
+}
+
+pub(crate) fn detection() -> NetworkTask {
+    NetworkTask::Detection
 }
 
 pub(crate) fn is_3d() -> bool {
@@ -20,6 +24,14 @@ pub(crate) fn threshold() -> f64 {
 
 pub(crate) fn max_radius_um() -> f64 {
     1e6
+}
+
+pub(crate) fn max_displacement() -> f64 {
+    80.0
+}
+
+pub(crate) fn axis_weights() -> [f64; 3] {
+    [1.0; 3]
 }
 
 pub(crate) fn batch_size() -> usize {

@@ -46,6 +46,15 @@ pub enum PipelineError {
     /// A checkpoint file cannot be read or written.
     #[error(transparent)]
     Checkpoint(#[from] elephant_checkpoint::CheckpointError),
+    /// A project cannot be read or changed.
+    #[error(transparent)]
+    Project(#[from] elephant_project::ProjectError),
+    /// Cells cannot be linked as asked.
+    #[error(transparent)]
+    Track(#[from] elephant_track::TrackError),
+    /// Tracks cannot be written.
+    #[error(transparent)]
+    Export(#[from] elephant_export::ExportError),
     /// A network or the download of a model failed.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -94,6 +103,9 @@ impl Coded for PipelineError {
             Self::Volume(error) => error.code(),
             Self::Image(error) => error.code(),
             Self::Checkpoint(error) => error.code(),
+            Self::Project(error) => error.code(),
+            Self::Track(error) => error.code(),
+            Self::Export(error) => error.code(),
             Self::Model(error) => error.code(),
         }
     }

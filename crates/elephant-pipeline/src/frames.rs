@@ -9,12 +9,12 @@ use std::{
 use elephant_fs::FolderLock;
 use elephant_image::IntensityRange;
 use elephant_types::{CancelToken, DatasetName};
-use elephant_volume::{Dataset, Extent, FrameSource, Store, VolumeError};
+use elephant_volume::{DataType, Dataset, Extent, FrameSource, Store, VolumeError};
 use ndarray::{ArrayViewMut3, Axis};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::{PipelineError, Workspace};
+use crate::{PipelineError, UseCases, Workspace};
 
 /// The folder of a dataset that was generated.
 pub(crate) fn dataset_folder(workspace: &Workspace, name: &DatasetName) -> Result<PathBuf, PipelineError> {
@@ -29,6 +29,33 @@ pub(crate) fn dataset_folder(workspace: &Workspace, name: &DatasetName) -> Resul
         workspace.datasets().resolve(AsRef::<Path>::as_ref(name).join(store.folder()))?;
     }
     Ok(folder)
+}
+
+/// What a dataset is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DatasetInfo {
+    /// Its shape (t, z, y, x); z is 1 in 2-D.
+    pub shape: [usize; 4],
+    /// Whether it is 3-D.
+    pub is_3d: bool,
+    /// Type of its voxels, by NumPy's name.
+    pub data_type: &'static str,
+}
+
+impl UseCases {
+    /// What a dataset is.
+    ///
+    /// # Errors
+    /// When there is no such dataset, or it is being made.
+    pub fn dataset_info(&self, name: &DatasetName) -> Result<DatasetInfo, PipelineError> {
+        let held = open_dataset(&self.workspace, name)?;
+        let dataset = held.dataset();
+        let [z, y, x] = dataset.frame_shape();
+        let shape = [dataset.timepoint_count(), z, y, x];
+        let is_8_bit = dataset.store(Store::Images).data_type() == DataType::U8;
+        let data_type = if is_8_bit { "uint8" } else { "uint16" };
+        Ok(DatasetInfo { shape, is_3d: dataset.is_3d(), data_type })
+    }
 }
 
 /// A dataset that cannot be generated again as long as this exists.
@@ -76,6 +103,19 @@ pub(crate) fn check_timepoint(dataset: &Dataset, name: &DatasetName, t: usize) -
         return Ok(());
     }
     Err(PipelineError::NotFound(format!("there is no timepoint {t}; the dataset {name} has {count}, counted from 0")))
+}
+
+/// Refuses a request for a 3-D dataset where the dataset is 2-D, and the reverse.
+pub(crate) fn check_dimensions(dataset: &Dataset, name: &DatasetName, is_3d: bool) -> Result<(), PipelineError> {
+    if dataset.is_3d() == is_3d {
+        return Ok(());
+    }
+    let dims = |is_3d| if is_3d { "3-D" } else { "2-D" };
+    let (found, asked) = (dims(dataset.is_3d()), dims(is_3d));
+    Err(PipelineError::Invalid(format!(
+        "the dataset is {found} but the request says {asked}; set is_3d to {} for {name}",
+        dataset.is_3d()
+    )))
 }
 
 /// An axis-parallel box of voxels, (z, y, x).

@@ -1,12 +1,13 @@
 //! Drawing tagged spots into a dataset's label stores, and erasing labels (docs/protocol.md,
 //! "POST /seg/update"; docs/method.md, "Detection labels").
 
-mod centroids;
+pub(crate) mod centroids;
 mod drawing;
+pub(crate) mod listing;
 mod stores;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{Arc, PoisonError, RwLock},
 };
 
@@ -16,11 +17,11 @@ use elephant_memory::{Memory, Need, Reservation};
 use elephant_types::{DatasetName, Numerics, TaggedSpot, TaskContext, VoxelSize};
 use elephant_volume::{Attributes, Dataset, FrameSource, Store};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 pub(crate) use self::centroids::Centroids;
 use self::{
     drawing::{Background, Drawing},
+    listing::replace_listed,
     stores::LabelStores,
 };
 use crate::{
@@ -28,12 +29,10 @@ use crate::{
     frames::{HeldDataset, check_timepoint, open_dataset},
 };
 
-/// Timepoints that are drawn between two changes of the list of labelled timepoints, a file that grows with the movie.
-const TIMEPOINTS_AT_ONCE: usize = 16;
 /// Spots that an error names, if as many cannot be drawn.
-const MAX_NAMED_SPOTS: usize = 20;
+pub(crate) const MAX_NAMED_SPOTS: usize = 20;
 /// The original's answer to an update during another one.
-const BUSY: &str = "Last update is ongoing";
+pub(crate) const BUSY: &str = "Last update is ongoing";
 
 /// Which timepoints to label, and how.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -141,7 +140,7 @@ impl Labels {
         is_included: impl Fn(usize) -> bool,
     ) -> Result<Centroids, PipelineError> {
         let _listed = self.listed.read().unwrap_or_else(PoisonError::into_inner);
-        centroids::read(dataset, is_included)
+        centroids::read(dataset, Store::SegLabels, is_included)
     }
 
     /// One update at a time, and none during a generation.
@@ -182,55 +181,27 @@ impl Labels {
         let (stores, labels) = (LabelStores::of(dataset)?, dataset.store(Store::SegLabels));
         // Before labels are locked, so that they can be read while this waits for memory.
         let _memory = self.reserve_background(frames, request, context)?;
-        let mut attributes = labels.attributes()?;
-        attributes.insert("updated".into(), RawValue::TRUE.to_owned());
         let (mut done, total) = (0, drawn.len() as u64);
-        let erased = timepoints_between(&drawn, &attributes).into_iter().map(|t| (t, None));
-        let drawn = drawn.into_iter().map(|(t, frame)| (t, Some(frame)));
-        let mut changes = erased.chain(drawn).peekable();
-        while changes.peek().is_some() {
-            let batch: Vec<_> = changes.by_ref().take(TIMEPOINTS_AT_ONCE).collect();
-            let _listed = self.listed.write().unwrap_or_else(PoisonError::into_inner);
-            let listed = batch.iter().filter_map(|(t, _)| attributes.remove_entry(&centroids::key(*t)));
-            let mut untouched: Attributes = listed.collect();
-            if !untouched.is_empty() {
-                labels.replace_attributes_unflushed(&attributes)?;
-            }
-            let drawn = batch.into_iter().try_for_each(|(t, frame)| {
-                context.check()?;
-                let Some(frame) = frame else {
-                    untouched.remove(&centroids::key(t));
-                    return stores.replace(t, None, context);
-                };
-                let places = centroids::to_json(dataset, frame.centroids())?;
-                let threshold = request.background_threshold as f32;
-                let background = (request.background_threshold > 0.0)
-                    .then(|| Background::new(frames, t, threshold, context.cancel_token()))
-                    .transpose()?;
-                let drawing = Drawing::new(frame, background, self.numerics, context.cancel_token())?;
-                untouched.remove(&centroids::key(t));
-                stores.replace(t, Some(&drawing), context)?;
-                attributes.insert(centroids::key(t), places);
-                done += 1;
-                context.report(done, total);
-                Ok(())
-            });
-            // There are some when the update ends early.
-            attributes.append(&mut untouched);
-            labels.replace_attributes(&attributes)?;
-            drawn?;
-        }
-        Ok(())
+        replace_listed(labels, &self.listed, drawn, |t, frame, listing| {
+            context.check()?;
+            let Some(frame) = frame else {
+                listing.begin(t);
+                return stores.replace(t, None, context);
+            };
+            let places = centroids::to_json(dataset, frame.centroids())?;
+            let threshold = request.background_threshold as f32;
+            let background = (request.background_threshold > 0.0)
+                .then(|| Background::new(frames, t, threshold, context.cancel_token()))
+                .transpose()?;
+            let drawing = Drawing::new(frame, background, self.numerics, context.cancel_token())?;
+            listing.begin(t);
+            stores.replace(t, Some(&drawing), context)?;
+            listing.add(centroids::key(t), places);
+            done += 1;
+            context.report(done, total);
+            Ok(())
+        })
     }
-}
-
-/// Labelled timepoints without a spot, but with spots before and after.
-fn timepoints_between(frames: &BTreeMap<usize, LabelFrame>, attributes: &Attributes) -> BTreeSet<usize> {
-    let (Some((&first, _)), Some((&last, _))) = (frames.first_key_value(), frames.last_key_value()) else {
-        return BTreeSet::new();
-    };
-    let labelled = attributes.keys().filter_map(|key| centroids::timepoint(key));
-    labelled.filter(|t| (first..last).contains(t) && !frames.contains_key(t)).collect()
 }
 
 /// The spots of each timepoint, ready to be drawn.

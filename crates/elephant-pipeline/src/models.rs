@@ -15,11 +15,13 @@ use std::{
 use elephant_checkpoint::{Checkpoint, CheckpointError, Provenance};
 use elephant_fs::{FileVersion, FsError, metadata, temporary_file};
 use elephant_model::{ModelError, SegmentationModel};
-use elephant_types::{CancelToken, Coded, ErrorCode, ModelName, NetworkKind, TaskContext, TaskEvent};
+use elephant_types::{
+    CancelToken, Coded, ErrorCode, ModelName, NetworkKind, NetworkTask, NetworkType, TaskContext, TaskEvent,
+};
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
-use crate::{ModelDownload, PipelineError, PriorTraining, SpooledFile, Workspace, defaults};
+use crate::{ModelDownload, PipelineError, PriorTraining, SpooledFile, Workspace, defaults, published::Published};
 
 /// Largest download in bytes. The networks of this project are much smaller.
 const MAX_MODEL_BYTES: u64 = 1 << 30;
@@ -57,14 +59,17 @@ pub enum ModelSource {
 const MAX_MEMBERS: usize = 64;
 
 impl ModelSource {
-    /// Checks the values, for a model of this kind.
-    pub(crate) fn validate(&self, kind: NetworkKind) -> Result<(), PipelineError> {
+    /// Checks the values, for a model of this type.
+    pub(crate) fn validate(&self, network: NetworkType) -> Result<(), PipelineError> {
         match self {
             Self::Random { members, .. } if !(1..=MAX_MEMBERS).contains(members) => {
                 Err(PipelineError::Invalid(format!("nmodels must be 1 to {MAX_MEMBERS}")))
             }
-            Self::Random { prior: Some(prior), .. } if prior.crops.kind() != kind => {
-                let (network, crops) = (kind.dims(), prior.crops.kind().dims());
+            Self::Random { prior: Some(_), .. } if network.task == NetworkTask::Flow => {
+                Err(PipelineError::Invalid("a flow network cannot learn from images alone".into()))
+            }
+            Self::Random { prior: Some(prior), .. } if prior.crops.kind() != network.kind => {
+                let (network, crops) = (network.kind.dims(), prior.crops.kind().dims());
                 let message =
                     format!("a {network} network cannot learn from crops for a {crops} one; set is_3d to match");
                 Err(PipelineError::Invalid(message))
@@ -77,28 +82,34 @@ impl ModelSource {
 /// Where a network to begin with comes from.
 #[derive(Clone, Debug)]
 pub struct PretrainedNetwork {
-    /// The `.pth` file that comes with the program.
-    pub bundled: &'static [u8],
+    /// The `.pth` file that comes with the program, if there is one; otherwise, random parameters are used.
+    pub bundled: Option<&'static [u8]>,
     /// A path or URL to use instead of all others.
     pub given: Option<String>,
-    /// URL of the original's ("Versatile").
-    pub original: String,
+    /// URL of the original's ("Versatile"), if there is one.
+    pub original: Option<String>,
 }
 
 /// The networks to begin with.
 #[derive(Clone, Debug)]
 pub struct PretrainedNetworks {
-    /// The 3-D network.
+    /// The 3-D detection network.
     pub volumetric: PretrainedNetwork,
-    /// The 2-D network.
+    /// The 2-D detection network.
     pub planar: PretrainedNetwork,
+    /// The 3-D flow network.
+    pub volumetric_flow: PretrainedNetwork,
+    /// The 2-D flow network.
+    pub planar_flow: PretrainedNetwork,
 }
 
 impl PretrainedNetworks {
-    fn of(&self, kind: NetworkKind) -> &PretrainedNetwork {
-        match kind {
-            NetworkKind::Volumetric => &self.volumetric,
-            NetworkKind::Planar => &self.planar,
+    fn of(&self, network: NetworkType) -> &PretrainedNetwork {
+        match (network.task, network.kind) {
+            (NetworkTask::Detection, NetworkKind::Volumetric) => &self.volumetric,
+            (NetworkTask::Detection, NetworkKind::Planar) => &self.planar,
+            (NetworkTask::Flow, NetworkKind::Volumetric) => &self.volumetric_flow,
+            (NetworkTask::Flow, NetworkKind::Planar) => &self.planar_flow,
         }
     }
 }
@@ -106,8 +117,8 @@ impl PretrainedNetworks {
 /// What a model's file holds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelContent {
-    /// Which kind of network, or why the file is not a model.
-    pub kind: Result<NetworkKind, String>,
+    /// Which type of network, or why the file is not a model.
+    pub network: Result<NetworkType, String>,
     /// Networks in the ensemble.
     pub members: usize,
     /// Where it comes from, if that is known.
@@ -137,6 +148,7 @@ pub struct Models {
     known: Mutex<HashMap<PathBuf, (FileVersion, ModelContent)>>,
     /// Contents of the built-in networks, read when they are first asked for.
     bundled: OnceLock<Vec<ModelContent>>,
+    published: Published,
 }
 
 impl Models {
@@ -154,6 +166,7 @@ impl Models {
             pretrained,
             known: Mutex::default(),
             bundled: OnceLock::new(),
+            published: Published::default(),
         }
     }
 
@@ -164,6 +177,11 @@ impl Models {
     pub fn file(&self, name: &ModelName) -> Result<Option<PathBuf>, PipelineError> {
         let path = self.workspace.model(name)?;
         Ok(is_file(&path)?.then_some(path))
+    }
+
+    /// Which models predictions use newer parameters of than those in their files.
+    pub(crate) fn published(&self) -> &Published {
+        &self.published
     }
 
     /// The models of the workspace, by name.
@@ -182,11 +200,14 @@ impl Models {
         if let Some(contents) = self.bundled.get() {
             return Ok(contents.clone());
         }
-        let content = |kind| -> Result<ModelContent, PipelineError> {
-            let checkpoint = Checkpoint::read_from(Cursor::new(self.pretrained.of(kind).bundled))?;
-            Ok(self.content(Ok(checkpoint)))
+        let networks = [NetworkType::detection, NetworkType::flow]
+            .into_iter()
+            .flat_map(|network| [NetworkKind::Volumetric, NetworkKind::Planar].map(network));
+        let content = |file| -> Result<ModelContent, PipelineError> {
+            Ok(self.content(Ok(Checkpoint::read_from(Cursor::new(file))?)))
         };
-        let contents = vec![content(NetworkKind::Volumetric)?, content(NetworkKind::Planar)?];
+        let files = networks.filter_map(|network| self.pretrained.of(network).bundled);
+        let contents = files.map(content).collect::<Result<Vec<_>, _>>()?;
         Ok(self.bundled.get_or_init(|| contents).clone())
     }
 
@@ -203,14 +224,14 @@ impl Models {
     }
 
     fn content(&self, checkpoint: Result<Checkpoint, CheckpointError>) -> ModelContent {
-        let kind = |checkpoint: &Checkpoint| self.network.identify(checkpoint).map_err(|error| error.to_string());
+        let network = |checkpoint: &Checkpoint| self.network.identify(checkpoint).map_err(|error| error.to_string());
         match checkpoint {
             Ok(checkpoint) => ModelContent {
-                kind: kind(&checkpoint),
+                network: network(&checkpoint),
                 members: checkpoint.members.len(),
                 provenance: checkpoint.provenance,
             },
-            Err(error) => ModelContent { kind: Err(error.to_string()), members: 0, provenance: None },
+            Err(error) => ModelContent { network: Err(error.to_string()), members: 0, provenance: None },
         }
     }
 
@@ -222,45 +243,49 @@ impl Models {
     pub fn require(
         &self,
         name: &ModelName,
-        kind: NetworkKind,
+        network: NetworkType,
         context: &TaskContext,
     ) -> Result<PathBuf, PipelineError> {
         let path = self.workspace.model(name)?;
         if !is_file(&path)? {
-            self.replace(name, kind, &ModelSource::Pretrained, context).map_err(|error| {
+            self.replace(name, network, &ModelSource::Pretrained, context).map_err(|error| {
                 let is_absent =
                     matches!(error.code(), ErrorCode::NotFound | ErrorCode::Unavailable | ErrorCode::InvalidArgument);
                 if !is_absent {
                     return error;
                 }
+                let route = match network.task {
+                    NetworkTask::Detection => "seg",
+                    NetworkTask::Flow => "flow",
+                };
                 PipelineError::NotFound(format!(
                     "the model does not exist: {name}; the pretrained one cannot be had ({error}), so make a new one with \
-                     POST /seg/reset, or upload a file there"
+                     POST /{route}/reset, or upload a file there"
                 ))
             })?;
         }
         Ok(path)
     }
 
-    /// Replaces a model, or makes it. What is not a network of this kind replaces nothing.
+    /// Replaces a model, or makes it. What is not a network of this type replaces nothing.
     ///
     /// # Errors
     /// When the source cannot be had, is not such a network, or cannot be stored; the old model is then untouched.
     pub fn replace(
         &self,
         name: &ModelName,
-        kind: NetworkKind,
+        network: NetworkType,
         source: &ModelSource,
         context: &TaskContext,
     ) -> Result<(), PipelineError> {
-        self.replace_after(name, kind, source, context, Ok)
+        self.replace_after(name, network, source, context, Ok)
     }
 
     /// [`replace`](Self::replace) with what `prepare` makes of the source.
     pub(crate) fn replace_after(
         &self,
         name: &ModelName,
-        kind: NetworkKind,
+        network: NetworkType,
         source: &ModelSource,
         context: &TaskContext,
         prepare: impl FnOnce(Checkpoint) -> Result<Checkpoint, PipelineError>,
@@ -269,15 +294,15 @@ impl Models {
         if metadata(&target)?.is_some_and(|found| found.is_dir()) {
             return Err(PipelineError::Invalid(format!("this is a folder of models: {name}; use another name")));
         }
-        let checkpoint = prepare(self.obtain(kind, source, context)?)?;
+        let checkpoint = prepare(self.obtain(network, source, context)?)?;
         context.check()?;
-        self.network.verify(&checkpoint, kind)?;
+        self.network.verify(&checkpoint, network)?;
         Ok(checkpoint.write(&target)?)
     }
 
     fn obtain(
         &self,
-        kind: NetworkKind,
+        network: NetworkType,
         source: &ModelSource,
         context: &TaskContext,
     ) -> Result<Checkpoint, PipelineError> {
@@ -286,7 +311,7 @@ impl Models {
                 let seeds = (0..*members as u64).map(|member| seed.wrapping_add(member));
                 let networks = seeds.map(|seed| -> Result<_, PipelineError> {
                     context.check()?;
-                    Ok(self.network.initialise(kind, seed)?)
+                    Ok(self.network.initialise(network, seed)?)
                 });
                 let networks = networks.collect::<Result<Vec<_>, _>>()?;
                 let members = networks.into_iter().flat_map(|network| network.members).collect();
@@ -297,8 +322,8 @@ impl Models {
                 (Checkpoint::read(&self.workspace.spooled(file))?, "an uploaded file".into())
             }
             ModelSource::Url(url) => (self.fetch(url, context)?, shown(url)),
-            ModelSource::Pretrained => self.pretrained(kind, false, context)?,
-            ModelSource::Versatile => self.pretrained(kind, true, context)?,
+            ModelSource::Pretrained => self.pretrained(network, false, context)?,
+            ModelSource::Versatile => self.pretrained(network, true, context)?,
         };
         // A file that this program wrote has its own provenance.
         let provenance = checkpoint.provenance.clone().unwrap_or(Provenance { origin, steps: 0 });
@@ -308,12 +333,15 @@ impl Models {
     /// A pretrained network, and where it comes from in a few words. Tells `context` which one was taken.
     fn pretrained(
         &self,
-        kind: NetworkKind,
+        network: NetworkType,
         prefers_original: bool,
         context: &TaskContext,
     ) -> Result<(Checkpoint, String), PipelineError> {
-        let PretrainedNetwork { bundled, given, original } = self.pretrained.of(kind);
-        let dims = kind.dims();
+        let PretrainedNetwork { bundled, given, original } = self.pretrained.of(network);
+        let name = match network.task {
+            NetworkTask::Detection => network.kind.dims().to_owned(),
+            NetworkTask::Flow => network.to_string(),
+        };
         if let Some(location) = given {
             // Only a configured location may be a file of this machine; a client's URL always goes through the download.
             let checkpoint = if location.contains("://") {
@@ -321,14 +349,15 @@ impl Models {
             } else {
                 Checkpoint::read(Path::new(location))?
             };
-            context.tell(TaskEvent::note(format!("the {dims} network is the configured one, {}", shown(location))));
+            context.tell(TaskEvent::note(format!("the {name} network is the configured one, {}", shown(location))));
             return Ok((checkpoint, shown(location)));
         }
-        let instead = if prefers_original {
+        let original = original.as_ref().filter(|_| prefers_original);
+        let instead = if let Some(original) = original {
             match self.fetch(original, context) {
                 Ok(checkpoint) => {
                     context
-                        .tell(TaskEvent::note(format!("the {dims} network was downloaded from {}", shown(original))));
+                        .tell(TaskEvent::note(format!("the {name} network was downloaded from {}", shown(original))));
                     return Ok((checkpoint, shown(original)));
                 }
                 Err(error) if error.code() == ErrorCode::Cancelled => return Err(error),
@@ -337,8 +366,12 @@ impl Models {
         } else {
             String::new()
         };
+        let Some(bundled) = bundled else {
+            context.tell(TaskEvent::note(format!("the {name} network has random parameters{instead}; train it first")));
+            return Ok((self.network.initialise(network, 0)?, "random parameters, seed 0".into()));
+        };
         let checkpoint = Checkpoint::read_from(Cursor::new(*bundled))?;
-        context.tell(TaskEvent::note(format!("the {dims} network is the built-in one{instead}")));
+        context.tell(TaskEvent::note(format!("the {name} network is the built-in one{instead}")));
         Ok((checkpoint, "the built-in network".into()))
     }
 

@@ -11,7 +11,7 @@ use std::{
 use elephant_bdv::{BdvError, BdvFile, SpimData};
 use elephant_fs::{FsError, metadata};
 use elephant_hdf5::is_hdf5;
-use elephant_types::DatasetName;
+use elephant_types::{DatasetName, VoxelSize};
 
 use crate::{PipelineError, Workspace};
 
@@ -66,6 +66,26 @@ pub(crate) fn candidates(
         Some(error) if ranked.is_empty() => Err(error),
         _ => Ok(ranked.into_iter().map(|(_, candidate)| candidate).collect()),
     }
+}
+
+/// The size of the movie's voxels, if an `.xml` file gives it in micrometres. `uploads` as for [`candidates`].
+///
+/// # Errors
+/// As [`candidates`].
+pub(crate) fn described_voxel_size(
+    workspace: &Workspace,
+    dataset: &DatasetName,
+    uploads: &[String],
+) -> Result<Option<VoxelSize>, PipelineError> {
+    const MICROMETERS: [&str; 8] =
+        ["micrometer", "micrometers", "micrometre", "micrometres", "micron", "microns", "um", "\u{b5}m"];
+    let Some(movie) = candidates(workspace, dataset, uploads)?.into_iter().next() else { return Ok(None) };
+    let Some(description) = movie.descriptions.first() else { return Ok(None) };
+    let setups = SpimData::read(description)?.setups;
+    let Some(setup) = setups.first() else { return Ok(None) };
+    // The Greek letter looks the same as the micro sign.
+    let unit = setup.unit.as_deref().unwrap_or_default().trim().to_lowercase().replace('\u{3bc}', "\u{b5}");
+    Ok(setup.voxel_size.filter(|_| MICROMETERS.contains(&unit.as_str())))
 }
 
 /// How likely a file is the movie, most likely first.
@@ -274,6 +294,35 @@ mod tests {
         assert_eq!(movies(&["b-00-00.h5", "b-00-01.h5"], &[]), ["b-00-00.h5", "b-00-01.h5"]);
         assert_eq!(movies(&["b-00-00.h5", "b-00-01.h5", "b.h5"], &[]), ["b.h5"]);
         assert_eq!(movies(&["a.h5", "fly.h5", "z-01-02.h5"], &[]), ["fly.h5", "a.h5", "z-01-02.h5"]);
+    }
+
+    #[test]
+    fn the_voxel_size_is_known_in_micrometres_only() {
+        for (unit, is_known) in [
+            ("micrometer", true),
+            (" \u{3bc}m ", true),
+            ("\u{b5}m", true),
+            ("pixel", false),
+            ("mm", false),
+            ("", false),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let workspace = Workspace::open(folder.path()).unwrap();
+            let dataset: DatasetName = "fly".parse().unwrap();
+            assert_eq!(described_voxel_size(&workspace, &dataset, &[]).unwrap(), None);
+            let fly = workspace.dataset(&dataset).unwrap();
+            fs::create_dir_all(&fly).unwrap();
+            fs::write(fly.join("m.h5"), SIGNATURE).unwrap();
+            assert_eq!(described_voxel_size(&workspace, &dataset, &[]).unwrap(), None);
+            let setup = format!(
+                "<ViewSetups><ViewSetup><id>0</id><voxelSize><unit>{unit}</unit><size>0.5 1.0 2.0</size></voxelSize>\
+                 </ViewSetup></ViewSetups></SequenceDescription>"
+            );
+            let document = SPIM_DATA.replace("FILE", "m.h5").replace("</SequenceDescription>", &setup);
+            fs::write(fly.join("m.xml"), document).unwrap();
+            let found = described_voxel_size(&workspace, &dataset, &[]).unwrap();
+            assert_eq!(found.map(VoxelSize::zyx), is_known.then_some([2.0, 1.0, 0.5]), "{unit:?}");
+        }
     }
 
     #[test]

@@ -5,27 +5,26 @@
 
 mod input;
 mod request;
+mod resampler;
 mod storing;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use elephant_image::{Dims, SpotFinder, SpotOptions};
 use elephant_memory::{Memory, Need};
-use elephant_model::{ModelError, ProbabilityOutput, ProbabilitySink, SegmentationModel, SegmentationOptions};
-use elephant_types::{CancelToken, NetworkKind, Numerics, Spot, TaskContext, VoxelSize};
+use elephant_model::{ModelError, PlaneSink, ProbabilityOutput, SegmentationModel, SegmentationOptions};
+use elephant_types::{CancelToken, NetworkKind, NetworkType, Numerics, Spot, TaskContext, VoxelSize};
 use elephant_volume::FrameSource;
 use ndarray::{ArrayView4, Axis};
 
 pub use self::request::PredictRequest;
-use self::{input::NetworkInput, storing::StoredProbabilities};
+use self::storing::StoredProbabilities;
+pub(crate) use self::{input::NetworkInput, resampler::PlaneResampler};
 use crate::{
     Models, PipelineError, Workspace,
-    frames::{CropBox, HeldDataset, Normalization, check_timepoint, open_dataset},
+    frames::{CropBox, HeldDataset, Normalization, check_dimensions, check_timepoint, open_dataset},
     rescaling::Rescaling,
 };
-
-/// Voxels along an edge of the rescaled image. No frame has as many.
-const LONGEST_EDGE: usize = 1 << 20;
 
 /// Detects the cells of one frame.
 pub struct Predictor {
@@ -63,21 +62,12 @@ impl Predictor {
         let dataset = self.open(request)?;
         let frame = dataset.shape();
         let crop = checked_crop(request, frame)?;
-        let rescaling = Rescaling::new(frame, checked_input_size(request, frame)?, crop, self.numerics);
-        if rescaling.size.contains(&0) {
-            return Err(PipelineError::Invalid("the crop box vanishes in the rescaled image; use a larger one".into()));
-        }
-        // Before anything grows with a single edge.
-        if rescaling.size.iter().any(|&edge| edge > LONGEST_EDGE) {
-            return Err(PipelineError::TooLarge(format!(
-                "too little memory: use a smaller input_size; no edge may have more than {LONGEST_EDGE} voxels"
-            )));
-        }
+        let rescaling = Rescaling::checked(frame, request.input_size, request.is_3d, crop, self.numerics)?;
         let options = self.segmentation(request);
         let held = held_bytes(&dataset, crop.size, rescaling.size, &options);
         let in_turn = self.network.segment_bytes(rescaling.size, &options)?;
         // Before memory is set aside, as it may be fetched from far away.
-        let model = self.models.require(&request.model, options.kind, context)?;
+        let model = self.models.require(&request.model, NetworkType::detection(options.kind), context)?;
         let reserved = self.memory.reserve(Need::while_running(held, in_turn), cancel);
         let _memory = reserved.map_err(PipelineError::memory("use smaller patches or batches, or a crop box"))?;
         context.check()?;
@@ -117,16 +107,7 @@ impl Predictor {
     fn open(&self, request: &PredictRequest) -> Result<HeldDataset, PipelineError> {
         let name = &request.dataset;
         let dataset = open_dataset(&self.workspace, name)?;
-        let is_3d = dataset.dataset().is_3d();
-        if is_3d != request.is_3d {
-            let dims = |is_3d| if is_3d { "3-D" } else { "2-D" };
-            return Err(PipelineError::Invalid(format!(
-                "the dataset is {} but the request says {}; set is_3d to {} for {name}",
-                dims(is_3d),
-                dims(request.is_3d),
-                is_3d
-            )));
-        }
+        check_dimensions(dataset.dataset(), name, request.is_3d)?;
         check_timepoint(dataset.dataset(), name, request.timepoint)?;
         Ok(dataset)
     }
@@ -138,7 +119,7 @@ struct Results<'a> {
     stored: Option<StoredProbabilities<'a>>,
 }
 
-impl ProbabilitySink for Results<'_> {
+impl PlaneSink for Results<'_> {
     fn take(&mut self, z: usize, planes: ArrayView4<'_, f32>, cancel: &CancelToken) -> Result<(), ModelError> {
         // The class "centre" is the last channel, or the only one.
         let center = planes.index_axis(Axis(0), planes.len_of(Axis(0)) - 1);
@@ -195,17 +176,6 @@ fn checked_crop(request: &PredictRequest, frame: [usize; 3]) -> Result<CropBox, 
         xyz(crop.size),
         xyz(frame)
     )))
-}
-
-fn checked_input_size(request: &PredictRequest, frame: [usize; 3]) -> Result<[usize; 3], PipelineError> {
-    let input = request.input_size.unwrap_or(frame);
-    let input = if request.is_3d { input } else { [1, input[1], input[2]] };
-    if input.contains(&0) {
-        return Err(PipelineError::Invalid(
-            "the input size has an edge of 0 voxels; use rescale factors above 0".into(),
-        ));
-    }
-    Ok(input)
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use std::{
 };
 
 use elephant_fs::{FsError, metadata, write_atomic};
+use elephant_track::TrackOptions;
 use elephant_types::{DatasetName, FileName};
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +23,7 @@ const MAX_UNSAVED: usize = 1000;
 const MAX_UPLOADS: usize = 10_000;
 
 /// What is remembered of a dataset.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Record {
     /// The shape that the last `dataset/check` asked for: (t, z, y, x), or (t, y, x) in 2-D.
@@ -34,6 +35,9 @@ pub(crate) struct Record {
     pub uploads: Vec<String>,
     /// Why the last upload or generation failed; `None` after a success.
     pub failure: Option<String>,
+    /// Options of the tracking that answers the ELEPHANT client's linking; `None` where the flow network does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steering: Option<TrackOptions>,
 }
 
 impl Record {
@@ -142,6 +146,7 @@ mod tests {
             may_request_upload: false,
             uploads: vec!["b.h5".into(), "a.h5".into()],
             failure: None,
+            steering: None,
         };
         assert_eq!(Records::default().load(&dataset, &fly), expected);
         assert_eq!(records.load(&dataset, &fly), expected);

@@ -3,7 +3,10 @@
 use elephant_image::resampled_pitch;
 use elephant_types::Numerics;
 
-use crate::frames::CropBox;
+use crate::{PipelineError, frames::CropBox};
+
+/// Voxels along an edge of the rescaled image. No frame has as many.
+const LONGEST_EDGE: usize = 1 << 20;
 
 /// A part of a frame, rescaled for the network; all (z, y, x).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -17,6 +20,37 @@ pub(crate) struct Rescaling {
 }
 
 impl Rescaling {
+    /// As [`new`](Self::new), for the size that a request asks for; `None` for the frame's own. In 2-D there is one plane.
+    ///
+    /// # Errors
+    /// When a size has an edge of 0 voxels or one that no frame has.
+    pub fn checked(
+        frame: [usize; 3],
+        input: Option<[usize; 3]>,
+        is_3d: bool,
+        crop: CropBox,
+        numerics: Numerics,
+    ) -> Result<Self, PipelineError> {
+        let input = input.unwrap_or(frame);
+        let input = if is_3d { input } else { [1, input[1], input[2]] };
+        if input.contains(&0) {
+            return Err(PipelineError::Invalid(
+                "the input size has an edge of 0 voxels; use rescale factors above 0".into(),
+            ));
+        }
+        let rescaling = Self::new(frame, input, crop, numerics);
+        if rescaling.size.contains(&0) {
+            return Err(PipelineError::Invalid("the crop box vanishes in the rescaled image; use a larger one".into()));
+        }
+        // Before anything grows with a single edge.
+        if rescaling.size.iter().any(|&edge| edge > LONGEST_EDGE) {
+            return Err(PipelineError::TooLarge(format!(
+                "too little memory: use a smaller input_size; no edge may have more than {LONGEST_EDGE} voxels"
+            )));
+        }
+        Ok(rescaling)
+    }
+
     /// Rescaling of `crop` when the whole frame of size `frame` is to have the size `input`; no size has a 0.
     ///
     /// The original truncates origin and size of the crop to whole voxels of the rescaled frame. Corrected, its corner

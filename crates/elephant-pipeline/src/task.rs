@@ -3,16 +3,31 @@
 use std::{fmt::Debug, sync::Arc};
 
 use elephant_jobs::{Activity, JobSpec, Jobs, LiveParameters, OnLeave, ProcessState, QueueSpec};
-use elephant_types::{DatasetName, ModelName, NetworkKind, Spot, TaskContext};
+use elephant_types::{DatasetName, ModelName, NetworkKind, NetworkTask, NetworkType, Spot, TaskContext};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    GenerateRequest, Generated, Labels, ModelSource, Models, PipelineError, PredictRequest, Predictor, TrainRequest,
-    Trainer, TrainingControl, TrainingOverrides, UpdateLabels, Uploads, Workspace, datasets,
+    FlowAnswer, FlowLabels, FlowPredictor, GenerateRequest, Generated, Labels, ModelSource, Models, PipelineError,
+    PredictFlowRequest, PredictRequest, Predictor, SteerRequest, Steering, TrackRequest, TrackSummary, Tracker,
+    TrainRequest, Trainer, TrainingControl, TrainingOverrides, UpdateFlowLabels, UpdateLabels, Uploads, Workspace,
+    answer_flow, datasets, defaults,
 };
 
 /// Kinds of the jobs, in the order of a session.
-pub const KINDS: [&str; 5] = ["generate", "predict", "reset", "update", "train"];
+pub const KINDS: [&str; 12] = [
+    "generate",
+    "predict",
+    "reset",
+    "update",
+    "train",
+    "predict_flow",
+    "reset_flow",
+    "update_flow",
+    "train_flow",
+    "track",
+    "steer",
+    "export",
+];
 
 /// The queue of predictions: one computes while the next one reads its image. The Java client sends one frame after the
 /// other and never retries, so the queue has room for all clients of a laboratory.
@@ -40,6 +55,10 @@ pub trait Request: Clone + Debug + Serialize + DeserializeOwned + Send + 'static
     /// # Errors
     /// Those of the use case.
     fn run(&self, use_cases: &UseCases, context: &TaskContext) -> Result<Self::Output, PipelineError>;
+
+    /// Takes note of what an ELEPHANT client has after this answer to it, for the project that follows its session. Does
+    /// not fail; what goes wrong is logged.
+    fn mirror(&self, _: &UseCases, _: &Self::Output) {}
 }
 
 /// The use cases of one workspace. Clones share state.
@@ -55,8 +74,16 @@ pub struct UseCases {
     pub predictor: Arc<Predictor>,
     /// Labels.
     pub labels: Labels,
+    /// Predictions of displacements.
+    pub flow: Arc<FlowPredictor>,
+    /// Labels of displacements.
+    pub flow_labels: FlowLabels,
     /// Trainings.
     pub trainer: Arc<Trainer>,
+    /// Tracking of whole movies.
+    pub tracker: Arc<Tracker>,
+    /// Answers to the ELEPHANT client's linking by tracking of whole movies.
+    pub steering: Arc<Steering>,
     /// The jobs, through which trainings get changed parameters and show which timepoint they follow.
     pub jobs: Jobs,
 }
@@ -77,6 +104,16 @@ pub enum Task {
     EraseLabels(EraseLabels),
     /// Trains a model.
     Train(TrainRequest),
+    /// Finds the places of one frame's cells in the frame before.
+    PredictFlow(PredictFlowRequest),
+    /// Draws flow labels.
+    UpdateFlow(UpdateFlowLabels),
+    /// Erases all flow labels of a dataset.
+    EraseFlowLabels(EraseFlowLabels),
+    /// Finds and links the cells of a movie.
+    Track(TrackRequest),
+    /// Says whether tracking of the whole movie answers the ELEPHANT client's linking.
+    Steer(SteerRequest),
 }
 
 /// The result of a [`Task`].
@@ -87,9 +124,13 @@ pub enum TaskOutput {
     Ready(bool),
     /// The cells, in raster order of their first voxels.
     Spots(Vec<Spot>),
-    /// The timepoints whose labels were drawn, in ascending order.
+    /// The timepoints whose labels were drawn, in ascending order; of flow labels the sources' timepoints.
     Timepoints(Vec<usize>),
-    /// The model was replaced or trained, or the labels were erased.
+    /// Places in the frame before, in the order of the request.
+    Flow(Vec<FlowAnswer>),
+    /// What came of tracking.
+    Tracked(TrackSummary),
+    /// The model was replaced or trained, the labels were erased, or linking is answered as asked.
     Done {},
 }
 
@@ -99,6 +140,9 @@ pub enum TaskOutput {
 pub struct ResetRequest {
     /// The model.
     pub model: ModelName,
+    /// What its network computes.
+    #[serde(default = "defaults::detection")]
+    pub task: NetworkTask,
     /// The kind of its network.
     pub kind: NetworkKind,
     /// Where the new one comes from.
@@ -111,6 +155,20 @@ pub struct ResetRequest {
 pub struct EraseLabels {
     /// The dataset.
     pub dataset: DatasetName,
+}
+
+/// Which dataset to erase the flow labels of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EraseFlowLabels {
+    /// The dataset.
+    pub dataset: DatasetName,
+}
+
+impl ResetRequest {
+    fn network(&self) -> NetworkType {
+        NetworkType { task: self.task, kind: self.kind }
+    }
 }
 
 impl Request for GenerateRequest {
@@ -148,21 +206,29 @@ impl Request for PredictRequest {
     fn run(&self, use_cases: &UseCases, context: &TaskContext) -> Result<Vec<Spot>, PipelineError> {
         use_cases.predictor.predict(self, context)
     }
+
+    fn mirror(&self, use_cases: &UseCases, spots: &Vec<Spot>) {
+        use_cases.mirror_prediction(self, spots);
+    }
 }
 
 impl Request for ResetRequest {
     type Output = ();
 
     fn spec(&self) -> JobSpec {
-        changes_a_model("reset", "reset of a model", &self.model)
+        let kind = match self.task {
+            NetworkTask::Detection => "reset",
+            NetworkTask::Flow => "reset_flow",
+        };
+        changes_a_model(kind, "reset of a model", &self.model)
     }
 
     fn validate(&self) -> Result<(), PipelineError> {
-        self.source.validate(self.kind)
+        self.source.validate(self.network())
     }
 
     fn run(&self, use_cases: &UseCases, context: &TaskContext) -> Result<(), PipelineError> {
-        use_cases.trainer.reset(&self.model, self.kind, &self.source, context)
+        use_cases.trainer.reset(&self.model, self.network(), &self.source, context)
     }
 }
 
@@ -183,6 +249,10 @@ impl Request for UpdateLabels {
             use_cases.trainer.live().updated(&self.dataset, t);
         }
         Ok(drawn)
+    }
+
+    fn mirror(&self, use_cases: &UseCases, _: &Vec<usize>) {
+        use_cases.mirror_tags(self);
     }
 }
 
@@ -206,7 +276,11 @@ impl Request for TrainRequest {
     type Output = ();
 
     fn spec(&self) -> JobSpec {
-        changes_a_model("train", "training", &self.model)
+        let kind = match self.network().task {
+            NetworkTask::Detection => "train",
+            NetworkTask::Flow => "train_flow",
+        };
+        changes_a_model(kind, "training", &self.model)
     }
 
     fn validate(&self) -> Result<(), PipelineError> {
@@ -222,6 +296,105 @@ impl Request for TrainRequest {
     }
 }
 
+impl Request for PredictFlowRequest {
+    type Output = Vec<FlowAnswer>;
+
+    fn spec(&self) -> JobSpec {
+        JobSpec {
+            queue: Some(PREDICTIONS),
+            on_leave: OnLeave::Cancel,
+            activity: Activity::showing(ProcessState::Wait),
+            ..JobSpec::new("predict_flow", self.dataset.as_str())
+        }
+    }
+
+    fn validate(&self) -> Result<(), PipelineError> {
+        self.validate()
+    }
+
+    fn run(&self, use_cases: &UseCases, context: &TaskContext) -> Result<Vec<FlowAnswer>, PipelineError> {
+        answer_flow(use_cases, self, context)
+    }
+
+    fn mirror(&self, use_cases: &UseCases, _: &Vec<FlowAnswer>) {
+        use_cases.mirror_candidates(self);
+    }
+}
+
+impl Request for UpdateFlowLabels {
+    type Output = Vec<usize>;
+
+    fn spec(&self) -> JobSpec {
+        changes_flow_labels(&self.dataset)
+    }
+
+    fn validate(&self) -> Result<(), PipelineError> {
+        self.validate()
+    }
+
+    fn run(&self, use_cases: &UseCases, context: &TaskContext) -> Result<Vec<usize>, PipelineError> {
+        use_cases.flow_labels.update(self, context)
+    }
+
+    fn mirror(&self, use_cases: &UseCases, _: &Vec<usize>) {
+        use_cases.mirror_approved_links(self);
+    }
+}
+
+impl Request for EraseFlowLabels {
+    type Output = ();
+
+    fn spec(&self) -> JobSpec {
+        changes_flow_labels(&self.dataset)
+    }
+
+    fn validate(&self) -> Result<(), PipelineError> {
+        Ok(())
+    }
+
+    fn run(&self, use_cases: &UseCases, _: &TaskContext) -> Result<(), PipelineError> {
+        use_cases.flow_labels.reset(&self.dataset)
+    }
+}
+
+fn changes_flow_labels(dataset: &DatasetName) -> JobSpec {
+    let activity = Activity { updating_flow_labels: true, ..Activity::showing(ProcessState::Wait) };
+    JobSpec { activity, ..JobSpec::new("update_flow", dataset.as_str()) }
+}
+
+impl Request for TrackRequest {
+    type Output = TrackSummary;
+
+    fn spec(&self) -> JobSpec {
+        let project = format!("tracks of {}/{}", self.dataset, self.project);
+        JobSpec { noun: "tracking", exclusive: Some(project.into()), ..JobSpec::new("track", self.dataset.as_str()) }
+    }
+
+    fn validate(&self) -> Result<(), PipelineError> {
+        self.validate()
+    }
+
+    fn run(&self, use_cases: &UseCases, context: &TaskContext) -> Result<TrackSummary, PipelineError> {
+        use_cases.tracker.track(self, context)
+    }
+}
+
+impl Request for SteerRequest {
+    type Output = ();
+
+    fn spec(&self) -> JobSpec {
+        JobSpec::new("steer", self.dataset.as_str())
+    }
+
+    fn validate(&self) -> Result<(), PipelineError> {
+        self.validate()
+    }
+
+    fn run(&self, use_cases: &UseCases, _: &TaskContext) -> Result<(), PipelineError> {
+        use_cases.steering.set(self)
+    }
+}
+
 fn changes_a_model(kind: &'static str, noun: &'static str, model: &ModelName) -> JobSpec {
     JobSpec {
         noun,
@@ -232,7 +405,7 @@ fn changes_a_model(kind: &'static str, noun: &'static str, model: &ModelName) ->
 }
 
 fn changes_labels(dataset: &DatasetName) -> JobSpec {
-    let activity = Activity { state: ProcessState::Wait, updating_labels: true };
+    let activity = Activity { updating_labels: true, ..Activity::showing(ProcessState::Wait) };
     JobSpec { activity, ..JobSpec::new("update", dataset.as_str()) }
 }
 
@@ -265,6 +438,11 @@ macro_rules! with_request {
             Task::Update($request) => $body,
             Task::EraseLabels($request) => $body,
             Task::Train($request) => $body,
+            Task::PredictFlow($request) => $body,
+            Task::UpdateFlow($request) => $body,
+            Task::EraseFlowLabels($request) => $body,
+            Task::Track($request) => $body,
+            Task::Steer($request) => $body,
         }
     };
 }
@@ -298,6 +476,11 @@ impl Task {
             Self::Update(request) => request.run(use_cases, context).map(TaskOutput::Timepoints),
             Self::EraseLabels(request) => request.run(use_cases, context).map(|()| TaskOutput::Done {}),
             Self::Train(request) => request.run(use_cases, context).map(|()| TaskOutput::Done {}),
+            Self::PredictFlow(request) => request.run(use_cases, context).map(TaskOutput::Flow),
+            Self::UpdateFlow(request) => request.run(use_cases, context).map(TaskOutput::Timepoints),
+            Self::EraseFlowLabels(request) => request.run(use_cases, context).map(|()| TaskOutput::Done {}),
+            Self::Track(request) => request.run(use_cases, context).map(TaskOutput::Tracked),
+            Self::Steer(request) => request.run(use_cases, context).map(|()| TaskOutput::Done {}),
         }
     }
 }
@@ -324,6 +507,15 @@ mod tests {
             r#"{"train": {"dataset": "fly", "mode": {"live": {}}, "crops": {"voxel_size": [2, 1, 1]}, "seed": 1}}"#,
             r#"{"train": {"dataset": "fly", "mode": "live", "crops": {"voxel_size": [2, 1, 1]}, "seed": 1}}"#,
             r#"{"train": {"dataset": "fly", "mode": {"live": {"after": 3}}, "crops": {"voxel_size": [2, 1, 1]}}}"#,
+            r#"{"reset": {"model": "flow.pth", "task": "flow", "kind": "3d", "source": "versatile"}}"#,
+            r#"{"predict_flow": {"dataset": "fly", "timepoint": 3, "voxel_size": [2, 0.5, 0.5], "spots": [{"id": -7,
+                "center_um": [0, 1, 2], "covariance_um2": [[1, 0, 0], [0, 1, 0], [0, 0, 1]]}]}}"#,
+            r#"{"update_flow": {"dataset": "fly", "voxel_size": [1, 1, 1], "links": [{"t": 0, "center_um": [0, 1, 2],
+                "covariance_um2": [[1, 0, 0], [0, 1, 0], [0, 0, 1]], "displacement_um": [0, 0, 1]}]}}"#,
+            r#"{"erase_flow_labels": {"dataset": "fly"}}"#,
+            r#"{"train": {"dataset": "fly", "model": "flow.pth", "crops": {"voxel_size": [2, 1, 1]}, "mode": {"links":
+                {"labels": {"dataset": "fly", "voxel_size": [2, 1, 1], "links": [{"t": 0, "center_um": [0, 1, 2],
+                "covariance_um2": [[1, 0, 0], [0, 1, 0], [0, 0, 1]], "displacement_um": [0, 0, 1]}]}}}}}"#,
         ] {
             let task = parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
             task.validate().unwrap();
@@ -351,6 +543,14 @@ mod tests {
                 "not the name",
             ),
             (r#"{"generate": {"dataset": "fly", "divisor": 0}}"#, "the divisor 0"),
+            (
+                r#"{"predict_flow": {"dataset": "fly", "timepoint": 0, "voxel_size": [1, 1, 1], "spots": []}}"#,
+                "timepoint 0 has no frame before it",
+            ),
+            (
+                r#"{"update_flow": {"dataset": "fly", "voxel_size": [1, 1, 1], "max_displacement": 0, "links": []}}"#,
+                "max_displacement must be above 0",
+            ),
             (
                 r#"{"predict": {"dataset": "fly", "timepoint": 0, "voxel_size": [1, 1, 1], "threshold": 2}}"#,
                 "p_thresh must be 0 to 1",

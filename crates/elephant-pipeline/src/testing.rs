@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use elephant_checkpoint::Checkpoint;
 use elephant_jobs::{JobRunner, Jobs, Owner, SqliteStore};
 use elephant_memory::Memory;
 use elephant_model::{ModelError, fake::FakeNetwork};
@@ -17,8 +18,8 @@ use elephant_synth::{EmbryoOptions, Preset, write_movie};
 use elephant_types::{DatasetName, ErrorCode, NetworkKind, Numerics, TaskContext, VoxelSize};
 
 use crate::{
-    GenerateRequest, Labels, ModelDownload, Models, Predictor, PretrainedNetwork, PretrainedNetworks, Request, Trainer,
-    Uploads, UseCases, Workspace,
+    FlowLabels, FlowPredictor, GenerateRequest, Labels, ModelDownload, Models, Predictor, PretrainedNetwork,
+    PretrainedNetworks, Request, Steering, Tracker, Trainer, Uploads, UseCases, Workspace,
 };
 
 /// The use cases of a temporary workspace.
@@ -41,11 +42,11 @@ impl ModelDownload for NoDownload {
 }
 
 /// A built-in network whose bytes stay until the process ends.
-fn built_in(kind: NetworkKind, folder: &Path) -> PretrainedNetwork {
+fn built_in(checkpoint: &Checkpoint, folder: &Path) -> PretrainedNetwork {
     let path = folder.join("built-in.pth");
-    FakeNetwork::checkpoint(kind, 0).write(&path).expect("a model can be written");
+    checkpoint.write(&path).expect("a model can be written");
     let bundled = std::fs::read(&path).expect("the model can be read").leak();
-    PretrainedNetwork { bundled, given: None, original: "https://localhost".into() }
+    PretrainedNetwork { bundled: Some(bundled), given: None, original: Some("https://localhost".into()) }
 }
 
 impl TestWorkspace {
@@ -60,24 +61,34 @@ impl TestWorkspace {
         let jobs = Jobs::open(store, Owner::new("test")).expect("a new database can be used");
         let network = FakeNetwork::default();
         let pretrained = PretrainedNetworks {
-            volumetric: built_in(NetworkKind::Volumetric, folder.path()),
-            planar: built_in(NetworkKind::Planar, folder.path()),
+            volumetric: built_in(&FakeNetwork::checkpoint(NetworkKind::Volumetric, 0), folder.path()),
+            planar: built_in(&FakeNetwork::checkpoint(NetworkKind::Planar, 0), folder.path()),
+            volumetric_flow: built_in(&FakeNetwork::flow_checkpoint(NetworkKind::Volumetric, 0), folder.path()),
+            planar_flow: built_in(&FakeNetwork::flow_checkpoint(NetworkKind::Planar, 0), folder.path()),
         };
         let shared = Arc::new(network.clone());
         let models = Arc::new(Models::new(&workspace, shared.clone(), Arc::new(NoDownload), pretrained));
         let (memory, numerics) = (Memory::default(), Numerics::Corrected);
         let predictor = Predictor::new(&workspace, models.clone(), shared.clone(), memory.clone(), numerics);
         let labels = Labels::new(&workspace, memory.clone(), numerics);
-        let trainer = Trainer::new(&workspace, models.clone(), shared, labels.clone(), memory, numerics);
+        let flow = FlowPredictor::new(&workspace, models.clone(), shared.clone(), memory.clone(), numerics);
+        let flow_labels = FlowLabels::new(&workspace, numerics);
+        let trainer =
+            Trainer::new(&workspace, models.clone(), shared, labels.clone(), flow_labels.clone(), memory, numerics);
         FakeNetwork::checkpoint(NetworkKind::Volumetric, 0)
             .write(&folder.path().join("models/detection.pth"))
             .expect("a model can be written");
+        let (predictor, flow) = (Arc::new(predictor), Arc::new(flow));
         let use_cases = UseCases {
+            tracker: Arc::new(Tracker::new(&workspace, predictor.clone(), flow.clone())),
+            steering: Arc::new(Steering::new(&workspace)),
             uploads: Uploads::open(&workspace).expect("a new folder for uploads"),
             workspace,
             models,
-            predictor: Arc::new(predictor),
+            predictor,
             labels,
+            flow,
+            flow_labels,
             trainer: Arc::new(trainer),
             jobs: jobs.clone(),
         };

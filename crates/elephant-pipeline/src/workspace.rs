@@ -8,10 +8,14 @@ use std::{
 };
 
 use elephant_fs::{FsError, Root, remove_abandoned, remove_abandoned_behind_links};
+use elephant_project::{Mirror, Projects};
 use elephant_types::{DatasetName, FileName, ModelName};
 use elephant_volume::FrameCache;
 
 use crate::{record::Records, upload::SpooledFile};
+
+/// No more folders are searched for datasets, whatever links there are.
+const MOST_FOLDERS: usize = 100_000;
 
 /// An opened workspace.
 #[derive(Clone, Debug)]
@@ -21,6 +25,7 @@ pub struct Workspace {
     models: Root,
     records: Records,
     frame_cache: FrameCache,
+    projects: Projects,
 }
 
 impl Workspace {
@@ -30,16 +35,33 @@ impl Workspace {
     /// # Errors
     /// When a folder cannot be made.
     pub fn open(path: &Path) -> Result<Self, FsError> {
+        let workspace = Self::open_folders(path)?;
+        if let Err(error) = remove_abandoned(workspace.root.path()) {
+            tracing::warn!(%error, "temporary files of an earlier server stay in the workspace");
+        }
+        Ok(workspace)
+    }
+
+    /// Opens a workspace that a server may be using, with the folders of [`with_data_roots`](Self::with_data_roots). Temporary
+    /// files stay as they are.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open) and [`with_data_roots`](Self::with_data_roots).
+    pub fn open_beside_server(path: &Path, data_roots: &[PathBuf]) -> Result<Self, FsError> {
+        let workspace = Self::open_folders(path)?;
+        let datasets = workspace.datasets.allowing(data_roots)?;
+        Ok(Self { projects: Projects::new(&datasets), datasets, ..workspace })
+    }
+
+    fn open_folders(path: &Path) -> Result<Self, FsError> {
         let root = Root::open(path)?;
         for folder in ["logs", "memmaps"] {
             Root::open(&root.path().join(folder))?;
         }
         let datasets = Root::open(&root.path().join("datasets"))?;
         let models = Root::open(&root.path().join("models"))?;
-        if let Err(error) = remove_abandoned(root.path()) {
-            tracing::warn!(%error, "temporary files of an earlier server stay in the workspace");
-        }
-        Ok(Self { root, datasets, models, records: Records::default(), frame_cache: FrameCache::default() })
+        let projects = Projects::new(&datasets);
+        Ok(Self { root, datasets, models, projects, records: Records::default(), frame_cache: FrameCache::default() })
     }
 
     /// The same workspace, whose datasets and movies may also be links into these folders, which must exist. Removes what
@@ -52,7 +74,7 @@ impl Workspace {
         if let Err(error) = remove_abandoned_behind_links(&datasets) {
             tracing::warn!(%error, "temporary files of an earlier server stay in a linked dataset");
         }
-        Ok(Self { datasets, ..self })
+        Ok(Self { projects: Projects::new(&datasets), datasets, ..self })
     }
 
     /// The workspace's own path.
@@ -84,6 +106,41 @@ impl Workspace {
     /// When a link on the way leads out of the dataset.
     pub fn dataset_file(&self, dataset: &DatasetName, file: &FileName) -> Result<PathBuf, FsError> {
         self.datasets.resolve(AsRef::<Path>::as_ref(dataset).join(file))
+    }
+
+    /// The projects of all datasets.
+    pub fn projects(&self) -> &Projects {
+        &self.projects
+    }
+
+    /// The projects that follow sessions of the ELEPHANT client.
+    pub fn mirror(&self) -> Mirror {
+        Mirror::new(&self.projects)
+    }
+
+    /// The names of all datasets that were made, in order; the folders below a dataset are not looked at.
+    ///
+    /// # Errors
+    /// When a folder cannot be listed.
+    pub fn dataset_names(&self) -> Result<Vec<DatasetName>, FsError> {
+        let mut names = Vec::new();
+        let mut folders = vec![self.datasets.path().to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in folder.read_dir().map_err(FsError::io("list", &folder))? {
+                let path = entry.map_err(FsError::io("list", &folder))?.path();
+                let relative = path.strip_prefix(self.datasets.path()).ok().and_then(Path::to_str);
+                let Some(name) = relative.and_then(|name| name.parse::<DatasetName>().ok()) else { continue };
+                // Links to other disks are datasets only where they may be.
+                let is_folder = self.datasets.resolve(&name).is_ok() && path.metadata().is_ok_and(|it| it.is_dir());
+                if is_folder && elephant_fs::metadata(&path.join("imgs.zarr"))?.is_some() {
+                    names.push(name);
+                } else if is_folder && names.len() + folders.len() < MOST_FOLDERS {
+                    folders.push(path);
+                }
+            }
+        }
+        names.sort();
+        Ok(names)
     }
 
     /// The folder of received files that have no place yet.

@@ -44,8 +44,13 @@ fn fixture(frame: [usize; 3], network: FakeNetwork) -> Fixture {
     let dataset = folder.path().join("datasets/fly");
     Dataset::create(&dataset, DatasetShape { timepoints: 1, frame, is_3d: true }, DataType::U8).unwrap();
     FakeNetwork::checkpoint(NetworkKind::Volumetric, 0).write(&folder.path().join("models/m.pth")).unwrap();
-    let nowhere = PretrainedNetwork { bundled: b"", given: None, original: String::new() };
-    let pretrained = PretrainedNetworks { volumetric: nowhere.clone(), planar: nowhere };
+    let nowhere = PretrainedNetwork { bundled: Some(b""), given: None, original: None };
+    let pretrained = PretrainedNetworks {
+        volumetric: nowhere.clone(),
+        planar: nowhere.clone(),
+        volumetric_flow: nowhere.clone(),
+        planar_flow: nowhere,
+    };
     let port = Arc::new(network.clone());
     let models = Arc::new(Models::new(&workspace, port.clone(), Arc::new(NoDownload), pretrained));
     let predictor = Predictor::new(&workspace, models, port, Memory::default(), Numerics::Corrected);

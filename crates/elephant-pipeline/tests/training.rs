@@ -12,8 +12,8 @@ use elephant_checkpoint::{Checkpoint, OptimizerState};
 use elephant_memory::Memory;
 use elephant_model::{ModelError, Objective, Targets, TrainingBatch, fake::FakeNetwork};
 use elephant_pipeline::{
-    CropOptions, Labels, ModelDownload, Models, PipelineError, PretrainedNetwork, PretrainedNetworks, TrainRequest,
-    Trainer, TrainingControl, TrainingMode, TrainingOverrides, UpdateLabels, Workspace,
+    CropOptions, FlowLabels, Labels, ModelDownload, Models, PipelineError, PretrainedNetwork, PretrainedNetworks,
+    TrainRequest, Trainer, TrainingControl, TrainingMode, TrainingOverrides, UpdateLabels, Workspace,
 };
 use elephant_testkit::eventually;
 use elephant_types::{
@@ -77,14 +77,21 @@ fn fixture() -> Fixture {
     let dataset = workspace.dataset(&name()).unwrap();
     Dataset::create(&dataset, SHAPE, DataType::U8).unwrap();
     let network = FakeNetwork::default();
-    let nowhere = PretrainedNetwork { bundled: b"", given: None, original: String::new() };
-    let pretrained = PretrainedNetworks { volumetric: nowhere.clone(), planar: nowhere };
+    let nowhere = PretrainedNetwork { bundled: Some(b""), given: None, original: None };
+    let pretrained = PretrainedNetworks {
+        volumetric: nowhere.clone(),
+        planar: nowhere.clone(),
+        volumetric_flow: nowhere.clone(),
+        planar_flow: nowhere,
+    };
     let models = Arc::new(Models::new(&workspace, Arc::new(network.clone()), Arc::new(NoDownload), pretrained));
     let model = workspace.path().join("models/m.pth");
     trained(0).write(&model).unwrap();
     let labels = Labels::new(&workspace, Memory::default(), Numerics::Corrected);
     let trained = Arc::new(network.clone());
-    let trainer = Trainer::new(&workspace, models, trained, labels.clone(), Memory::default(), Numerics::Corrected);
+    let (flow_labels, memory, numerics) =
+        (FlowLabels::new(&workspace, Numerics::Corrected), Memory::default(), Numerics::Corrected);
+    let trainer = Trainer::new(&workspace, models, trained, labels.clone(), flow_labels, memory, numerics);
     Fixture { trainer: Arc::new(trainer), labels, network, model, dataset, _folder: folder }
 }
 

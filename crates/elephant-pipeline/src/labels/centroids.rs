@@ -1,5 +1,5 @@
-//! Where labels are: attributes of the label store, one for each labelled timepoint (docs/method.md,
-//! "Detection labels").
+//! Where labels are: attributes of the store of detection or flow labels, one for each labelled timepoint (docs/method.md,
+//! "Detection labels" and "Flow labels").
 
 use std::collections::BTreeMap;
 
@@ -15,33 +15,40 @@ const PREFIX: &str = "label.indices.";
 pub(crate) type Centroids = BTreeMap<usize, Vec<[usize; 3]>>;
 
 /// The name of the attribute with the centroids of timepoint `t`.
-pub(super) fn key(t: usize) -> String {
+pub(crate) fn key(t: usize) -> String {
     format!("{PREFIX}{t}")
 }
 
 /// The timepoint of an attribute with centroids.
-pub(super) fn timepoint(key: &str) -> Option<usize> {
+pub(crate) fn timepoint(key: &str) -> Option<usize> {
     key.strip_prefix(PREFIX)?.parse().ok()
 }
 
 /// Centres (z, y, x) in voxels as the attribute has them: (y, x) in 2-D.
-pub(super) fn to_json(dataset: &Dataset, places: &[[usize; 3]]) -> Result<Box<RawValue>, PipelineError> {
+pub(crate) fn to_json(dataset: &Dataset, places: &[[usize; 3]]) -> Result<Box<RawValue>, PipelineError> {
     let first = usize::from(!dataset.is_3d());
     let places: Vec<&[usize]> = places.iter().map(|place| &place[first..]).collect();
     to_raw_value(&places).map_err(|error| PipelineError::Invalid(format!("the labels cannot be listed: {error}")))
 }
 
-/// Labels of the timepoints that `is_included` selects: for each the centres (z, y, x) of its spots in whole
+/// Labels in `store` of the timepoints that `is_included` selects: for each the centres (z, y, x) of its spots in whole
 /// voxels inside the image, in the order in which they were drawn; z is 0 in 2-D. The original's own labels are found too.
 ///
 /// # Errors
 /// When the attributes of the label store are damaged.
-pub(super) fn read(dataset: &Dataset, is_included: impl Fn(usize) -> bool) -> Result<Centroids, PipelineError> {
+pub(crate) fn read(
+    dataset: &Dataset,
+    store: Store,
+    is_included: impl Fn(usize) -> bool,
+) -> Result<Centroids, PipelineError> {
     let mut centroids = Centroids::new();
-    for (key, value) in dataset.store(Store::SegLabels).attributes()? {
-        let Some(t) = timepoint(&key).filter(|&t| t < dataset.timepoint_count() && is_included(t)) else { continue };
+    // Flow labels are of pairs, of which there is one less.
+    let store = dataset.store(store);
+    for (key, value) in store.attributes()? {
+        let Some(t) = timepoint(&key).filter(|&t| t < store.shape()[0] && is_included(t)) else { continue };
         let Some(places) = places_in(dataset, value.get()) else {
-            let message = format!("the attribute {key} of seg_labels.zarr is not a list of places; reset the labels");
+            let name = store.name();
+            let message = format!("the attribute {key} of {name} is not a list of places; reset the labels");
             return Err(PipelineError::Invalid(message));
         };
         if !places.is_empty() {

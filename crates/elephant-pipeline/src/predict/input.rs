@@ -15,7 +15,7 @@ const MAX_SOURCE_VOXELS: usize = 16 << 20;
 
 /// The network's input (docs/method.md, "Input normalisation"). Nothing of it is in memory but what the frame cache
 /// keeps.
-pub(super) struct NetworkInput {
+pub(crate) struct NetworkInput {
     frames: Arc<FrameSource>,
     timepoint: usize,
     crop: CropBox,

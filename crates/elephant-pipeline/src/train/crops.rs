@@ -18,16 +18,16 @@ use crate::{
 type Crop = (Array3<f32>, Array3<u8>);
 
 /// How often a crop is drawn again when rotation took all labels out of it.
-const MAX_DRAWS: usize = 100;
+pub(super) const MAX_DRAWS: usize = 100;
 
 /// Draws crops of one dataset. The same seed draws the same.
 pub(super) struct Crops<'a> {
     name: &'a DatasetName,
-    frames: &'a FrameSource,
-    rescaled: [usize; 3],
-    augmentation: Augmentation,
-    keep_axials: KeepAxials,
-    rng: Rng,
+    pub(super) frames: &'a FrameSource,
+    pub(super) rescaled: [usize; 3],
+    pub(super) augmentation: Augmentation,
+    pub(super) keep_axials: KeepAxials,
+    pub(super) rng: Rng,
 }
 
 impl<'a> Crops<'a> {
@@ -51,11 +51,25 @@ impl<'a> Crops<'a> {
         centroids_at: impl Fn(usize) -> Result<Centroids, PipelineError>,
         cancel: &CancelToken,
     ) -> Result<Option<TrainingBatch>, PipelineError> {
+        let cut = |crops: &mut Self, t: usize, anchors: &[[usize; 3]]| crops.labelled_crop(t, anchors, cancel);
+        let crops = self.around_labels(epoch, count, centroids_at, cut)?;
+        if crops.is_empty() { Ok(None) } else { stack(crops, self.keep_axials).map(Some) }
+    }
+
+    /// What `cut` makes of each of the next `count` timepoints of an epoch and of the centres of its labels, as in
+    /// [`labelled`](Self::labelled). It makes `None` where it finds no label.
+    pub(super) fn around_labels<C>(
+        &mut self,
+        epoch: &mut Epoch,
+        count: usize,
+        centroids_at: impl Fn(usize) -> Result<Centroids, PipelineError>,
+        mut cut: impl FnMut(&mut Self, usize, &[[usize; 3]]) -> Result<Option<C>, PipelineError>,
+    ) -> Result<Vec<C>, PipelineError> {
         let mut crops = Vec::new();
         while crops.len() < count {
             let Some(t) = epoch.next(&mut self.rng) else { break };
             while let Some(anchors) = epoch.anchors(t) {
-                if let Some(crop) = self.labelled_crop(t, anchors, cancel)? {
+                if let Some(crop) = cut(self, t, anchors)? {
                     crops.push(crop);
                     break;
                 }
@@ -66,7 +80,7 @@ impl<'a> Crops<'a> {
                 epoch.change(t, now);
             }
         }
-        if crops.is_empty() { Ok(None) } else { stack(crops, self.keep_axials).map(Some) }
+        Ok(crops)
     }
 
     /// A crop from anywhere at any time, without labels.
@@ -106,7 +120,7 @@ impl<'a> Crops<'a> {
     }
 
     /// Intensities, scaled to 0..=1 over the whole frame.
-    fn read_image(
+    pub(super) fn read_image(
         &self,
         t: usize,
         origin: [usize; 3],

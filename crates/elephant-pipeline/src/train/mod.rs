@@ -7,6 +7,7 @@
 mod batches;
 mod crops;
 mod live;
+mod pairs;
 mod pretrain;
 mod prior;
 mod progress;
@@ -24,13 +25,14 @@ use std::{
 use elephant_checkpoint::{Checkpoint, Provenance};
 use elephant_memory::{Memory, Need, Reservation};
 use elephant_model::{ModelError, ModelInTraining, SegmentationModel, TrainableModel, TrainingOptions};
-use elephant_types::{Coded, ErrorCode, Numerics, TaskContext, TrainingStep};
+use elephant_types::{Coded, ErrorCode, NetworkTask, NetworkType, Numerics, TaskContext, TaskEvent, TrainingStep};
 use elephant_volume::{Dataset, FrameSource};
 use tracing::Span;
 
 use self::{
-    batches::LabelledCrops,
+    batches::{BatchSource, LabelledCrops},
     crops::Crops,
+    pairs::LabelledPairs,
     progress::EpochLog,
     saver::{ModelFiles, Saver, Snapshot},
     schedule::{BatchEvent, Schedule},
@@ -41,7 +43,9 @@ pub use self::{
     prior::PriorTraining,
     request::{CropOptions, MAX_CROPS, MAX_LEARNING_RATE, TrainRequest, TrainingMode},
 };
-use crate::{Labels, Models, PipelineError, Workspace, frames::open_dataset, scalars::ScalarLog};
+use crate::{
+    FlowLabels, Labels, Models, PipelineError, UpdateFlowLabels, Workspace, frames::open_dataset, scalars::ScalarLog,
+};
 
 /// Epochs that end so soon after the last snapshot do without one of their own, except in a live training: a snapshot
 /// copies all parameters.
@@ -73,6 +77,7 @@ pub struct Trainer {
     network: Arc<dyn SegmentationModel>,
     trainable: Arc<dyn TrainableModel>,
     labels: Labels,
+    flow_labels: FlowLabels,
     live: LiveTrainings,
     memory: Memory,
     numerics: Numerics,
@@ -85,6 +90,7 @@ impl Trainer {
         models: Arc<Models>,
         network: Arc<N>,
         labels: Labels,
+        flow_labels: FlowLabels,
         memory: Memory,
         numerics: Numerics,
     ) -> Self {
@@ -94,6 +100,7 @@ impl Trainer {
             network: network.clone(),
             trainable: network,
             labels,
+            flow_labels,
             live: LiveTrainings::default(),
             memory,
             numerics,
@@ -124,22 +131,20 @@ impl Trainer {
         check_dimensions(dataset.dataset(), &request.crops)?;
         // Each device has a batch of its own, as with the original's distributed training.
         let batch_size = request.batch_size * self.trainable.device_count()?;
-        let kind = request.crops.kind();
-        let files = ModelFiles::of(self.models.require(&request.model, kind, context)?);
+        let network = request.network();
+        let files = ModelFiles::of(self.models.require(&request.model, network, context)?);
         let checkpoint = Checkpoint::read(&files.model)?;
-        self.network.verify(&checkpoint, kind)?;
-        let reserve = || self.reserve(&checkpoint, &dataset, &request.crops, batch_size, context);
+        self.network.verify(&checkpoint, network)?;
+        let reserve = || self.reserve(&checkpoint, &dataset, &request.crops, batch_size, network, context);
         // Refused before any label changes. Drawing needs memory of its own, so it is not kept until then.
         drop(reserve()?);
-        if let TrainingMode::Spots { labels, .. } = &request.mode {
-            self.labels.update(labels, &TaskContext::new(context.cancel_token().clone(), |_| {}))?;
-        }
+        self.draw_labels(request, context)?;
         let _memory = reserve()?;
         let state = files.optimizer_state(&checkpoint);
         let provenance = checkpoint.provenance.clone();
         let model = self.trainable.begin(checkpoint, self.options(request), state, context.cancel_token())?;
         let epochs = match &request.mode {
-            TrainingMode::Spots { epochs, .. } => Some(*epochs),
+            TrainingMode::Spots { epochs, .. } | TrainingMode::Links { epochs, .. } => Some(*epochs),
             TrainingMode::Live { .. } => None,
         };
         let mut run = Run {
@@ -156,16 +161,16 @@ impl Trainer {
             offered_at: None,
         };
         thread::scope(|scope| {
-            let saver = Saver::start(scope, &files, &*self.trainable, context);
+            let saver = Saver::start(scope, &files, &*self.trainable, self.models.published(), context);
             let schedule = Schedule::new(request, batch_size, &self.live, control);
             let crops = Crops::new(&request.dataset, &dataset, &request.crops, request.seed);
             let (batches, received) = std::sync::mpsc::sync_channel(1);
             let cancel = context.cancel_token();
             // A live training waits for updates without looking whether its batches are still taken.
             let closing = self.live.close_on_drop();
-            let mut source = LabelledCrops::new(crops, &self.labels);
+            let mut source = self.batch_source(request, crops);
             let span = Span::current();
-            scope.spawn(move || span.in_scope(|| schedule.produce_batches(&mut source, &batches, cancel)));
+            scope.spawn(move || span.in_scope(|| schedule.produce_batches(&mut *source, &batches, cancel)));
             let trained = received.into_iter().try_for_each(|event| run.handle(event, &saver));
             drop(closing);
             // Steps since the last epoch are saved too, unless one failed.
@@ -178,6 +183,37 @@ impl Trainer {
         })
     }
 
+    /// Draws the labels that a training is to learn from, if they come with it.
+    fn draw_labels(&self, request: &TrainRequest, context: &TaskContext) -> Result<(), PipelineError> {
+        // Its progress is not the training's, but its remarks are.
+        let told = context.clone();
+        let remarks = move |event: TaskEvent| {
+            if event.stage == TaskEvent::NOTE {
+                told.tell(event);
+            }
+        };
+        let drawing = TaskContext::watched(context.cancel_token().clone(), remarks);
+        match &request.mode {
+            TrainingMode::Spots { labels, .. } => self.labels.update(labels, &drawing).map(drop),
+            TrainingMode::Links { labels, .. } => {
+                let labels = UpdateFlowLabels { keep_axials: Some(request.crops.keep_axials), ..labels.clone() };
+                self.flow_labels.update(&labels, &drawing).map(drop)
+            }
+            TrainingMode::Live { .. } => Ok(()),
+        }
+    }
+
+    /// The batches that a training learns from.
+    fn batch_source<'a>(&'a self, request: &TrainRequest, crops: Crops<'a>) -> Box<dyn BatchSource + Send + 'a> {
+        match &request.mode {
+            TrainingMode::Links { labels, .. } => {
+                let norm_vox = request.crops.keep_axials.flow_norm(labels.max_displacement);
+                Box::new(LabelledPairs::new(crops, &self.flow_labels, norm_vox))
+            }
+            TrainingMode::Spots { .. } | TrainingMode::Live { .. } => Box::new(LabelledCrops::new(crops, &self.labels)),
+        }
+    }
+
     /// Sets memory aside for a training, before any crop is cut out.
     fn reserve(
         &self,
@@ -185,6 +221,7 @@ impl Trainer {
         frames: &FrameSource,
         crops: &CropOptions,
         batch_size: usize,
+        network: NetworkType,
         context: &TaskContext,
     ) -> Result<Reservation, PipelineError> {
         /// In training: a parameter, its gradient and two moments. A snapshot, or a step that is not taken yet: all but the
@@ -192,23 +229,31 @@ impl Trainer {
         const PARAMETER_BYTES: u64 = (4 + 3 * 3 + 1) * size_of::<f32>() as u64;
         /// One batch is being cut out, one waits, and one is in a step.
         const BATCHES: u64 = 3;
-        /// An intensity and a label.
-        const VOXEL_BYTES: u64 = (size_of::<f32>() + size_of::<u8>()) as u64;
         let voxels = crops.voxels(frames.shape()).saturating_mul(batch_size as u64);
-        let held = voxels.saturating_mul(BATCHES * VOXEL_BYTES).saturating_add(model.value_count() * PARAMETER_BYTES);
+        let held =
+            voxels.saturating_mul(BATCHES * voxel_bytes(network)).saturating_add(model.value_count() * PARAMETER_BYTES);
         let held = held.saturating_add(frames.reading_bytes());
-        let need = Need::until_stopped(held, self.trainable.step_bytes(voxels, self.numerics)?);
+        let need = Need::until_stopped(held, self.trainable.step_bytes(network.task, voxels, self.numerics)?);
         let reserved = self.memory.reserve(need, context.cancel_token());
         reserved.map_err(PipelineError::memory("use smaller crops or batches"))
     }
 
     fn options(&self, request: &TrainRequest) -> TrainingOptions {
-        TrainingOptions { objective: request.objective.clone(), numerics: self.numerics }
+        TrainingOptions { objective: request.objective(), numerics: self.numerics }
     }
 
     fn log_folder(&self, request: &TrainRequest) -> Result<PathBuf, PipelineError> {
         Ok(self.workspace.log_folder(&request.log_folder)?)
     }
+}
+
+/// Bytes of a crop's voxel: intensities and a label, or displacements and a weight.
+fn voxel_bytes(network: NetworkType) -> u64 {
+    let floats = match network.task {
+        NetworkTask::Detection => 1,
+        NetworkTask::Flow => 6,
+    };
+    floats * size_of::<f32>() as u64 + size_of::<u8>() as u64
 }
 
 fn check_dimensions(dataset: &Dataset, options: &CropOptions) -> Result<(), PipelineError> {

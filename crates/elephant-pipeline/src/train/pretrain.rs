@@ -1,6 +1,8 @@
 //! Training a network on synthetic scenes alone, before it has seen any movie: how the networks that come with the program
 //! are made.
 
+mod pairs;
+
 use std::{
     f64::consts::PI,
     fs,
@@ -15,7 +17,9 @@ use elephant_fs::{FolderLock, FsError};
 use elephant_image::{BACKGROUND, LabelFrame};
 use elephant_model::{ModelInTraining, Objective, SegmentationModel, TrainableModel, TrainingBatch, TrainingOptions};
 use elephant_synth::{Content, Scene, SceneOptions, SceneSet};
-use elephant_types::{CancelToken, Cancelled, KeepAxials, NetworkKind, Numerics, TaskContext, TrainingStep};
+use elephant_types::{
+    CancelToken, Cancelled, KeepAxials, NetworkKind, NetworkTask, NetworkType, Numerics, TaskContext, TrainingStep,
+};
 use fastrand::Rng;
 use ndarray::{Array3, Axis};
 
@@ -24,6 +28,8 @@ use crate::{PipelineError, scenes};
 
 /// Learning rate of Adam after the warm-up; it then falls to 0 as half a cosine.
 const LEARNING_RATE: f64 = 1e-3;
+/// The same of a flow network, which has no norms that keep its features in bounds.
+const FLOW_LEARNING_RATE: f64 = 3e-4;
 /// Steps over which the learning rate rises from 0.
 const WARM_UP: f64 = 100.0;
 /// How long a state may be in memory only.
@@ -40,8 +46,8 @@ const PLANAR_SCENES: u64 = 4;
 /// which differs between devices.
 #[derive(Clone, Debug)]
 pub struct Pretraining {
-    /// Which kind of network.
-    pub kind: NetworkKind,
+    /// Which network.
+    pub network: NetworkType,
     /// Steps of the optimiser in all.
     pub steps: u64,
     /// Seed of all random numbers.
@@ -66,15 +72,16 @@ pub fn pretrain<N: SegmentationModel + TrainableModel>(
     let folder = StateFolder(request);
     let (start, checkpoint, state) = match folder.newest()? {
         Some((checkpoint, state)) => (state.step, checkpoint, Some(state)),
-        None => (0, network.initialise(request.kind, request.seed)?, None),
+        None => (0, network.initialise(request.network, request.seed)?, None),
     };
     if start >= request.steps {
         return Ok(provenanced(checkpoint, request));
     }
-    let options = TrainingOptions {
-        objective: Objective::Labels { class_weights: [1.0, 10.0, 10.0], false_weight: 10.0 },
-        numerics: Numerics::Corrected,
+    let objective = match request.network.task {
+        NetworkTask::Detection => Objective::default(),
+        NetworkTask::Flow => pairs::objective(),
     };
+    let options = TrainingOptions { objective, numerics: Numerics::Corrected };
     let model = network.begin(checkpoint, options, state, context.cancel_token())?;
     thread::scope(|scope| {
         let (batches, received) = sync_channel(2);
@@ -95,7 +102,7 @@ fn train_steps(
     for (step, batch) in (start..request.steps).zip(batches) {
         let stepped = batch.and_then(|batch| {
             context.check()?;
-            Ok(model.step(batch, learning_rate(step, request.steps), context.cancel_token())?)
+            Ok(model.step(batch, learning_rate(request.network.task, step, request.steps), context.cancel_token())?)
         });
         let loss = match stepped {
             Ok(loss) => loss,
@@ -121,14 +128,19 @@ fn train_steps(
 }
 
 fn provenanced(checkpoint: Checkpoint, request: &Pretraining) -> Checkpoint {
-    let origin = format!("trained on synthetic nuclei by elephant-server pretrain, seed {}", request.seed);
+    let what = if request.network.task == NetworkTask::Flow { "moving synthetic nuclei" } else { "synthetic nuclei" };
+    let origin = format!("trained on {what} by elephant-server pretrain, seed {}", request.seed);
     Checkpoint { provenance: Some(Provenance { origin, steps: request.steps }), ..checkpoint }
 }
 
-fn learning_rate(step: u64, steps: u64) -> f64 {
+fn learning_rate(task: NetworkTask, step: u64, steps: u64) -> f64 {
+    let highest = match task {
+        NetworkTask::Detection => LEARNING_RATE,
+        NetworkTask::Flow => FLOW_LEARNING_RATE,
+    };
     let warm_up = ((step + 1) as f64 / WARM_UP).min(1.0);
     let progress = step as f64 / steps as f64;
-    LEARNING_RATE * warm_up * 0.5 * (1.0 + (PI * progress).cos())
+    highest * warm_up * 0.5 * (1.0 + (PI * progress).cos())
 }
 
 /// Sends the batches of all steps from `start` on, until the receiver is gone.
@@ -148,7 +160,11 @@ fn send_batches(
 
 /// The batch of a step.
 fn batch(request: &Pretraining, step: u64, cancel: &CancelToken) -> Result<TrainingBatch, PipelineError> {
-    let is_planar = request.kind == NetworkKind::Planar;
+    let kind = request.network.kind;
+    if request.network.task == NetworkTask::Flow {
+        return pairs::batch(kind, request.seed, step, step as f64 / request.steps as f64, cancel);
+    }
+    let is_planar = kind == NetworkKind::Planar;
     let count = if is_planar { PLANAR_SCENES } else { 1 };
     let punishes_false_positives = step as f64 >= PUNISHED_FROM * request.steps as f64;
     let first = request.seed.rotate_left(32).wrapping_add(step * count);
@@ -163,7 +179,7 @@ fn batch(request: &Pretraining, step: u64, cancel: &CancelToken) -> Result<Train
         if punishes_false_positives && options.content == Content::Noise && Rng::with_seed(!seed).f64() < FLAT_SHARE {
             image.fill(0.0);
         }
-        crops.push((image, labels(&scene, request.kind, cancel)?));
+        crops.push((image, labels(&scene, kind, cancel)?));
     }
     let batch = stack(crops, keep_axials.unwrap_or(KeepAxials::first(0)))?;
     Ok(TrainingBatch { punishes_false_positives, ..batch })
@@ -194,15 +210,16 @@ fn labels(scene: &Scene, kind: NetworkKind, cancel: &CancelToken) -> Result<Arra
     Ok(labels)
 }
 
-/// Where the state of a training is saved: `KIND-seedSEED-ofSTEPS-STEP.pth` and, beside it, the optimiser's state. The files
+/// Where the state of a training is saved: `KIND-seedSEED-ofSTEPS-STEP.pth`, with `flow-` in front for a flow network, and, beside it, the optimiser's state. The files
 /// of a step are complete before those of the step before are removed.
 struct StateFolder<'a>(&'a Pretraining);
 
 impl StateFolder<'_> {
     /// What the names of this training's files begin with, and those of no other training.
     fn prefix(&self) -> String {
-        let Pretraining { kind, seed, steps, .. } = self.0;
-        format!("{}-seed{seed}-of{steps}-", kind.dims())
+        let Pretraining { network, seed, steps, .. } = self.0;
+        let task = if network.task == NetworkTask::Flow { "flow-" } else { "" };
+        format!("{task}{}-seed{seed}-of{steps}-", network.kind.dims())
     }
 
     /// Steps of which there are files, the latest first.
@@ -255,7 +272,7 @@ mod tests {
     use super::*;
 
     fn request(kind: NetworkKind) -> Pretraining {
-        Pretraining { kind, steps: 10, seed: 1, folder: PathBuf::new() }
+        Pretraining { network: NetworkType::detection(kind), steps: 10, seed: 1, folder: PathBuf::new() }
     }
 
     #[test]
@@ -275,7 +292,7 @@ mod tests {
 
     #[test]
     fn the_learning_rate_rises_and_falls() {
-        let rates = [0, 99, 500, 999].map(|step| learning_rate(step, 1000));
+        let rates = [0, 99, 500, 999].map(|step| learning_rate(NetworkTask::Detection, step, 1000));
         assert!(rates[0] < rates[1] && rates[1] > rates[2] && rates[2] > rates[3], "{rates:?}");
         assert!(rates[3] < 1e-8);
     }

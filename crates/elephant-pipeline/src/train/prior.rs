@@ -3,7 +3,7 @@
 
 use elephant_checkpoint::{Checkpoint, Provenance};
 use elephant_model::{Objective, TrainingOptions};
-use elephant_types::{DatasetName, ModelName, NetworkKind, TaskContext, TrainingStep};
+use elephant_types::{DatasetName, ModelName, NetworkType, TaskContext, TrainingStep};
 use serde::{Deserialize, Serialize};
 
 use super::{CropOptions, Trainer, check_dimensions, crops::Crops, request::check_crop_count};
@@ -39,11 +39,11 @@ impl Trainer {
     pub fn reset(
         &self,
         name: &ModelName,
-        kind: NetworkKind,
+        network: NetworkType,
         source: &ModelSource,
         context: &TaskContext,
     ) -> Result<(), PipelineError> {
-        self.models.replace_after(name, kind, source, context, |checkpoint| match source {
+        self.models.replace_after(name, network, source, context, |checkpoint| match source {
             ModelSource::Random { prior: Some(prior), .. } => self.train_prior(checkpoint, prior, context),
             _ => Ok(checkpoint),
         })
@@ -62,7 +62,8 @@ impl Trainer {
         check_crop_count(request.crop_count)?;
         let dataset = open_dataset(&self.workspace, &request.dataset)?;
         check_dimensions(dataset.dataset(), &options)?;
-        let _memory = self.reserve(&checkpoint, &dataset, &options, 1, context)?;
+        let _memory =
+            self.reserve(&checkpoint, &dataset, &options, 1, NetworkType::detection(options.kind()), context)?;
         let training = TrainingOptions { objective: Objective::Intensities, numerics: self.numerics };
         let before = checkpoint.provenance.clone();
         let model = self.trainable.begin(checkpoint, training, None, context.cancel_token())?;

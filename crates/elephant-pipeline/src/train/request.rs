@@ -4,13 +4,13 @@ use std::fmt;
 
 use elephant_image::Augmentation;
 use elephant_model::Objective;
-use elephant_types::{DatasetName, FileName, KeepAxials, ModelName, NetworkKind, VoxelSize};
+use elephant_types::{DatasetName, FileName, KeepAxials, ModelName, NetworkKind, NetworkType, VoxelSize};
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{self, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 
-use crate::{PipelineError, UpdateLabels, defaults};
+use crate::{PipelineError, UpdateFlowLabels, UpdateLabels, defaults};
 
 /// Crops for one step at most; a step's memory grows with them.
 const MAX_BATCH_SIZE: usize = 256;
@@ -31,6 +31,18 @@ pub enum TrainingMode {
         #[serde(default = "defaults::epochs")]
         epochs: u32,
     },
+    /// Flow labels, for a flow network: those that are drawn first, from these links; then the labels of their pairs of
+    /// frames, for a number of epochs.
+    Links {
+        /// The labels to draw. Displacements along z are scaled as the crops' pooling asks for.
+        labels: UpdateFlowLabels,
+        /// Weights of displacements along x, y and z in the loss; only their ratios matter. The original ignores them.
+        #[serde(default = "defaults::axis_weights")]
+        axis_weights: [f64; 3],
+        /// How often each pair's crops are gone through.
+        #[serde(default = "defaults::epochs")]
+        epochs: u32,
+    },
     /// Those of the timepoints that were updated since the last epoch, until the training is stopped.
     Live {
         /// The number of updates ([`LiveTrainings::update_count`](super::LiveTrainings::update_count)) when the training
@@ -48,7 +60,7 @@ fn training_mode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<TrainingM
         type Value = TrainingMode;
 
         fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-            formatter.write_str("\"live\", {\"live\": …} or {\"spots\": …}")
+            formatter.write_str("\"live\", {\"live\": …}, {\"spots\": …} or {\"links\": …}")
         }
 
         fn visit_str<E: de::Error>(self, name: &str) -> Result<TrainingMode, E> {
@@ -69,7 +81,7 @@ fn training_mode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<TrainingM
     deserializer.deserialize_any(ModeVisitor)
 }
 
-/// One training of the detection network.
+/// One training of a detection or flow network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainRequest {
@@ -83,7 +95,7 @@ pub struct TrainRequest {
     pub mode: TrainingMode,
     /// Options of the crops.
     pub crops: CropOptions,
-    /// Class weights and the weight of "false" tags.
+    /// Class weights and the weight of "false" tags; not used with links.
     #[serde(default)]
     pub objective: Objective,
     /// Learning rate of Adam.
@@ -167,8 +179,37 @@ impl TrainRequest {
                 check(*epochs > 0, || "n_epochs should be a positive number".into())?;
                 labels.validate()
             }
+            TrainingMode::Links { labels, axis_weights, epochs } => {
+                check(labels.dataset == self.dataset, || {
+                    let (labels, training) = (&labels.dataset, &self.dataset);
+                    format!(
+                        "the labels are for the dataset {labels}, but the training is on {training}; use one dataset"
+                    )
+                })?;
+                check(!labels.links.is_empty(), || "nothing to train".into())?;
+                check(*epochs > 0, || "n_epochs should be a positive number".into())?;
+                let is_sound = axis_weights.iter().all(|weight| weight.is_finite() && *weight >= 0.0)
+                    && axis_weights.iter().any(|weight| *weight > 0.0);
+                check(is_sound, || "dim_weights should be 3 numbers that are 0 or more, and not all 0".into())?;
+                labels.validate()
+            }
             TrainingMode::Live { .. } => Ok(()),
         }
+    }
+
+    /// The network that is trained.
+    pub(crate) fn network(&self) -> NetworkType {
+        let kind = self.crops.kind();
+        match &self.mode {
+            TrainingMode::Links { .. } => NetworkType::flow(kind),
+            TrainingMode::Spots { .. } | TrainingMode::Live { .. } => NetworkType::detection(kind),
+        }
+    }
+
+    /// The objective that is minimised.
+    pub(super) fn objective(&self) -> Objective {
+        let TrainingMode::Links { labels, axis_weights, .. } = &self.mode else { return self.objective.clone() };
+        Objective::Vectors { max_displacement: labels.max_displacement, axis_weights: *axis_weights }
     }
 }
 

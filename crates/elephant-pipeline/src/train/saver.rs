@@ -13,7 +13,7 @@ use elephant_model::{ModelError, TrainableModel};
 use elephant_types::{ErrorCode, TaskContext, TaskEvent};
 use tracing::Span;
 
-use crate::PipelineError;
+use crate::{PipelineError, published::Published};
 
 /// How long a snapshot may be in memory only. Both files of a 3-D network have 70 MB.
 const SAVE_INTERVAL: Duration = Duration::from_secs(30);
@@ -67,6 +67,7 @@ impl<'scope> Saver<'scope> {
         scope: &'scope Scope<'scope, '_>,
         files: &'scope ModelFiles,
         network: &'scope dyn TrainableModel,
+        published: &'scope Published,
         context: &'scope TaskContext,
     ) -> Self {
         let inbox = Arc::new(Inbox::default());
@@ -74,10 +75,10 @@ impl<'scope> Saver<'scope> {
         let span = Span::current();
         let thread = scope.spawn(move || {
             let _entered = span.enter();
-            let keeper = Keeper { files, network, context, version: files.found, saved_at: Instant::now() };
+            let keeper = Keeper { files, network, published, context, version: files.found, saved_at: Instant::now() };
             let kept = keeper.run(&receiver);
             // The file is the model from now on, also where it could not be written.
-            network.withdraw(&files.model);
+            published.withdrawing(&files.model, || network.withdraw(&files.model));
             kept
         });
         Self { inbox: Sender(inbox), thread }
@@ -168,6 +169,7 @@ impl Inbox {
 struct Keeper<'a> {
     files: &'a ModelFiles,
     network: &'a dyn TrainableModel,
+    published: &'a Published,
     context: &'a TaskContext,
     /// The model's file as it was found or written.
     version: Option<FileVersion>,
@@ -182,7 +184,9 @@ impl Keeper<'_> {
             match inbox.next(due) {
                 Next::Keep(snapshot) => {
                     if let Some(version) = self.require_own_file(&snapshot.checkpoint)? {
-                        let published = self.network.publish(&self.files.model, version, &snapshot.checkpoint);
+                        let (path, parameters) = (&self.files.model, &snapshot.checkpoint);
+                        let published =
+                            self.published.changing(path, || self.network.publish(path, version, parameters));
                         unsaved = Some(snapshot);
                         if let Err(error) = published {
                             self.write(unsaved)?;

@@ -55,6 +55,9 @@ impl<'a> Schedule<'a> {
             TrainingMode::Spots { labels, epochs } => {
                 Timepoints::Fixed { timepoints: labels.spots.iter().map(|spot| spot.t).collect(), epochs: *epochs }
             }
+            TrainingMode::Links { labels, epochs, .. } => {
+                Timepoints::Fixed { timepoints: labels.links.iter().map(|link| link.t).collect(), epochs: *epochs }
+            }
         };
         Self { request, batch_size, control, timepoints }
     }
