@@ -61,6 +61,7 @@ fuzz: setup ## feed damaged files to the readers, with AddressSanitizer in the C
 pretrained: build ## train the built-in networks again, from seeds alone (over an hour on two cores; resumes after an interruption)
 	@'$(TARGET)/release/elephant-server' pretrain models/nuclei-3d.pth --dims 3d --steps 4000
 	@'$(TARGET)/release/elephant-server' pretrain models/nuclei-2d.pth --dims 2d --steps 1500
+	@'$(TARGET)/release/elephant-server' pretrain models/flow-3d.pth --network flow --steps 2500
 
 peers: ## install the Python programs that `make bench` compares with, into the cache folder
 	@ELEPHANT_CACHE='$(ELEPHANT_CACHE)' scripts/peers.sh

@@ -95,7 +95,7 @@ fn pretrained(args: &EngineArgs) -> PretrainedNetworks {
             original: Some(ORIGINAL_2D.into()),
         },
         volumetric_flow: PretrainedNetwork {
-            bundled: None,
+            bundled: Some(include_bytes!("../models/flow-3d.pth")),
             given: given(&args.versatile_flow_3d),
             original: Some(ORIGINAL_FLOW_3D.into()),
         },

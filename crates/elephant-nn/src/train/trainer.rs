@@ -251,13 +251,13 @@ impl Trainer {
 }
 
 /// Memory in bytes that a step on the CPU holds at once for crops of so many voxels in all; measured on the 3-D networks and
-/// rounded up.
+/// rounded up; that of the flow network with the original's numerics is estimated.
 pub(crate) fn step_bytes(task: NetworkTask, voxels: u64, numerics: Numerics) -> u64 {
     let bytes_per_voxel: u64 = match (task, numerics) {
         (NetworkTask::Detection, Numerics::Original) => 2200,
         (NetworkTask::Detection, Numerics::Corrected) => 1700,
         (NetworkTask::Flow, Numerics::Original) => 3000,
-        (NetworkTask::Flow, Numerics::Corrected) => 2500,
+        (NetworkTask::Flow, Numerics::Corrected) => 1900,
     };
     voxels.saturating_mul(bytes_per_voxel)
 }
