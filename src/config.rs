@@ -5,10 +5,9 @@ use std::{fmt, net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use elephant_amqp::{AddressError, BrokerAddress};
-use elephant_track::TrackMethod;
 use elephant_types::{NetworkKind, NetworkTask, Numerics, VoxelSize};
 
-use crate::evaluate::EvaluateArgs;
+use crate::{evaluate::EvaluateArgs, export::ExportArgs, job::JobArgs, track::TrackArgs};
 
 /// A text that must not be displayed.
 #[derive(Clone)]
@@ -96,14 +95,8 @@ pub enum Command {
     /// Both are folders of the Cell Tracking Challenge: masks with a track table. The ground truth can be the folder that
     /// has TRA and SEG in it. A cell is found if more than half of its voxels have one label in the
     /// result. docs/scores.md explains all scores.
-    #[command(after_long_help = EVALUATE_EXAMPLES)]
     Evaluate(EvaluateArgs),
 }
-
-const EVALUATE_EXAMPLES: &str = "Examples:
-  elephant-server evaluate 01_RES 01_GT
-  elephant-server evaluate 01_RES 01_GT --voxel-size 2,0.5,0.5 --errors 50
-  elephant-server evaluate 01_RES 01_GT --json > scores.json";
 
 #[derive(Debug, Args)]
 pub struct PretrainArgs {
@@ -305,165 +298,6 @@ pub struct EngineArgs {
     #[arg(long, env = "ELEPHANT_REDIS_PORT", value_name = "PORT", default_value_t = 6379)]
     pub redis_port: u16,
 }
-
-#[derive(Debug, Args)]
-#[command(after_long_help = JOB_EXAMPLE)]
-pub struct JobArgs {
-    /// JSON file with the request; `-` reads standard input
-    #[arg(value_name = "FILE.json")]
-    pub file: PathBuf,
-
-    #[command(flatten)]
-    pub engine: EngineArgs,
-}
-
-#[derive(Debug, Args)]
-pub struct TrackArgs {
-    /// Name of the dataset in the workspace
-    pub dataset: String,
-
-    /// Project that gets the cells and links; made if it is missing
-    #[arg(long, default_value = "tracking", value_name = "NAME")]
-    pub project: String,
-
-    /// First and last timepoint, for example 0..19 [default: all]
-    #[arg(long, value_name = "FIRST..LAST")]
-    pub timepoints: Option<String>,
-
-    /// Edges of a voxel along z, y and x in micrometres, for example 2,0.5,0.5 [default: from the movie's .xml file]
-    #[arg(long, value_name = "Z,Y,X", value_parser = voxel_size)]
-    pub voxel_size: Option<VoxelSize>,
-
-    /// In which frames to look for cells
-    #[arg(long, value_enum, default_value_t)]
-    pub detect: DetectArg,
-
-    /// Detection model; a missing one is replaced by the built-in one
-    #[arg(long, default_value = "detection.pth", value_name = "MODEL.pth")]
-    pub model: String,
-
-    /// Probability above which a voxel belongs to a cell
-    #[arg(long, default_value_t = 0.5)]
-    pub threshold: f64,
-
-    /// Smaller cells are dropped (micrometres)
-    #[arg(long, default_value_t = 1.0, value_name = "UM")]
-    pub min_radius: f64,
-
-    /// Larger radii are clipped (micrometres)
-    #[arg(long, default_value_t = 50.0, value_name = "UM")]
-    pub max_radius: f64,
-
-    /// Predict the motion of cells with this flow model, for example flow.pth, instead of from their neighbours
-    #[arg(long, value_name = "MODEL.pth")]
-    pub flow: Option<String>,
-
-    /// How to link: one optimum over all frames, or the nearest cell of the frame before as in the ELEPHANT client
-    #[arg(long, value_enum)]
-    pub method: Option<MethodArg>,
-
-    /// JSON file with further options and weights of the linking (docs/tracking.md)
-    #[arg(long, value_name = "FILE.json")]
-    pub options: Option<PathBuf>,
-
-    /// Print the summary as JSON
-    #[arg(long)]
-    pub json: bool,
-
-    #[command(flatten)]
-    pub engine: EngineArgs,
-}
-
-#[derive(Debug, Args)]
-#[command(after_long_help = EXPORT_EXAMPLE)]
-pub struct ExportArgs {
-    /// Name of the dataset in the workspace
-    pub dataset: String,
-
-    /// File or folder to write, which must not exist
-    #[arg(value_name = "OUT")]
-    pub output: PathBuf,
-
-    /// Format to write
-    #[arg(long, value_enum, default_value_t)]
-    pub format: FormatArg,
-
-    /// Project of the dataset
-    #[arg(long, default_value = "tracking", value_name = "NAME")]
-    pub project: String,
-
-    /// Write also detections that belong to no track
-    #[arg(long)]
-    pub all: bool,
-
-    /// Edges of a voxel along z, y and x in micrometres, for example 2,0.5,0.5 [default: from the movie's .xml file]
-    #[arg(long, value_name = "Z,Y,X", value_parser = voxel_size)]
-    pub voxel_size: Option<VoxelSize>,
-
-    /// Folder for datasets, models and logs
-    #[arg(long, env = "ELEPHANT_WORKSPACE", default_value = "workspace", value_name = "DIR")]
-    pub workspace: PathBuf,
-
-    /// Folder outside the workspace into which links in its `datasets` may point, as for `serve`
-    #[arg(long = "data-root", env = "ELEPHANT_DATA_ROOTS", value_delimiter = ':', value_name = "DIR")]
-    pub data_roots: Vec<PathBuf>,
-}
-
-const EXPORT_EXAMPLE: &str = "Example: track the demo and look at it in napari
-  elephant-server track elephant-demo --workspace workspace
-  elephant-server export elephant-demo tracks.csv --format napari --workspace workspace";
-
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-pub enum FormatArg {
-    /// Cell Tracking Challenge: a folder with label images and a track table
-    #[default]
-    Ctc,
-    /// Graph Exchange File Format: a folder
-    Geff,
-    /// TrackMate's XML
-    Trackmate,
-    /// Table of tracks for napari
-    Napari,
-    /// Table of spots for Mastodon's CSV importer
-    Mastodon,
-}
-
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-pub enum DetectArg {
-    /// In frames of which the project has no cells
-    #[default]
-    Missing,
-    /// In all frames; tagged and approved cells stay
-    All,
-    /// In none: link the cells of the project
-    None,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum MethodArg {
-    /// One optimum over all frames
-    Optimal,
-    /// The nearest cell of the frame before
-    Nearest,
-}
-
-impl From<MethodArg> for TrackMethod {
-    fn from(method: MethodArg) -> Self {
-        match method {
-            MethodArg::Optimal => Self::Optimal,
-            MethodArg::Nearest => Self::Nearest,
-        }
-    }
-}
-
-const JOB_EXAMPLE: &str = r#"Example: the cells of the first frame
-  echo '{"predict": {"dataset": "elephant-demo", "timepoint": 0, "voxel_size": [2, 0.5, 0.5]}}' > job.json
-  elephant-server job job.json --workspace workspace > cells.json
-
-Other requests: {"generate": {"dataset": "fly"}}
-                {"reset": {"model": "detection.pth", "kind": "3d", "source": "pretrained"}}
-                {"erase_labels": {"dataset": "fly"}}
-Sizes and positions are in z, y, x order. POST /v1/jobs of a server takes the same; http://localhost:8080/docs describes it."#;
 
 /// Options for computing the network.
 #[derive(Debug, Args)]

@@ -12,8 +12,14 @@ use crate::{
     terminal::{print, with_bar},
 };
 
+const EVALUATE_EXAMPLES: &str = "Examples:
+  elephant-server evaluate 01_RES 01_GT
+  elephant-server evaluate 01_RES 01_GT --voxel-size 2,0.5,0.5 --errors 50
+  elephant-server evaluate 01_RES 01_GT --json > scores.json";
+
 /// Arguments of `elephant-server evaluate`.
 #[derive(Debug, Args)]
+#[command(after_long_help = EVALUATE_EXAMPLES)]
 pub struct EvaluateArgs {
     /// Tracked cells to score
     #[arg(value_name = "RESULT")]

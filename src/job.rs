@@ -1,19 +1,45 @@
 //! `elephant-server job`: one request, run by this process.
 
-use std::{io::Read, path::Path, process::ExitCode};
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::{Context, Result, anyhow};
+use clap::Args;
 use elephant_api_core::parse_as;
 use elephant_fs::FsError;
 use elephant_jobs::{Ended, JobError, JobRunner};
 use elephant_pipeline::{PipelineError, Task, TaskOutput, UseCases};
 
 use crate::{
-    config::{EngineArgs, JobArgs, LogFormat},
+    config::{EngineArgs, LogFormat},
     signals, telemetry,
     terminal::{self, Bar},
     wiring, workspace,
 };
+
+/// Arguments of `elephant-server job`.
+#[derive(Debug, Args)]
+#[command(after_long_help = JOB_EXAMPLE)]
+pub struct JobArgs {
+    /// JSON file with the request; `-` reads standard input
+    #[arg(value_name = "FILE.json")]
+    pub file: PathBuf,
+
+    #[command(flatten)]
+    pub engine: EngineArgs,
+}
+
+const JOB_EXAMPLE: &str = r#"Example: the cells of the first frame
+  echo '{"predict": {"dataset": "elephant-demo", "timepoint": 0, "voxel_size": [2, 0.5, 0.5]}}' > job.json
+  elephant-server job job.json --workspace workspace > cells.json
+
+Other requests: {"generate": {"dataset": "fly"}}
+                {"reset": {"model": "detection.pth", "kind": "3d", "source": "pretrained"}}
+                {"erase_labels": {"dataset": "fly"}}
+Sizes and positions are in z, y, x order. POST /v1/jobs of a server takes the same; http://localhost:8080/docs describes it."#;
 
 /// Runs the request of a file and prints its result as JSON.
 pub fn run(args: &JobArgs) -> Result<ExitCode> {

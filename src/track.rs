@@ -1,15 +1,103 @@
 //! `elephant-server track`: the cells of a whole movie, linked into lineages.
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
 use elephant_pipeline::{Detect, DetectionOptions, FlowOptions, Motion, Task, TaskOutput, TrackRequest, TrackSummary};
-use elephant_track::TrackOptions;
+use elephant_track::{TrackMethod, TrackOptions};
+use elephant_types::VoxelSize;
 
 use crate::{
-    config::{DetectArg, TrackArgs},
+    config::{EngineArgs, voxel_size},
     job,
 };
+
+/// Arguments of `elephant-server track`.
+#[derive(Debug, Args)]
+pub struct TrackArgs {
+    /// Name of the dataset in the workspace
+    pub dataset: String,
+
+    /// Project that gets the cells and links; made if it is missing
+    #[arg(long, default_value = "tracking", value_name = "NAME")]
+    pub project: String,
+
+    /// First and last timepoint, for example 0..19 [default: all]
+    #[arg(long, value_name = "FIRST..LAST")]
+    pub timepoints: Option<String>,
+
+    /// Edges of a voxel along z, y and x in micrometres, for example 2,0.5,0.5 [default: from the movie's .xml file]
+    #[arg(long, value_name = "Z,Y,X", value_parser = voxel_size)]
+    pub voxel_size: Option<VoxelSize>,
+
+    /// In which frames to look for cells
+    #[arg(long, value_enum, default_value_t)]
+    detect: DetectArg,
+
+    /// Detection model; a missing one is replaced by the built-in one
+    #[arg(long, default_value = "detection.pth", value_name = "MODEL.pth")]
+    pub model: String,
+
+    /// Probability above which a voxel belongs to a cell
+    #[arg(long, default_value_t = 0.5)]
+    pub threshold: f64,
+
+    /// Smaller cells are dropped (micrometres)
+    #[arg(long, default_value_t = 1.0, value_name = "UM")]
+    pub min_radius: f64,
+
+    /// Larger radii are clipped (micrometres)
+    #[arg(long, default_value_t = 50.0, value_name = "UM")]
+    pub max_radius: f64,
+
+    /// Predict the motion of cells with this flow model, for example flow.pth, instead of from their neighbours
+    #[arg(long, value_name = "MODEL.pth")]
+    pub flow: Option<String>,
+
+    /// How to link: one optimum over all frames, or the nearest cell of the frame before as in the ELEPHANT client
+    #[arg(long, value_enum)]
+    method: Option<MethodArg>,
+
+    /// JSON file with further options and weights of the linking (docs/tracking.md)
+    #[arg(long, value_name = "FILE.json")]
+    pub options: Option<PathBuf>,
+
+    /// Print the summary as JSON
+    #[arg(long)]
+    pub json: bool,
+
+    #[command(flatten)]
+    pub engine: EngineArgs,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum DetectArg {
+    /// In frames of which the project has no cells
+    #[default]
+    Missing,
+    /// In all frames; tagged and approved cells stay
+    All,
+    /// In none: link the cells of the project
+    None,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum MethodArg {
+    /// One optimum over all frames
+    Optimal,
+    /// The nearest cell of the frame before
+    Nearest,
+}
+
+impl From<MethodArg> for TrackMethod {
+    fn from(method: MethodArg) -> Self {
+        match method {
+            MethodArg::Optimal => Self::Optimal,
+            MethodArg::Nearest => Self::Nearest,
+        }
+    }
+}
 
 /// Tracks a dataset and prints a summary.
 pub fn run(args: &TrackArgs) -> Result<ExitCode> {

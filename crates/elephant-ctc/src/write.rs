@@ -20,7 +20,8 @@ pub fn mask_name(t: u32, last: u32) -> String {
 /// Compresses planes of labels. One encoder can be used for any number of planes, one after the other.
 pub struct PlaneEncoder {
     compressor: Compressor,
-    bytes: Vec<u8>,
+    /// Room for what is compressed.
+    compressed: Vec<u8>,
 }
 
 impl Default for PlaneEncoder {
@@ -32,17 +33,23 @@ impl Default for PlaneEncoder {
 impl PlaneEncoder {
     /// An encoder.
     pub fn new() -> Self {
-        Self { compressor: Compressor::new(CompressionLvl::default()), bytes: Vec::new() }
+        Self { compressor: Compressor::new(CompressionLvl::default()), compressed: Vec::new() }
     }
 
     /// The labels of a plane in raster order, as a zlib stream of little-endian 16-bit numbers.
     pub fn encode(&mut self, labels: &[u16]) -> Arc<[u8]> {
-        self.bytes.clear();
-        self.bytes.extend(labels.iter().flat_map(|label| label.to_le_bytes()));
-        let mut compressed = vec![0; self.compressor.zlib_compress_bound(self.bytes.len())];
-        let length = self.compressor.zlib_compress(&self.bytes, &mut compressed);
-        compressed.truncate(length.expect("the bound is large enough for every input"));
-        compressed.into()
+        let swapped: Vec<u16>;
+        let little_endian = if cfg!(target_endian = "little") {
+            labels
+        } else {
+            swapped = labels.iter().map(|label| label.to_le()).collect();
+            &swapped
+        };
+        let bytes: &[u8] = bytemuck::cast_slice(little_endian);
+        self.compressed.resize(self.compressor.zlib_compress_bound(bytes.len()), 0);
+        let length = self.compressor.zlib_compress(bytes, &mut self.compressed);
+        let length = length.expect("the bound is large enough for every input");
+        self.compressed[..length].into()
     }
 }
 

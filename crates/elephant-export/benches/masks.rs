@@ -16,7 +16,7 @@ use serde_json::json;
 const SHAPE: [usize; 3] = [64, 512, 512];
 const VOXEL_UM: [f64; 3] = [2.0, 0.5, 0.5];
 const CELLS: u16 = 300;
-const RUNS: usize = 5;
+const RUNS: usize = 15;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let masks = masks();

@@ -168,15 +168,22 @@ impl Raster {
         self.runs().flat_map(Run::voxels)
     }
 
-    /// Squared distances of voxels of row (z, y) from the centre, by x, in semi-axes; rounded as the original rounds them.
-    pub(crate) fn distances_in_row(&self, z: usize, y: usize) -> impl Fn(usize) -> f64 {
-        let (row, first) = (self.row(z, y), self.bounds[2].start as f64);
-        move |x| row.distance_at(x as f64 - first)
+    /// Squared distances of voxels of row (z, y) from the centre, by x, in semi-axes; not rounded as the original rounds them.
+    pub(crate) fn quick_distances_in_row(&self, z: usize, y: usize) -> impl Fn(usize) -> f64 {
+        let (base, center) = (self.row(z, y).base, self.bounds[2].start as f64 + self.offset[2]);
+        let base: [f64; 3] = std::array::from_fn(|k| base[k] / self.radii_um[k]);
+        let per_x: [f64; 3] = std::array::from_fn(|k| self.along_axes[k][2] / self.radii_um[k]);
+        move |x| {
+            let dx = x as f64 - center;
+            (0..3).map(|k| base[k] + dx * per_x[k]).map(|along| along * along).sum()
+        }
     }
 
-    /// Whether a voxel of the bounds is one of the raster.
+    /// Whether a voxel is one of the raster.
     pub(crate) fn contains(&self, z: usize, y: usize, x: usize) -> bool {
-        self.distances_in_row(z, y)(x) < self.limit
+        let [planes, rows, columns] = &self.bounds;
+        let is_in_bounds = planes.contains(&z) && rows.contains(&y) && columns.contains(&x);
+        is_in_bounds && self.row(z, y).distance(x - columns.start) < self.limit
     }
 
     /// Squared distances are below this inside; at least 1.
@@ -236,6 +243,7 @@ impl Raster {
     }
 
     fn row(&self, z: usize, y: usize) -> Row<'_> {
+        // The row may be outside the bounds.
         let dz = z as f64 - self.bounds[0].start as f64 - self.offset[0];
         let dy = y as f64 - self.bounds[1].start as f64 - self.offset[1];
         Row { raster: self, base: self.along_axes.map(|[per_z, per_y, _]| dz * per_z + dy * per_y) }
@@ -259,13 +267,7 @@ impl Row<'_> {
     /// The squared distance from the centre, in semi-axes; rounded as the original rounds it.
     #[inline]
     fn distance(&self, x: usize) -> f64 {
-        self.distance_at(x as f64)
-    }
-
-    /// The same for a voxel that may be outside the bounds.
-    #[inline]
-    fn distance_at(&self, x: f64) -> f64 {
-        let dx = x - self.raster.offset[2];
+        let dx = x as f64 - self.raster.offset[2];
         let along = |k: usize| {
             let share = (self.base[k] + dx * self.raster.along_axes[k][2]) / self.raster.radii_um[k];
             share * share

@@ -21,14 +21,23 @@ const MOST_CANCELLATION: f64 = 1e5;
 /// voxels, as [`Ellipsoid::raster`] says.
 #[derive(Clone, Debug)]
 pub struct Shells {
-    /// From the outermost to the innermost.
     all: Vec<Shell>,
     /// A box that holds the voxels of all of them.
     bounds: [Range<usize>; 3],
     /// Squared distances in semi-axes of the outermost shell, from which on voxels are outside of all.
     outside: f64,
-    /// Whether one distance is too inexact to tell about all shells.
-    is_inexact: bool,
+    order: Order,
+}
+
+/// How the shells lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    /// Each is inside the one before it.
+    Nested,
+    /// Some have grown to the least number of voxels.
+    Any,
+    /// One distance is too inexact to tell about all of them.
+    Inexact,
 }
 
 #[derive(Clone, Debug)]
@@ -59,8 +68,19 @@ impl Shells {
             Shell { certain: [boundary * (1.0 - ROUNDING), boundary * (1.0 + ROUNDING)], raster }
         });
         let shells: Vec<Shell> = shells.collect();
+        let has_grown =
+            |(outer, inner): (&Shell, &Shell)| inner.raster.limit() > 1.0 || inner.certain[1] > outer.certain[0];
+        let order = if outer.cancellation() > MOST_CANCELLATION {
+            Order::Inexact
+        } else if outer.limit() > 1.0 || shells.iter().zip(&shells[1..]).any(has_grown) {
+            Order::Any
+        } else {
+            Order::Nested
+        };
         let outside = shells.iter().map(|shell| shell.certain[1]).fold(0.0, f64::max);
-        Some(Self { all: shells, bounds, outside, is_inexact: outer.cancellation() > MOST_CANCELLATION })
+        // Exact distances may be smaller than the quick one then.
+        let outside = if order == Order::Inexact { f64::INFINITY } else { outside };
+        Some(Self { all: shells, bounds, outside, order })
     }
 
     /// A box that holds all voxels of the shells, along (z, y, x).
@@ -71,33 +91,46 @@ impl Shells {
     /// Visits the voxels of row (z, y) inside the outermost shell or another one, from left to right: their x, and the
     /// innermost shell that they are in, from 1 to 16.
     pub fn visit_row(&self, z: usize, y: usize, mut visit: impl FnMut(usize, u8)) {
-        let reaches_row = |(_, shell): &(u8, &Shell)| {
-            let [planes, rows, _] = shell.raster.bounds();
-            planes.contains(&z) && rows.contains(&y)
-        };
-        let distance_at = self.all[0].raster.distances_in_row(z, y);
-        // From the innermost outwards.
-        let mut shells: Vec<(u8, &Shell)> = (1..).zip(&self.all).filter(reaches_row).collect();
-        shells.reverse();
+        let distance_at = self.all[0].raster.quick_distances_in_row(z, y);
         for x in self.bounds[2].clone() {
             let distance = distance_at(x);
-            if distance >= self.outside && !self.is_inexact {
-                continue;
-            }
-            let is_inside = |(_, shell): &&(u8, &Shell)| {
-                let columns = &shell.raster.bounds()[2];
-                let [inside, outside] = shell.certain;
-                columns.contains(&x)
-                    && if self.is_inexact || (inside..outside).contains(&distance) {
-                        shell.raster.contains(z, y, x)
-                    } else {
-                        distance < inside
-                    }
+            let depth = match self.order {
+                _ if distance >= self.outside => continue,
+                Order::Nested => self.depth_of_nested(distance, [z, y, x]),
+                Order::Any => self.depth(|shell| shell.contains(distance, [z, y, x])),
+                Order::Inexact => self.depth(|shell| shell.raster.contains(z, y, x)),
             };
-            if let Some((depth, _)) = shells.iter().find(is_inside) {
-                visit(x, *depth);
+            if depth > 0 {
+                visit(x, depth);
             }
         }
+    }
+
+    /// The innermost shell that a voxel is in, or 0, if each lies in the one before it.
+    fn depth_of_nested(&self, distance: f64, voxel: [usize; 3]) -> u8 {
+        let is_inside = |shell: &&Shell| distance < shell.certain[0];
+        let depth = self.all.iter().take_while(is_inside).count();
+        let is_next = self.all.get(depth).is_some_and(|shell| shell.contains(distance, voxel));
+        depth as u8 + u8::from(is_next)
+    }
+
+    /// The innermost shell that a voxel is in, or 0.
+    fn depth(&self, is_inside: impl Fn(&Shell) -> bool) -> u8 {
+        self.all.iter().rposition(is_inside).map_or(0, |index| index as u8 + 1)
+    }
+}
+
+impl Shell {
+    /// Whether a voxel is inside, which has this distance in semi-axes of the outermost shell.
+    fn contains(&self, distance: f64, [z, y, x]: [usize; 3]) -> bool {
+        let [inside, outside] = self.certain;
+        if distance >= outside {
+            return false;
+        }
+        if self.raster.limit() == 1.0 && distance < inside {
+            return true;
+        }
+        self.raster.contains(z, y, x)
     }
 }
 

@@ -45,7 +45,9 @@ pub use datasets::{GenerateRequest, Generated, check, generate, voxel_size};
 pub use elephant_export::MaskSpot;
 pub use elephant_hdf5::Reach;
 pub use error::{PipelineError, UndrawableSpots};
-pub use flow::{FlowAnswer, FlowLabels, FlowPredictor, FlowSpot, PredictFlowRequest, UpdateFlowLabels, answer_flow};
+pub use flow::{
+    EraseFlowLabels, FlowAnswer, FlowLabels, FlowPredictor, FlowSpot, PredictFlowRequest, UpdateFlowLabels, answer_flow,
+};
 pub use frames::{CropBox, DatasetInfo};
 pub use generate::{GenerateOptions, generate_dataset};
 pub use labels::{Labels, UpdateLabels};
@@ -55,7 +57,7 @@ pub use ports::ModelDownload;
 pub use predict::{PredictRequest, Predictor};
 pub use score::{SceneScore, score_empty_frames, score_scene};
 pub use score_flow::{FlowScore, score_flow};
-pub use task::{EraseFlowLabels, EraseLabels, KINDS, PREDICTIONS, Request, ResetRequest, Task, TaskOutput, UseCases};
+pub use task::{EraseLabels, KINDS, PREDICTIONS, Request, ResetRequest, Task, TaskOutput, UseCases};
 pub use track::{
     Detect, DetectionOptions, ExportFormat, ExportRequest, Exported, FlowOptions, Motion, SteerRequest, Steering,
     TrackRequest, TrackSummary, Tracker, export_project,

@@ -7,10 +7,10 @@ use elephant_types::{DatasetName, ModelName, NetworkKind, NetworkTask, NetworkTy
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    FlowAnswer, FlowLabels, FlowPredictor, GenerateRequest, Generated, Labels, ModelSource, Models, PipelineError,
-    PredictFlowRequest, PredictRequest, Predictor, SteerRequest, Steering, TrackRequest, TrackSummary, Tracker,
-    TrainRequest, Trainer, TrainingControl, TrainingOverrides, UpdateFlowLabels, UpdateLabels, Uploads, Workspace,
-    answer_flow, datasets, defaults,
+    EraseFlowLabels, FlowAnswer, FlowLabels, FlowPredictor, GenerateRequest, Generated, Labels, ModelSource, Models,
+    PipelineError, PredictFlowRequest, PredictRequest, Predictor, SteerRequest, Steering, TrackRequest, TrackSummary,
+    Tracker, TrainRequest, Trainer, TrainingControl, TrainingOverrides, UpdateFlowLabels, UpdateLabels, Uploads,
+    Workspace, datasets, defaults,
 };
 
 /// Kinds of the jobs, in the order of a session.
@@ -157,14 +157,6 @@ pub struct EraseLabels {
     pub dataset: DatasetName,
 }
 
-/// Which dataset to erase the flow labels of.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EraseFlowLabels {
-    /// The dataset.
-    pub dataset: DatasetName,
-}
-
 impl ResetRequest {
     fn network(&self) -> NetworkType {
         NetworkType { task: self.task, kind: self.kind }
@@ -293,105 +285,6 @@ impl Request for TrainRequest {
         let trained = use_cases.trainer.train(self, &control, context);
         control.show_followed_timepoint(None);
         trained
-    }
-}
-
-impl Request for PredictFlowRequest {
-    type Output = Vec<FlowAnswer>;
-
-    fn spec(&self) -> JobSpec {
-        JobSpec {
-            queue: Some(PREDICTIONS),
-            on_leave: OnLeave::Cancel,
-            activity: Activity::showing(ProcessState::Wait),
-            ..JobSpec::new("predict_flow", self.dataset.as_str())
-        }
-    }
-
-    fn validate(&self) -> Result<(), PipelineError> {
-        self.validate()
-    }
-
-    fn run(&self, use_cases: &UseCases, context: &TaskContext) -> Result<Vec<FlowAnswer>, PipelineError> {
-        answer_flow(use_cases, self, context)
-    }
-
-    fn mirror(&self, use_cases: &UseCases, _: &Vec<FlowAnswer>) {
-        use_cases.mirror_candidates(self);
-    }
-}
-
-impl Request for UpdateFlowLabels {
-    type Output = Vec<usize>;
-
-    fn spec(&self) -> JobSpec {
-        changes_flow_labels(&self.dataset)
-    }
-
-    fn validate(&self) -> Result<(), PipelineError> {
-        self.validate()
-    }
-
-    fn run(&self, use_cases: &UseCases, context: &TaskContext) -> Result<Vec<usize>, PipelineError> {
-        use_cases.flow_labels.update(self, context)
-    }
-
-    fn mirror(&self, use_cases: &UseCases, _: &Vec<usize>) {
-        use_cases.mirror_approved_links(self);
-    }
-}
-
-impl Request for EraseFlowLabels {
-    type Output = ();
-
-    fn spec(&self) -> JobSpec {
-        changes_flow_labels(&self.dataset)
-    }
-
-    fn validate(&self) -> Result<(), PipelineError> {
-        Ok(())
-    }
-
-    fn run(&self, use_cases: &UseCases, _: &TaskContext) -> Result<(), PipelineError> {
-        use_cases.flow_labels.reset(&self.dataset)
-    }
-}
-
-fn changes_flow_labels(dataset: &DatasetName) -> JobSpec {
-    let activity = Activity { updating_flow_labels: true, ..Activity::showing(ProcessState::Wait) };
-    JobSpec { activity, ..JobSpec::new("update_flow", dataset.as_str()) }
-}
-
-impl Request for TrackRequest {
-    type Output = TrackSummary;
-
-    fn spec(&self) -> JobSpec {
-        let project = format!("tracks of {}/{}", self.dataset, self.project);
-        JobSpec { noun: "tracking", exclusive: Some(project.into()), ..JobSpec::new("track", self.dataset.as_str()) }
-    }
-
-    fn validate(&self) -> Result<(), PipelineError> {
-        self.validate()
-    }
-
-    fn run(&self, use_cases: &UseCases, context: &TaskContext) -> Result<TrackSummary, PipelineError> {
-        use_cases.tracker.track(self, context)
-    }
-}
-
-impl Request for SteerRequest {
-    type Output = ();
-
-    fn spec(&self) -> JobSpec {
-        JobSpec::new("steer", self.dataset.as_str())
-    }
-
-    fn validate(&self) -> Result<(), PipelineError> {
-        self.validate()
-    }
-
-    fn run(&self, use_cases: &UseCases, _: &TaskContext) -> Result<(), PipelineError> {
-        use_cases.steering.set(self)
     }
 }
 

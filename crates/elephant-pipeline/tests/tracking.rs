@@ -8,7 +8,7 @@ use elephant_pipeline::{
     ExportFormat, ExportRequest, FlowSpot, PipelineError, PredictFlowRequest, PredictRequest, Request, SteerRequest,
     Task, TrackRequest, TrackSummary, answer_flow, export_project, testing::TestWorkspace,
 };
-use elephant_project::{Author, LinkState, Operation, ProjectId, ProjectKind};
+use elephant_project::{Author, DetectionTag, LinkState, Operation, ProjectId, ProjectKind, View};
 use elephant_types::{CancelToken, Coded, ErrorCode, Spot, TaskContext, VoxelSize};
 use serde_json::{Value, json};
 
@@ -85,6 +85,71 @@ fn a_cancelled_tracking_keeps_the_cells_it_has_found() {
     let project = workspace.use_cases.workspace.projects().get(&id("tracking")).unwrap();
     let frames: Vec<u32> = project.info().unwrap().frames.into_iter().map(|(t, _)| t).collect();
     assert_eq!(frames, [0, 1]);
+}
+
+/// Cancels a tracking as soon as so many of its steps, three for each frame, are finished.
+fn track_until(workspace: &TestWorkspace, more: &Value, steps: u64) -> PipelineError {
+    let cancel = CancelToken::default();
+    let stop = cancel.clone();
+    let context = TaskContext::new(cancel, move |progress| {
+        if progress.done >= steps {
+            stop.cancel();
+        }
+    });
+    request(more).run(&workspace.use_cases, &context).unwrap_err()
+}
+
+#[test]
+fn a_tracking_that_is_cancelled_while_it_links_does_not_spoil_links() {
+    let workspace = TestWorkspace::new();
+    workspace.add_dataset("fly");
+    let frames = workspace.use_cases.dataset_info(&"fly".parse().unwrap()).unwrap().shape[0] as u64;
+    // All cells are found and measured, and the first of three passes is over.
+    let error = track_until(&workspace, &json!({}), 2 * frames + frames / 3);
+    assert_eq!(error.code(), ErrorCode::Cancelled);
+    let project = workspace.use_cases.workspace.projects().get(&id("tracking")).unwrap();
+    assert!(project.info().unwrap().links > 10, "links are better than none");
+    track(&workspace, &json!({"detect": "none"})).unwrap();
+    let complete = project.view(0, u32::MAX).unwrap().links;
+    let error = track_until(&workspace, &json!({"detect": "none"}), 2 * frames);
+    assert_eq!(error.code(), ErrorCode::Cancelled);
+    assert_eq!(project.view(0, u32::MAX).unwrap().links, complete);
+}
+
+#[test]
+fn part_of_a_movie_is_tracked_without_a_change_to_the_rest() {
+    let workspace = TestWorkspace::new();
+    workspace.add_dataset("fly");
+    track(&workspace, &json!({})).unwrap();
+    let project = workspace.use_cases.workspace.projects().get(&id("tracking")).unwrap();
+    let whole = project.view(0, u32::MAX).unwrap();
+    let part = track(&workspace, &json!({"detect": "none", "timepoints": [1, 2]})).unwrap();
+    assert_eq!(part.frames, 2);
+    let outside = |view: &View| {
+        let t: std::collections::HashMap<_, _> = view.spots.iter().map(|spot| (spot.key, spot.spot.t)).collect();
+        let ends = view.links.iter().map(|link| (link.source, link.target));
+        ends.filter(|(source, target)| t[source] < 1 || t[target] > 2).collect::<Vec<_>>()
+    };
+    assert!(!outside(&whole).is_empty());
+    assert_eq!(outside(&project.view(0, u32::MAX).unwrap()), outside(&whole));
+}
+
+#[test]
+fn contradictory_approvals_are_named_by_the_projects_numbers() {
+    let workspace = TestWorkspace::new();
+    workspace.add_dataset("fly");
+    track(&workspace, &json!({})).unwrap();
+    let project = workspace.use_cases.workspace.projects().get(&id("tracking")).unwrap();
+    let link = project.view(0, u32::MAX).unwrap().links[0];
+    let author: Author = "Ann".parse().unwrap();
+    let approve =
+        Operation::Approve { spots: Vec::new(), links: vec![(link.source, link.target)], state: LinkState::Approved };
+    let tag = Operation::Tag { spots: vec![link.target], detection: Some(DetectionTag::FalsePositive), tracking: None };
+    project.append(&author, None, &[approve, tag]).unwrap();
+    let error = track(&workspace, &json!({"detect": "none"})).unwrap_err();
+    assert_eq!(error.code(), ErrorCode::Conflict);
+    let said = format!("spot {} is rejected", link.target);
+    assert!(error.to_string().contains(&said), "{error}");
 }
 
 #[test]

@@ -157,8 +157,8 @@ pub enum Operation {
         #[serde(default = "suppression_um")]
         suppression_um: f64,
     },
-    /// Replaces the links that nobody has judged: those whose targets are in the frames `first` to `last` go, then the new
-    /// ones come. A new link is left out where an approved one leads to its target, or where it was rejected.
+    /// Replaces the links that nobody has judged and whose two spots are in the frames `first` to `last`. A new link is left
+    /// out where a link that stays leads to its target, or where it was rejected.
     Relink {
         /// The first frame.
         first: u32,
@@ -336,14 +336,20 @@ fn relink(edit: &mut Edit<'_>, first: u32, last: u32, links: &[NewLink]) -> Resu
         if let Some(other) = wanted.insert(link.target, *link) {
             return Err(ProjectError::SecondParent { target: link.target, parent: other.source, state: other.state });
         }
-        let t = edit.spot(link.target)?.t;
-        if !(first..=last).contains(&t) {
-            return invalid(format!("spot {} is in frame {t}, not in {first} to {last}", link.target));
+        for key in [link.source, link.target] {
+            let t = edit.spot(key)?.t;
+            if !(first..=last).contains(&t) {
+                return invalid(format!("spot {key} is in frame {t}, not in {first} to {last}"));
+            }
         }
     }
     let mut going = Vec::new();
     for slot in edit.state.slots_between(first, last) {
         let (Some(parent), LinkState::Unlabeled) = (edit.state.parent(slot), slot.link.state) else { continue };
+        // One from a frame before is not replaced.
+        if edit.spot(parent)?.t < first {
+            continue;
+        }
         // A link that comes again keeps its place.
         if wanted.get(&slot.record.key).is_none_or(|link| link.source != parent) {
             going.push((parent, slot.record.key));
@@ -355,7 +361,7 @@ fn relink(edit: &mut Edit<'_>, first: u32, last: u32, links: &[NewLink]) -> Resu
     for link in links {
         let is_judged = edit.state.link(link.source, link.target).is_some_and(|old| old.state != LinkState::Unlabeled);
         let parent = edit.state.slot(link.target).and_then(|slot| edit.state.parent(slot));
-        // Any other parent that is left has been approved.
+        // Any other parent that is left has been approved, or is in a frame before.
         if !is_judged && parent.is_none_or(|parent| parent == link.source) {
             edit.link(link.source, link.target, link.state, link.score, false)?;
         }

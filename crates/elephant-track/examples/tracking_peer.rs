@@ -70,7 +70,8 @@ fn main() -> Result<(), Anything> {
 
 fn one(path: &str, method: &str, options: &TrackOptions) -> Result<(), Anything> {
     let file = read(path)?;
-    let detections = Detections { spots: &file.spots, intensities: file.intensities.as_deref(), displacements: None };
+    let detections =
+        Detections { spots: &file.spots, intensities: file.intensities.as_deref(), ..Detections::default() };
     let start = Instant::now();
     let tracking = track(&detections, &Constraints::default(), options, &TaskContext::detached())?;
     let seconds = start.elapsed().as_secs_f64();

@@ -38,8 +38,8 @@ pub enum TrackError {
     /// A spot with a property that cannot be used.
     #[error("spot {spot}: {reason}")]
     InvalidSpot {
-        /// Its number.
-        spot: u32,
+        /// Its number, as the caller has it.
+        spot: u64,
         /// What is wrong with it.
         reason: &'static str,
     },

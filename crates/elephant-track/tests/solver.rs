@@ -373,3 +373,15 @@ fn options_out_of_range_are_refused() {
         assert!(matches!(error, TrackError::InvalidOption { .. }), "{error}");
     }
 }
+
+#[test]
+fn stress() {
+    for seed in 0..3000_u64 {
+        let problem = random_problem(seed, 6, 8, 0.25);
+        let Ok(exact) = checked(&problem, Method::Exact) else { continue };
+        let Ok(ours) = checked(&problem, Method::PrimalDual) else { println!("{seed} failed"); continue };
+        if ours.bound > exact.objective + TOLERANCE || ours.objective < exact.objective - TOLERANCE {
+            println!("{seed}: exact {} ours {} bound {}", exact.objective, ours.objective, ours.bound);
+        }
+    }
+}

@@ -66,7 +66,7 @@ fn movie(frames: usize) -> (Vec<Spot>, Vec<f64>, Lineage) {
 }
 
 fn run(spots: &[Spot], intensities: Option<&[f64]>, constraints: &Constraints) -> Result<Tracking, TrackError> {
-    let detections = Detections { spots, intensities, displacements: None };
+    let detections = Detections { spots, intensities, ..Detections::default() };
     track(&detections, constraints, &TrackOptions::default(), &TaskContext::detached())
 }
 
@@ -187,6 +187,12 @@ fn contradictory_corrections_name_the_spots() {
     assert!(message(rejected).contains("spot 9 is rejected"));
     let unsure = Constraints { required: vec![SpotId(3)], excluded: vec![SpotId(3)], ..Constraints::default() };
     assert!(message(unsure).contains("spot 3 is both confirmed and rejected"));
+    // By the caller's numbers.
+    let numbers: Vec<u64> = (0..spots.len() as u64).map(|index| 1000 + index).collect();
+    let numbered = Detections { spots: &spots, numbers: Some(&numbers), ..Detections::default() };
+    let two_parents = links(&[link(0, 9), link(1, 9)]);
+    let error = track(&numbered, &two_parents, &TrackOptions::default(), &TaskContext::detached()).unwrap_err();
+    assert!(error.to_string().contains("spot 1009 has two approved parents, 1000 and 1001"), "{error}");
 }
 
 #[test]
@@ -221,7 +227,7 @@ fn a_cancelled_task_returns_what_is_given() {
     let (spots, intensities, _) = movie(6);
     let cancel = CancelToken::default();
     cancel.cancel();
-    let detections = Detections { spots: &spots, intensities: Some(&intensities), displacements: None };
+    let detections = Detections { spots: &spots, intensities: Some(&intensities), ..Detections::default() };
     let constraints = Constraints { links: vec![link(0, 9)], ..Constraints::default() };
     let context = TaskContext::new(cancel, |_| {});
     let found = track(&detections, &constraints, &TrackOptions::default(), &context).unwrap();
@@ -234,7 +240,7 @@ fn given_displacements_link_a_fast_movie() {
     // Everything moves by one distance between cells, which nothing but a flow can tell.
     let spots: Vec<Spot> = (0..40).map(|n| spot(n / 10, [0.0, 0.0, 12.0 * ((n % 10) + n / 10) as f64], 5.0)).collect();
     let displacements = vec![[0.0, 0.0, -12.0]; spots.len()];
-    let detections = Detections { spots: &spots, intensities: None, displacements: Some(&displacements) };
+    let detections = Detections { spots: &spots, displacements: Some(&displacements), ..Detections::default() };
     let found =
         track(&detections, &Constraints::default(), &TrackOptions::default(), &TaskContext::detached()).unwrap();
     assert!(found.lineage.links().eq((10..40).map(|target| link(target - 10, target))));
@@ -253,7 +259,7 @@ fn the_nearest_method_is_the_clients() {
     let spots: Vec<Spot> = golden.spots.iter().map(|&(t, z, y, x)| spot(t, [z, y, x], 5.0)).collect();
     let nearest = NearestOptions { threshold_um: golden.threshold_um, ..NearestOptions::default() };
     let options = TrackOptions { method: TrackMethod::Nearest, nearest, ..TrackOptions::default() };
-    let detections = Detections { spots: &spots, intensities: None, displacements: None };
+    let detections = Detections { spots: &spots, ..Detections::default() };
     let found = track(&detections, &Constraints::default(), &options, &TaskContext::detached()).unwrap();
     let mut links: Vec<(u32, u32)> = found.lineage.links().map(|link| (link.source.0, link.target.0)).collect();
     links.sort_unstable();
@@ -275,7 +281,7 @@ fn fitted_weights_track_the_example_and_few_links_are_enough_to_adapt() {
     let weights = fit(std::slice::from_ref(&example), &options, &context).unwrap();
     weights.validate().unwrap();
     assert_eq!(weights, fit(std::slice::from_ref(&example), &options, &context).unwrap(), "the same again");
-    let detections = Detections { spots: &spots, intensities: Some(&intensities), displacements: None };
+    let detections = Detections { spots: &spots, intensities: Some(&intensities), ..Detections::default() };
     let own = TrackOptions { weights: Some(weights), ..TrackOptions::default() };
     let found = track(&detections, &Constraints::default(), &own, &context).unwrap();
     assert!(found.lineage.links().eq(truth.links()));

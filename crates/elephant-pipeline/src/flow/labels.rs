@@ -8,6 +8,7 @@ use std::{
 
 use elephant_fs::{FolderLock, FsError};
 use elephant_image::{Dims, FlowLabelFrame, UndrawableSpot};
+use elephant_jobs::{Activity, JobSpec, ProcessState};
 use elephant_types::{ApprovedLink, CancelToken, DatasetName, KeepAxials, Numerics, TaskContext, TaskEvent, VoxelSize};
 use elephant_volume::{Attributes, Dataset, FrameSource, Store};
 use ndarray::{Array3, Array4, Axis};
@@ -16,7 +17,7 @@ use serde_json::value::to_raw_value;
 
 use super::stores::FlowLabelStore;
 use crate::{
-    PipelineError, UndrawableSpots, Workspace, defaults,
+    PipelineError, Request, UndrawableSpots, UseCases, Workspace, defaults,
     frames::{HeldDataset, open_dataset},
     labels::{
         BUSY, Centroids, MAX_NAMED_SPOTS, centroids,
@@ -257,4 +258,53 @@ fn check_pair(dataset: &Dataset, name: &DatasetName, t: usize) -> Result<(), Pip
     Err(PipelineError::NotFound(format!(
         "there is no timepoint after timepoint {t}; the dataset {name} has {count}, counted from 0, and t is the source's"
     )))
+}
+
+impl Request for UpdateFlowLabels {
+    type Output = Vec<usize>;
+
+    fn spec(&self) -> JobSpec {
+        changes_flow_labels(&self.dataset)
+    }
+
+    fn validate(&self) -> Result<(), PipelineError> {
+        self.validate()
+    }
+
+    fn run(&self, use_cases: &UseCases, context: &TaskContext) -> Result<Vec<usize>, PipelineError> {
+        use_cases.flow_labels.update(self, context)
+    }
+
+    fn mirror(&self, use_cases: &UseCases, _: &Vec<usize>) {
+        use_cases.mirror_approved_links(self);
+    }
+}
+
+impl Request for EraseFlowLabels {
+    type Output = ();
+
+    fn spec(&self) -> JobSpec {
+        changes_flow_labels(&self.dataset)
+    }
+
+    fn validate(&self) -> Result<(), PipelineError> {
+        Ok(())
+    }
+
+    fn run(&self, use_cases: &UseCases, _: &TaskContext) -> Result<(), PipelineError> {
+        use_cases.flow_labels.reset(&self.dataset)
+    }
+}
+
+/// Which dataset to erase the flow labels of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EraseFlowLabels {
+    /// The dataset.
+    pub dataset: DatasetName,
+}
+
+fn changes_flow_labels(dataset: &DatasetName) -> JobSpec {
+    let activity = Activity { updating_flow_labels: true, ..Activity::showing(ProcessState::Wait) };
+    JobSpec { activity, ..JobSpec::new("update_flow", dataset.as_str()) }
 }

@@ -14,7 +14,7 @@ mod stores;
 
 pub use self::{
     answer::answer_flow,
-    labels::{FlowLabels, UpdateFlowLabels},
+    labels::{EraseFlowLabels, FlowLabels, UpdateFlowLabels},
     predict::FlowPredictor,
     request::{FlowAnswer, FlowSpot, PredictFlowRequest},
 };

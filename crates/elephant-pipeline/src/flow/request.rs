@@ -1,10 +1,11 @@
 //! The request for a prediction of displacements, and its answer.
 
-use elephant_types::{DatasetName, KeepAxials, ModelName, NetworkKind, Spot, VoxelSize};
+use elephant_jobs::{Activity, JobSpec, OnLeave, ProcessState};
+use elephant_types::{DatasetName, KeepAxials, ModelName, NetworkKind, Spot, TaskContext, VoxelSize};
 use serde::{Deserialize, Serialize};
 
-use super::labels::check_max_displacement;
-use crate::{PipelineError, defaults, frames::CropBox};
+use super::{answer_flow, labels::check_max_displacement};
+use crate::{PREDICTIONS, PipelineError, Request, UseCases, defaults, frames::CropBox};
 
 /// A cell in the later frame whose place in the earlier one is asked for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -104,5 +105,33 @@ impl PredictFlowRequest {
     /// Kind of the network.
     pub(super) fn kind(&self) -> NetworkKind {
         if self.is_3d { NetworkKind::Volumetric } else { NetworkKind::Planar }
+    }
+}
+
+impl Request for PredictFlowRequest {
+    type Output = Vec<FlowAnswer>;
+
+    fn spec(&self) -> JobSpec {
+        JobSpec {
+            queue: Some(PREDICTIONS),
+            on_leave: OnLeave::Cancel,
+            activity: Activity::showing(ProcessState::Wait),
+            ..JobSpec::new("predict_flow", self.dataset.as_str())
+        }
+    }
+
+    fn validate(&self) -> Result<(), PipelineError> {
+        self.validate()
+    }
+
+    fn run(&self, use_cases: &UseCases, context: &TaskContext) -> Result<Vec<FlowAnswer>, PipelineError> {
+        answer_flow(use_cases, self, context)
+    }
+
+    fn mirror(&self, use_cases: &UseCases, _: &Vec<FlowAnswer>) {
+        // Tracks that answered have noted the cells before.
+        if !use_cases.steering.is_on(&self.dataset).unwrap_or(false) {
+            use_cases.mirror_candidates(self);
+        }
     }
 }

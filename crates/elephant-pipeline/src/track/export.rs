@@ -8,7 +8,8 @@ use elephant_project::{DetectionTag, LinkState, ProjectId, ProjectSpot, Tracking
 use elephant_track::fill_gaps;
 use elephant_types::{Lineage, TaskContext, VoxelSize};
 
-use crate::{PipelineError, Workspace, datasets::voxel_size, frames::open_dataset};
+use super::known_voxel_size;
+use crate::{PipelineError, Workspace, frames::open_dataset};
 
 /// Format of an export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +35,7 @@ pub struct ExportRequest {
     pub format: ExportFormat,
     /// Whether detections that belong to no track, and that nobody has judged, are written too.
     pub with_unlinked: bool,
-    /// Edges of a voxel (z, y, x) in micrometres. `None` takes them from the `.xml` file of the movie.
+    /// Edges of a voxel (z, y, x) in micrometres. `None` takes those that the project or the movie's `.xml` file has.
     pub voxel_size: Option<VoxelSize>,
 }
 
@@ -71,15 +72,7 @@ pub fn export_project(
             request.project
         )));
     }
-    let known = match request.voxel_size {
-        None => voxel_size(workspace, name)?,
-        given => given,
-    };
-    let voxel_size = known.ok_or_else(|| {
-        PipelineError::Invalid(format!(
-            "the voxel size of {name} is not known, as no .xml file of the movie gives it in micrometres; give it (z, y, x)"
-        ))
-    })?;
+    let voxel_size = known_voxel_size(workspace, &request.project, request.voxel_size)?;
     let filled = fill_gaps(&view.detections(), &view.lineage().map_err(elephant_track::TrackError::from)?)?;
     let link_scores = link_scores(&view, &filled.lineage);
     let movie = TrackedMovie {

@@ -8,8 +8,10 @@ mod summary;
 
 use std::{collections::HashSet, sync::Arc};
 
-use elephant_project::{Author, LinkState, NewLink, NewSpot, Operation, Project, ProjectKind, SUPPRESSION_UM, View};
-use elephant_track::{Constraints, Detections, Tracking};
+use elephant_project::{
+    Author, LinkState, NewLink, NewSpot, Operation, Project, ProjectError, ProjectId, ProjectKind, SUPPRESSION_UM, View,
+};
+use elephant_track::{Constraints, Detections, TrackOptions, Tracking};
 use elephant_types::{Progress, Spot, TaskContext, TaskEvent, VoxelSize};
 
 use self::brightness::{frames, intensities};
@@ -44,12 +46,14 @@ impl Tracker {
     ///
     /// # Errors
     /// When the dataset, a timepoint or the voxel size is not there, a prediction fails, corrections contradict each other, or
-    /// the task is cancelled. Cells found before are kept.
+    /// the task is cancelled. Cells found before are kept, and so are links if there were none before.
     pub fn track(&self, request: &TrackRequest, context: &TaskContext) -> Result<TrackSummary, PipelineError> {
         let dataset = open_dataset(&self.workspace, &request.dataset)?;
         let [first, last] = timepoints(request, &dataset)?;
-        let voxel_size = self.voxel_size(request)?;
-        let project = self.workspace.projects().get_or_create(&request.project_id(), ProjectKind::Normal)?;
+        let id = request.project_id();
+        let voxel_size = known_voxel_size(&self.workspace, &id, request.voxel_size)?;
+        let project = self.workspace.projects().get_or_create(&id, ProjectKind::Normal)?;
+        project.set_voxel_size(voxel_size)?;
         let is_3d = dataset.dataset().is_3d();
         let steps = Steps { context, frames: (last - first + 1) as u64 };
 
@@ -68,10 +72,19 @@ impl Tracker {
             Motion::Neighbors => None,
             Motion::Flow(options) => Some(self.displacements(request, options, voxel_size, is_3d, &spots, steps)?),
         };
-        let detections =
-            Detections { spots: &spots, intensities: Some(&intensities), displacements: displacements.as_deref() };
-        let tracking = elephant_track::track(&detections, &constraints(&view), &request.tracking, &steps.linking())?;
+        let detections = Detections {
+            intensities: Some(&intensities),
+            displacements: displacements.as_deref(),
+            ..Detections::default()
+        };
+        let tracking = tracking_of(&view, &spots, detections, &request.tracking, &steps.linking())?;
+        // Links that an early end has left unfinished are better than none, but not than those that are there.
+        let had_links = view.links.iter().any(|link| link.state == LinkState::Unlabeled);
+        if had_links {
+            context.check()?;
+        }
         link(&project, [first, last], &view, &tracking)?;
+        context.check()?;
         Ok(TrackSummary::new(steps.frames, &tracking))
     }
 
@@ -109,21 +122,6 @@ impl Tracker {
         Ok(())
     }
 
-    fn voxel_size(&self, request: &TrackRequest) -> Result<VoxelSize, PipelineError> {
-        if let Some(given) = request.voxel_size {
-            return Ok(given);
-        }
-        voxel_size(&self.workspace, &request.dataset)?.ok_or_else(|| {
-            PipelineError::Invalid(format!(
-                "the voxel size of {} is not known, as no .xml file of the movie gives it in micrometres; give voxel_size \
-                 (z, y, x)",
-                request.dataset
-            ))
-        })
-    }
-}
-
-impl Tracker {
     /// For each spot its place in the frame before minus its place, from the flow network; zero in the first frame.
     fn displacements(
         &self,
@@ -201,10 +199,45 @@ fn author() -> Author {
     "elephant-server track".parse().unwrap_or_else(|_| unreachable!("a valid name"))
 }
 
-/// What people have said, in the tracker's words.
-fn constraints(view: &View) -> Constraints {
+/// Tracks the spots of a view, which are those of `detections` too, with what people have said of them.
+fn tracking_of<'a>(
+    view: &View,
+    spots: &'a [Spot],
+    detections: Detections<'a>,
+    options: &TrackOptions,
+    context: &TaskContext,
+) -> Result<Tracking, PipelineError> {
     let elephant_project::Constraints { approved_links, rejected_links, required, excluded } = view.constraints();
-    Constraints { links: approved_links, forbidden: rejected_links, required, excluded }
+    let constraints = Constraints { links: approved_links, forbidden: rejected_links, required, excluded };
+    let numbers: Vec<u64> = view.spots.iter().map(|spot| spot.key.0).collect();
+    let detections = Detections { spots, numbers: Some(&numbers), ..detections };
+    Ok(elephant_track::track(&detections, &constraints, options, context)?)
+}
+
+/// The size of a dataset's voxels: the one that is given, else the one that the project knows, else that of the movie's `.xml` file.
+fn known_voxel_size(
+    workspace: &Workspace,
+    id: &ProjectId,
+    given: Option<VoxelSize>,
+) -> Result<VoxelSize, PipelineError> {
+    if let Some(given) = given {
+        return Ok(given);
+    }
+    let known = match workspace.projects().get(id) {
+        Ok(project) => project.voxel_size()?,
+        Err(ProjectError::UnknownProject(_)) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let known = match known {
+        None => voxel_size(workspace, &id.dataset)?,
+        known => known,
+    };
+    known.ok_or_else(|| {
+        PipelineError::Invalid(format!(
+            "the voxel size of {} is not known, as no .xml file of the movie gives it in micrometres; give voxel_size (z, y, x)",
+            id.dataset
+        ))
+    })
 }
 
 /// Puts the links into the project.
@@ -215,7 +248,16 @@ fn link(project: &Project, [first, last]: [usize; 2], view: &View, tracking: &Tr
         state: LinkState::Unlabeled,
         score: Some(score as f32),
     });
-    let operation = Operation::Relink { first: first as u32, last: last as u32, links: links.collect() };
-    project.append(&author(), None, &[operation])?;
-    Ok(())
+    let mut links: Vec<NewLink> = links.collect();
+    loop {
+        let operation = Operation::Relink { first: first as u32, last: last as u32, links: links.clone() };
+        match project.append(&author(), None, &[operation]) {
+            // Somebody has deleted spots meanwhile.
+            Err(ProjectError::UnknownSpot(_)) => {
+                let there = project.view(first as u32, last as u32)?.ids();
+                links.retain(|link| there.contains_key(&link.source) && there.contains_key(&link.target));
+            }
+            appended => return Ok(appended.map(drop)?),
+        }
+    }
 }

@@ -1,11 +1,13 @@
 //! The request to track the cells of a dataset.
 
+use elephant_jobs::JobSpec;
 use elephant_project::{ProjectId, ProjectName};
 use elephant_track::TrackOptions;
-use elephant_types::{DatasetName, KeepAxials, ModelName, VoxelSize};
+use elephant_types::{DatasetName, KeepAxials, ModelName, TaskContext, VoxelSize};
 use serde::{Deserialize, Serialize};
 
-use crate::{FlowSpot, PipelineError, PredictFlowRequest, PredictRequest, defaults};
+use super::TrackSummary;
+use crate::{FlowSpot, PipelineError, PredictFlowRequest, PredictRequest, Request, UseCases, defaults};
 
 /// Detection and linking of the cells of a dataset's frames into a project.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -19,7 +21,7 @@ pub struct TrackRequest {
     /// First and last timepoint; `None` is the whole movie.
     #[serde(default)]
     pub timepoints: Option<[usize; 2]>,
-    /// Edges of a stored voxel (z, y, x) in micrometres. `None` takes them from the `.xml` file of the movie.
+    /// Edges of a stored voxel (z, y, x) in micrometres. `None` takes those that the project or the movie's `.xml` file has.
     #[serde(default)]
     pub voxel_size: Option<VoxelSize>,
     /// In which frames cells are looked for.
@@ -200,5 +202,22 @@ impl TrackRequest {
             options.request(self, 1, VoxelSize::UNIT, true, Vec::new()).validate()?;
         }
         self.tracking.validate().map_err(|error| PipelineError::Invalid(error.to_string()))
+    }
+}
+
+impl Request for TrackRequest {
+    type Output = TrackSummary;
+
+    fn spec(&self) -> JobSpec {
+        let project = format!("tracks of {}/{}", self.dataset, self.project);
+        JobSpec { noun: "tracking", exclusive: Some(project.into()), ..JobSpec::new("track", self.dataset.as_str()) }
+    }
+
+    fn validate(&self) -> Result<(), PipelineError> {
+        self.validate()
+    }
+
+    fn run(&self, use_cases: &UseCases, context: &TaskContext) -> Result<TrackSummary, PipelineError> {
+        use_cases.tracker.track(self, context)
     }
 }

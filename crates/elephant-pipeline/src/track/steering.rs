@@ -9,13 +9,16 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use elephant_jobs::JobSpec;
 use elephant_project::{SpotKey, View};
 use elephant_track::{Detections, TrackOptions};
 use elephant_types::{DatasetName, TaskContext, VoxelSize};
 use serde::{Deserialize, Serialize};
 
-use super::{brightness::intensities, constraints};
-use crate::{FlowAnswer, FlowSpot, PipelineError, PredictFlowRequest, Workspace, frames::open_dataset};
+use super::{brightness::intensities, tracking_of};
+use crate::{
+    FlowAnswer, FlowSpot, PipelineError, PredictFlowRequest, Request, UseCases, Workspace, frames::open_dataset,
+};
 
 /// Tracked movies that are remembered.
 const MOST_REMEMBERED: usize = 4;
@@ -70,6 +73,18 @@ impl Steering {
         Ok(())
     }
 
+    /// Whether tracking answers.
+    ///
+    /// # Errors
+    /// When the dataset's name leads out of the workspace.
+    pub fn is_on(&self, dataset: &DatasetName) -> Result<bool, PipelineError> {
+        Ok(self.options(dataset)?.is_some())
+    }
+
+    fn options(&self, dataset: &DatasetName) -> Result<Option<TrackOptions>, PipelineError> {
+        Ok(self.workspace.records().load(dataset, &self.workspace.dataset(dataset)?).steering)
+    }
+
     /// Where the cells of a request were in the frame before; `None` where the flow network is to answer. Cells without a
     /// parent there are left out. The first answer after a change of the project tracks the whole movie.
     ///
@@ -81,9 +96,7 @@ impl Steering {
         context: &TaskContext,
     ) -> Result<Option<Vec<FlowAnswer>>, PipelineError> {
         let name = &request.dataset;
-        let Some(options) = self.workspace.records().load(name, &self.workspace.dataset(name)?).steering else {
-            return Ok(None);
-        };
+        let Some(options) = self.options(name)? else { return Ok(None) };
         let mirror = self.workspace.mirror();
         let keys = mirror.candidates(name, request.timepoint, &request.detections());
         let view = mirror.project(name)?.view(0, u32::MAX)?;
@@ -134,8 +147,8 @@ impl Steering {
             (*center_um == spots[index].center_um).then_some(*intensity)
         };
         let intensities = intensities(&dataset, &spots, made_from.2, known, context.cancel_token(), |_| {})?;
-        let detections = Detections { spots: &spots, intensities: Some(&intensities), displacements: None };
-        let tracking = elephant_track::track(&detections, &constraints(view), &made_from.1, context)?;
+        let detections = Detections { intensities: Some(&intensities), ..Detections::default() };
+        let tracking = tracking_of(view, &spots, detections, &made_from.1, context)?;
         let parents = tracking.lineage.links().filter_map(|link| {
             let (source, target) = (&spots[link.source.index()], &spots[link.target.index()]);
             // The client looks for parents in the frame before only.
@@ -144,5 +157,21 @@ impl Steering {
         let measured =
             view.spots.iter().zip(&intensities).map(|(spot, &light)| (spot.key, (spot.spot.center_um, light)));
         Ok(Solved { parents: parents.collect(), measured: measured.collect(), made_from })
+    }
+}
+
+impl Request for SteerRequest {
+    type Output = ();
+
+    fn spec(&self) -> JobSpec {
+        JobSpec::new("steer", self.dataset.as_str())
+    }
+
+    fn validate(&self) -> Result<(), PipelineError> {
+        self.validate()
+    }
+
+    fn run(&self, use_cases: &UseCases, _: &TaskContext) -> Result<(), PipelineError> {
+        use_cases.steering.set(self)
     }
 }

@@ -218,6 +218,18 @@ fn links_are_judged() {
     assert_eq!(project.view_all().unwrap().links.len(), 2, "the rejected link to the spot is gone with it");
 }
 
+#[test]
+fn links_from_other_frames_are_not_replaced() {
+    let fixture = Fixture::new();
+    let project = &fixture.project;
+    family(project);
+    let relink = |links| project.append(&author("tracker"), None, &[Operation::Relink { first: 1, last: 2, links }]);
+    assert!(refusal(relink(vec![link(1, 2)])).contains("spot 1 is in frame 0, not in 1 to 2"));
+    relink(vec![link(2, 4)]).unwrap();
+    let links: Vec<_> = project.view_all().unwrap().links.iter().map(|link| (link.source.0, link.target.0)).collect();
+    assert_eq!(links, [(1, 2), (1, 3), (2, 4)]);
+}
+
 /// The view with the sequence numbers and authors of another one.
 fn with_stamps_of(mut view: View, other: &View) -> View {
     view.authors.clone_from(&other.authors);

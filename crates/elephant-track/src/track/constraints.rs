@@ -41,33 +41,48 @@ impl Given {
             excluded: constraints.excluded.iter().copied().map(known).collect::<Result<_, _>>()?,
             ..Self::default()
         };
-        given.with_links(&links)
+        given.with_links(&links, |spot| scene.detections.number(spot))
     }
 
-    fn with_links(mut self, links: &BTreeSet<(u32, u32)>) -> Result<Self, TrackError> {
+    /// `number` gives the number by which the caller knows a spot.
+    fn with_links(mut self, links: &BTreeSet<(u32, u32)>, number: impl Fn(u32) -> u64) -> Result<Self, TrackError> {
         let contradiction = |reason: String| Err(TrackError::ContradictoryCorrections { reason });
         if let Some(spot) = self.required.intersection(&self.excluded).next() {
-            return contradiction(format!("spot {spot} is both confirmed and rejected"));
+            return contradiction(format!("spot {} is both confirmed and rejected", number(*spot)));
         }
         if let Some((source, target)) = links.intersection(&self.forbidden).next() {
             return contradiction(format!(
-                "the link from spot {source} to spot {target} is both approved and rejected"
+                "the link from spot {} to spot {} is both approved and rejected",
+                number(*source),
+                number(*target)
             ));
         }
         for &(source, target) in links {
             if let Some(spot) = [source, target].iter().find(|spot| self.excluded.contains(spot)) {
                 return contradiction(format!(
-                    "the link from spot {source} to spot {target} is approved, but spot {spot} is rejected"
+                    "the link from spot {} to spot {} is approved, but spot {} is rejected",
+                    number(source),
+                    number(target),
+                    number(*spot)
                 ));
             }
             if let Some(other) = self.parents.insert(target, source) {
-                return contradiction(format!("spot {target} has two approved parents, {other} and {source}"));
+                return contradiction(format!(
+                    "spot {} has two approved parents, {} and {}",
+                    number(target),
+                    number(other),
+                    number(source)
+                ));
             }
             let children = self.children.entry(source).or_default();
             children.push(target);
             if let [first, second, third] = children[..] {
                 return contradiction(format!(
-                    "spot {source} has three approved daughters, {first}, {second} and {third}"
+                    "spot {} has three approved daughters, {}, {} and {}",
+                    number(source),
+                    number(first),
+                    number(second),
+                    number(third)
                 ));
             }
         }

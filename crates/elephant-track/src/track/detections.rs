@@ -5,7 +5,7 @@ use elephant_types::Spot;
 use crate::{TrackError, kdtree::KdTree};
 
 /// The spots of a movie.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Detections<'a> {
     /// The spots in any order. Their indices are their numbers ([`SpotId`](elephant_types::SpotId)).
     pub spots: &'a [Spot],
@@ -16,6 +16,15 @@ pub struct Detections<'a> {
     /// For each spot its place at the previous timepoint minus its place, (z, y, x) in µm, for example from a flow network. If
     /// there are none, the motion is estimated from the tracks themselves.
     pub displacements: Option<&'a [[f64; 3]]>,
+    /// The numbers by which the caller knows the spots; errors name spots by them. Without them, the indices.
+    pub numbers: Option<&'a [u64]>,
+}
+
+impl Detections<'_> {
+    /// The number by which the caller knows a spot.
+    pub(super) fn number(&self, spot: u32) -> u64 {
+        self.numbers.and_then(|numbers| numbers.get(spot as usize).copied()).unwrap_or(spot.into())
+    }
 }
 
 /// The spots of one timepoint.
@@ -58,6 +67,7 @@ impl<'a> Scene<'a> {
         for (what, length) in [
             ("intensities", detections.intensities.map(<[_]>::len)),
             ("displacements", detections.displacements.map(<[_]>::len)),
+            ("numbers", detections.numbers.map(<[_]>::len)),
         ] {
             if let Some(length) = length.filter(|&length| length != spots.len()) {
                 return Err(TrackError::UnequalLengths { what, length, spots: spots.len() });
@@ -111,7 +121,7 @@ impl<'a> Scene<'a> {
 }
 
 fn check(detections: &Detections<'_>, index: usize) -> Result<(), TrackError> {
-    let invalid = |reason| Err(TrackError::InvalidSpot { spot: index as u32, reason });
+    let invalid = |reason| Err(TrackError::InvalidSpot { spot: detections.number(index as u32), reason });
     let spot = &detections.spots[index];
     if u32::try_from(spot.t).is_err() {
         return invalid("its timepoint must be below 2^32");

@@ -39,6 +39,7 @@ impl Example {
             spots: &self.spots,
             intensities: self.intensities.as_deref(),
             displacements: self.displacements.as_deref(),
+            numbers: None,
         }
     }
 }

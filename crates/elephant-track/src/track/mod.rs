@@ -90,7 +90,7 @@ pub fn track(
             Ok(solution) => solution,
             Err(TrackError::Stopped) => break,
             Err(TrackError::Infeasible { node }) => {
-                let place = node.map_or_else(String::new, |node| format!(" at spot {node}"));
+                let place = node.map_or_else(String::new, |node| format!(" at spot {}", detections.number(node)));
                 return Err(TrackError::ContradictoryCorrections { reason: format!("nothing satisfies all{place}") });
             }
             Err(error) => return Err(error),

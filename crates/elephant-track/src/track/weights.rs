@@ -119,7 +119,7 @@ pub fn feature_count(kind: Kind) -> usize {
             quality: 1.0,
         };
         let spots = [spot(0, 0.0), spot(1, 0.0), spot(1, 2.0)];
-        let detections = Detections { spots: &spots, intensities: None, displacements: None };
+        let detections = Detections { spots: &spots, ..Detections::default() };
         let scene = Scene::new(detections).expect("the spots are valid");
         let motion = Motion::start(&scene);
         let view = View { scene: &scene, motion: &motion };
