@@ -257,24 +257,38 @@ proptest! {
     }
 }
 
+/// Compares the methods on a problem that is too large to try all choices.
+fn compare_methods(seed: u64, fixings: u64) {
+    let mut problem = random_problem(seed, 6, 8, 0.25);
+    fix_some(&mut problem, seed, fixings);
+    let Ok(exact) = checked(&problem, Method::Exact) else {
+        let refused = matches!(checked(&problem, Method::PrimalDual), Err(TrackError::Infeasible { .. }));
+        assert!(refused, "seed {seed}: a problem without solution was solved");
+        return;
+    };
+    assert_eq!(exact.status, Status::Optimal, "seed {seed}");
+    let ours = checked(&problem, Method::PrimalDual).unwrap();
+    assert!(ours.bound <= exact.objective + TOLERANCE, "seed {seed}: {} > {}", ours.bound, exact.objective);
+    assert!(ours.objective >= exact.objective - TOLERANCE, "seed {seed}: {} < {}", ours.objective, exact.objective);
+    let excess = ours.objective - exact.objective;
+    let most = 0.01 * (1.0 + exact.objective.abs());
+    assert!(excess < most, "seed {seed}: {} is far above {}", ours.objective, exact.objective);
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(24) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(96) })]
 
     #[test]
     fn bounds_of_the_dual_ascent_are_below_the_optimum(seed: u64, fixings in 0_u64..4) {
-        let mut problem = random_problem(seed, 6, 8, 0.25);
-        fix_some(&mut problem, seed, fixings);
-        let Ok(exact) = checked(&problem, Method::Exact) else {
-            let refused = matches!(checked(&problem, Method::PrimalDual), Err(TrackError::Infeasible { .. }));
-            prop_assert!(refused, "a problem without solution was solved");
-            return Ok(());
-        };
-        prop_assert_eq!(exact.status, Status::Optimal);
-        let ours = checked(&problem, Method::PrimalDual).unwrap();
-        prop_assert!(ours.bound <= exact.objective + TOLERANCE, "{} > {}", ours.bound, exact.objective);
-        prop_assert!(ours.objective >= exact.objective - TOLERANCE, "{} < {}", ours.objective, exact.objective);
-        let excess = ours.objective - exact.objective;
-        prop_assert!(excess < 0.01 * (1.0 + exact.objective.abs()), "{} is far above {}", ours.objective, exact.objective);
+        compare_methods(seed, fixings);
+    }
+}
+
+#[test]
+fn a_start_is_not_returned_as_the_optimum() {
+    // HiGHS solves parts of the first two, or the whole of the third, in its presolve.
+    for seed in [2424, 2466, 2971] {
+        compare_methods(seed, 0);
     }
 }
 
@@ -371,17 +385,5 @@ fn options_out_of_range_are_refused() {
         let options = SolveOptions { time_limit_s, relative_gap, ..SolveOptions::default() };
         let error = solve(&Problem::default(), &options, &TaskContext::detached()).unwrap_err();
         assert!(matches!(error, TrackError::InvalidOption { .. }), "{error}");
-    }
-}
-
-#[test]
-fn stress() {
-    for seed in 0..3000_u64 {
-        let problem = random_problem(seed, 6, 8, 0.25);
-        let Ok(exact) = checked(&problem, Method::Exact) else { continue };
-        let Ok(ours) = checked(&problem, Method::PrimalDual) else { println!("{seed} failed"); continue };
-        if ours.bound > exact.objective + TOLERANCE || ours.objective < exact.objective - TOLERANCE {
-            println!("{seed}: exact {} ours {} bound {}", exact.objective, ours.objective, ours.bound);
-        }
     }
 }
