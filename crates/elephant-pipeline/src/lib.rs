@@ -22,6 +22,7 @@ mod mirror;
 mod models;
 mod movies;
 mod plan;
+mod plane_parts;
 mod ports;
 mod predict;
 mod published;

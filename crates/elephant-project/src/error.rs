@@ -26,7 +26,7 @@ pub enum ProjectError {
         "the project {0} mirrors a session of Mastodon and cannot be changed here; copy it to another project first"
     )]
     ReadOnly(String),
-    /// A name is none.
+    /// A name is not valid.
     #[error(transparent)]
     Name(#[from] InvalidProjectName),
     /// The request is wrong in itself.

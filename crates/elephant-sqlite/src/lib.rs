@@ -49,7 +49,7 @@ impl Schema {
     /// Opens the file, making it when it is missing, and brings its tables to the newest form.
     ///
     /// # Errors
-    /// When the file is damaged, is none of this kind, is of a later version, or cannot be written.
+    /// When the file is damaged, is not a database of this kind, is of a later version, or cannot be written.
     pub fn open(&self, path: &Path) -> Result<Connection, SqliteError> {
         self.open_with(path, OpenFlags::default())
     }

@@ -57,26 +57,27 @@ impl Broker {
         script
     }
 
-    fn signal(&self, signal: &str) {
+    /// Whether the broker was there to get it.
+    fn signal(&self, signal: &str) -> bool {
         let number = std::fs::read_to_string(self.folder.path().join("rabbitmq.pid")).expect("it was started");
         // The whole process group, because the broker has child processes.
-        let sent = Command::new("kill").args([signal, "--", &format!("-{}", number.trim())]).status();
-        assert!(sent.expect("kill is everywhere").success());
+        let sent = Command::new("kill").args([signal, "--", &format!("-{}", number.trim())]).output();
+        sent.expect("kill is everywhere").status.success()
     }
 
     /// `kill -9`; all data is lost.
     pub fn kill(&self) {
-        self.signal("-KILL");
+        assert!(self.signal("-KILL"), "the broker runs");
     }
 
     /// Lets it hang: connections stay open, but there is no reply.
     pub fn pause(&self) {
-        self.signal("-STOP");
+        assert!(self.signal("-STOP"), "the broker runs");
     }
 
     /// Ends [`pause`](Self::pause).
     pub fn resume(&self) {
-        self.signal("-CONT");
+        assert!(self.signal("-CONT"), "the broker is there");
     }
 
     /// Starts it again after [`kill`](Self::kill), on the same port.
@@ -90,6 +91,7 @@ impl Broker {
 
 impl Drop for Broker {
     fn drop(&mut self) {
+        // It hears nothing while it is paused, and is gone after a kill.
         self.signal("-CONT");
         // Errors do not matter here.
         let _ = self.script().arg("stop").output();

@@ -2,33 +2,24 @@
 
 use elephant_image::label_color;
 use elephant_types::{CancelToken, TaskContext};
-use elephant_volume::{ArrayStore, ChunkChange, ChunkEncoder, Dataset, DatasetShape, Store};
+use elephant_volume::{ArrayStore, ChunkChange, ChunkEncoder, Dataset, Store};
 use ndarray::{ArrayViewMut2, s};
-use rayon::prelude::*;
 
 use super::drawing::Drawing;
-use crate::PipelineError;
+use crate::{
+    PipelineError,
+    plane_parts::{Part, PlaneParts, wrong_chunks},
+};
 
 /// Chunks of a part: labels, red, green, blue.
 const CHUNKS_PER_PART: usize = 4;
-/// How much is drawn before it is written, in bytes before compression.
-const MAX_ENCODED_BYTES: usize = 128 << 20;
 
 /// The label stores of a dataset, whose chunks have the same edges.
 pub(super) struct LabelStores<'a> {
     pub labels: &'a ArrayStore,
     pub colors: &'a ArrayStore,
-    shape: DatasetShape,
-    /// Edges of a chunk, (y, x).
-    edges: [usize; 2],
-}
-
-/// Part of a plane that is a chunk of its own.
-#[derive(Clone, Copy)]
-struct Part {
-    z: usize,
-    /// Place in the grid of chunks, (y, x).
-    place: [usize; 2],
+    /// Each is a chunk of its own among the labels, and three among the colours.
+    parts: PlaneParts,
 }
 
 impl<'a> LabelStores<'a> {
@@ -46,7 +37,7 @@ impl<'a> LabelStores<'a> {
                 return Err(wrong_chunks(store));
             }
         }
-        Ok(Self { labels, colors, shape, edges: [y, x] })
+        Ok(Self { labels, colors, parts: PlaneParts { shape, edges: [y, x] } })
     }
 
     /// Replaces all labels of timepoint `t` by the drawing, or removes them. Only chunks with labels have files.
@@ -54,46 +45,26 @@ impl<'a> LabelStores<'a> {
     /// # Errors
     /// When the disk is full or the task is cancelled. Some chunks may be replaced then.
     pub fn replace(&self, t: usize, drawing: Option<&Drawing<'_>>, context: &TaskContext) -> Result<(), PipelineError> {
-        let encoders = || (self.labels.chunk_encoder(), self.colors.chunk_encoder());
-        let bytes_per_part = CHUNKS_PER_PART * self.edges[0] * self.edges[1];
-        for parts in self.parts().chunks((MAX_ENCODED_BYTES / bytes_per_part).max(1)) {
-            let changes = parts.par_iter().map_init(encoders, |(labels, colors), &part| {
-                context.check()?;
-                let (origin, size) = self.area(part);
+        self.parts.replace(
+            CHUNKS_PER_PART * self.parts.edges[0] * self.parts.edges[1],
+            context,
+            || (self.labels.chunk_encoder(), self.colors.chunk_encoder()),
+            |(labels, colors), part| {
+                let (origin, size) = self.parts.area(part);
                 match drawing {
                     Some(drawing) if !drawing.is_blank(part.z, origin, size) => {
                         self.draw(t, part, drawing, [labels, colors], context.cancel_token())
                     }
                     _ => self.erase(t, part),
                 }
-            });
-            let changes: Vec<_> = changes.collect::<Result<_, PipelineError>>()?;
-            for change in changes.into_iter().flatten() {
-                change.write()?;
-            }
-        }
-        Ok(())
-    }
-
-    /// All parts of a frame.
-    fn parts(&self) -> Vec<Part> {
-        let [planes, height, width] = self.shape.frame;
-        let [rows, columns] = [height.div_ceil(self.edges[0]), width.div_ceil(self.edges[1])];
-        let plane = move |z| (0..rows).flat_map(move |y| (0..columns).map(move |x| Part { z, place: [y, x] }));
-        (0..planes).flat_map(plane).collect()
-    }
-
-    /// Where a part begins in its plane and its size inside the image, (y, x).
-    fn area(&self, part: Part) -> ([usize; 2], [usize; 2]) {
-        let [_, height, width] = self.shape.frame;
-        let origin = [part.place[0] * self.edges[0], part.place[1] * self.edges[1]];
-        (origin, [self.edges[0].min(height - origin[0]), self.edges[1].min(width - origin[1])])
+            },
+        )
     }
 
     /// The chunk of a part among the labels; the channel follows among the colours.
     fn chunk(&self, t: usize, part: Part) -> Vec<usize> {
         let [y, x] = part.place;
-        if self.shape.is_3d { vec![t, part.z, y, x] } else { vec![t, y, x] }
+        if self.parts.shape.is_3d { vec![t, part.z, y, x] } else { vec![t, y, x] }
     }
 
     /// The part's labels and its three colours.
@@ -105,10 +76,10 @@ impl<'a> LabelStores<'a> {
         [labels, colors]: [&mut ChunkEncoder<'_, u8>; 2],
         cancel: &CancelToken,
     ) -> Result<[ChunkChange; CHUNKS_PER_PART], PipelineError> {
-        let (origin, [height, width]) = self.area(part);
+        let (origin, [height, width]) = self.parts.area(part);
         labels.elements().fill(0);
         let mut plane =
-            ArrayViewMut2::from_shape(self.edges, labels.elements()).expect("a chunk's buffer has the chunk's size");
+            ArrayViewMut2::from_shape(self.parts.edges, labels.elements()).expect("a chunk's buffer has the chunk's size");
         drawing.draw(part.z, origin, plane.slice_mut(s![..height, ..width]), cancel)?;
         let mut chunk = self.chunk(t, part);
         let labelled = labels.encode(&chunk)?;
@@ -130,11 +101,4 @@ impl<'a> LabelStores<'a> {
         let color = |channel: usize| self.colors.blank_chunk(&[chunk.as_slice(), &[channel]].concat());
         Ok([self.labels.blank_chunk(&chunk)?, color(0)?, color(1)?, color(2)?])
     }
-}
-
-fn wrong_chunks(store: &ArrayStore) -> PipelineError {
-    let (name, chunks) = (store.name(), store.chunks());
-    PipelineError::Invalid(format!(
-        "{name} has chunks of {chunks:?} elements, which labels are not written to; generate the dataset again"
-    ))
 }
