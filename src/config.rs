@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use elephant_amqp::{AddressError, BrokerAddress};
 use elephant_types::{NetworkKind, NetworkTask, Numerics, VoxelSize};
 
-use crate::{evaluate::EvaluateArgs, export::ExportArgs, job::JobArgs, track::TrackArgs};
+use crate::{evaluate::EvaluateArgs, export::ExportArgs, import::ImportArgs, job::JobArgs, track::TrackArgs};
 
 /// A text that must not be displayed.
 #[derive(Clone)]
@@ -74,6 +74,11 @@ pub enum Command {
     /// Formats: the Cell Tracking Challenge (label images and a track table), GEFF, TrackMate, napari and Mastodon's CSV
     /// importer (docs/exports.md). Gaps are filled with interpolated cells. Works beside a running server.
     Export(ExportArgs),
+    /// Make a project of the tracks of another program, for example of the ground truth of a movie
+    ///
+    /// Reads folders of the Cell Tracking Challenge (each mask becomes the ellipsoid with its moments), GEFF, and tables of
+    /// spots with their parents (docs/exports.md). The project appears complete or not at all. Works beside a running server.
+    Import(ImportArgs),
     /// Write a synthetic embryo movie with its ground truth, to try the server without data
     ///
     /// The folder then contains NAME.h5 and NAME.xml (open the latter in BigDataViewer or Mastodon), the true masks and
@@ -92,9 +97,10 @@ pub enum Command {
     Score(ScoreArgs),
     /// Score tracked cells against ground truth, and list every mistake
     ///
-    /// Both are folders of the Cell Tracking Challenge: masks with a track table. The ground truth can be the folder that
-    /// has TRA and SEG in it. A cell is found if more than half of its voxels have one label in the
-    /// result. docs/scores.md explains all scores.
+    /// Both are folders of the Cell Tracking Challenge (masks with a track table), GEFF folders, or tables of spots. Of two
+    /// folders with masks, a cell is found if more than half of its voxels have one label in the result, and the ground truth
+    /// can be the folder that has TRA and SEG in it. Otherwise a cell is found if a cell of the result has its centre within
+    /// the true cell's radius. docs/scores.md explains all scores.
     Evaluate(EvaluateArgs),
 }
 

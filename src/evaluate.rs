@@ -4,7 +4,10 @@ use std::{fmt::Write as _, path::PathBuf};
 
 use anyhow::Result;
 use clap::Args;
-use elephant_score::{Mistake, MistakeKind, Rates, Report, ScoreOptions, score_folders};
+use elephant_export::{ImportedMovie, TrackFormat, read_tracked};
+use elephant_score::{
+    Annotated, MatchRadius, Mistake, MistakeKind, Rates, Report, ScoreOptions, score_folders, score_spots,
+};
 use elephant_types::{CancelToken, TaskContext, VoxelSize};
 
 use crate::{
@@ -15,23 +18,29 @@ use crate::{
 const EVALUATE_EXAMPLES: &str = "Examples:
   elephant-server evaluate 01_RES 01_GT
   elephant-server evaluate 01_RES 01_GT --voxel-size 2,0.5,0.5 --errors 50
-  elephant-server evaluate 01_RES 01_GT --json > scores.json";
+  elephant-server evaluate 01_RES 01_GT --json > scores.json
+  elephant-server evaluate tracks.geff 01_GT --voxel-size 2,0.5,0.5";
 
 /// Arguments of `elephant-server evaluate`.
 #[derive(Debug, Args)]
 #[command(after_long_help = EVALUATE_EXAMPLES)]
 pub struct EvaluateArgs {
-    /// Tracked cells to score
+    /// Tracked cells to score: a folder of the Cell Tracking Challenge, a GEFF folder, or a table of spots (.csv)
     #[arg(value_name = "RESULT")]
     pub result: PathBuf,
 
-    /// Ground truth to score them against
+    /// Ground truth to score them against, in any of these formats
     #[arg(value_name = "GROUND_TRUTH")]
     pub ground_truth: PathBuf,
 
-    /// Edge lengths of a voxel in micrometres, for the places of mistakes; without it these are in voxels
+    /// Edge lengths of a voxel in micrometres, for the places of mistakes, which are in voxels without it, and to compare
+    /// masks with spots [default: that of the GEFF]
     #[arg(long, value_name = "Z,Y,X", value_parser = voxel_size)]
     pub voxel_size: Option<VoxelSize>,
+
+    /// Largest distance in micrometres between the centres of a spot and of its match [default: the true cell's radius]
+    #[arg(long, value_name = "UM")]
+    pub radius: Option<f64>,
 
     /// By how many frames a division may be early or late before it is listed as a mistake
     #[arg(long, default_value_t = 1, value_name = "FRAMES")]
@@ -66,9 +75,31 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
 }
 
 fn evaluate(args: &EvaluateArgs, context: &TaskContext) -> Result<Report> {
-    let options = ScoreOptions { division_tolerance: args.tolerance, ..ScoreOptions::default() };
-    let voxel_size = args.voxel_size.map_or_else(|| VoxelSize::new([1.0; 3]), Ok)?;
-    Ok(score_folders(&args.ground_truth, &args.result, voxel_size, args.seg_from_tracks, &options, context)?)
+    let options = ScoreOptions {
+        radius: args.radius.map_or(MatchRadius::Relative(1.0), MatchRadius::Micrometres),
+        division_tolerance: args.tolerance,
+        ..ScoreOptions::default()
+    };
+    let formats = [TrackFormat::of(&args.result)?, TrackFormat::of(&args.ground_truth)?];
+    if formats == [TrackFormat::Ctc; 2] && args.radius.is_none() {
+        let voxel_size = args.voxel_size.map_or_else(|| VoxelSize::new([1.0; 3]), Ok)?;
+        let (truth, result) = (&args.ground_truth, &args.result);
+        return Ok(score_folders(truth, result, voxel_size, args.seg_from_tracks, &options, context)?);
+    }
+    // Files that say how large voxels are come first, for those that do not.
+    let mut paths = [(&args.result, formats[0]), (&args.ground_truth, formats[1])];
+    paths.sort_by_key(|(_, format)| *format == TrackFormat::Ctc);
+    let mut voxel_size = args.voxel_size;
+    let mut movies: Vec<(&PathBuf, ImportedMovie)> = Vec::new();
+    for (path, _) in paths {
+        let movie = read_tracked(path, voxel_size, context)?;
+        voxel_size = voxel_size.or(movie.voxel_size);
+        movies.push((path, movie));
+    }
+    movies.sort_by_key(|(path, _)| *path != &args.result);
+    let [result, truth] =
+        [&movies[0].1, &movies[1].1].map(|movie| Annotated { spots: &movie.spots, lineage: &movie.lineage });
+    Ok(score_spots(&truth, &result, &options, context)?)
 }
 
 fn number(score: Option<f64>) -> String {

@@ -8,6 +8,7 @@ mod devices;
 mod download;
 mod evaluate;
 mod export;
+mod import;
 mod job;
 mod pretrain;
 mod serve;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         Command::Job(args) => job::run(&args),
         Command::Track(args) => track::run(&args),
         Command::Export(args) => export::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Import(args) => import::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Demo(args) => demo::write(&args).map(|()| ExitCode::SUCCESS),
         Command::Pretrain(args) => pretrain::pretrain(&args).map(|()| ExitCode::SUCCESS),
         Command::Score(args) => pretrain::score(&args).map(|()| ExitCode::SUCCESS),

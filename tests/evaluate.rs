@@ -84,3 +84,41 @@ fn errors_say_what_to_do() {
     let help = evaluate(&["--help"]);
     assert!(String::from_utf8_lossy(&help.stdout).contains("elephant-server evaluate 01_RES 01_GT"));
 }
+
+#[test]
+fn tracks_of_different_formats_are_compared_by_their_centres() {
+    let folder = tempfile::tempdir().unwrap();
+    let table = folder.path().join("spots.csv");
+    let header = "t,id,parent,x,y,z,c00,c01,c02,c10,c11,c12,c20,c21,c22";
+    let ball = "9,0,0,0,9,0,0,0,9";
+    let rows = |rows: &[&str]| -> String { rows.iter().map(|row| format!("{row},{ball}\n")).collect() };
+    std::fs::write(&table, format!("{header}\n{}", rows(&["0,0,-1,10,10,0", "1,0,0,11,10,0"]))).unwrap();
+    let found = folder.path().join("found.csv");
+    std::fs::write(&found, format!("{header}\n{}", rows(&["0,0,-1,12,10,0", "1,0,0,15,10,0"]))).unwrap();
+    let report = |more: &[&str]| -> Value {
+        let mut arguments = vec![found.to_str().unwrap(), table.to_str().unwrap(), "--json"];
+        arguments.extend(more);
+        let output = evaluate(&arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    // The radius is 3 µm; the second centre is 4 µm away.
+    let near = report(&[]);
+    assert_eq!((&near["cells"]["true_positives"], &near["links"]["true_positives"]), (&1.into(), &0.into()));
+    assert_eq!(report(&["--radius", "4"])["links"]["true_positives"], 1);
+    let masks = golden("scores/embryo/GT");
+    let fails = |arguments: &[&str]| String::from_utf8(evaluate(arguments).stderr).unwrap();
+    let message = fails(&[table.to_str().unwrap(), masks.to_str().unwrap()]);
+    assert!(message.contains("give the voxel size (z, y, x) in micrometres"), "{message}");
+    let output = evaluate(&[
+        masks.to_str().unwrap(),
+        masks.to_str().unwrap(),
+        "--voxel-size",
+        "2,1,1",
+        "--radius",
+        "1",
+        "--json",
+    ]);
+    let same: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&same["links"]["f1"], &same["cells"]["f1"]), (&1.0.into(), &1.0.into()));
+}

@@ -15,6 +15,7 @@ mod jobs;
 mod models;
 mod operations;
 mod projects;
+mod quality;
 mod query;
 mod spots;
 mod submit;
@@ -92,6 +93,7 @@ fn routes() -> OpenApiRouter<V1Api> {
         .routes(routes!(spots::spots))
         .routes(routes!(spots::links))
         .routes(routes!(spots::lineage))
+        .routes(routes!(quality::quality))
         .routes(routes!(operations::list, operations::append))
         .routes(routes!(operations::undo))
         .routes(routes!(operations::redo))
@@ -115,6 +117,7 @@ fn old_routes() -> Router<V1Api> {
         .route("/api/v1/projects/{project}/spots", get(spots::spots))
         .route("/api/v1/projects/{project}/links", get(spots::links))
         .route("/api/v1/projects/{project}/lineage", get(spots::lineage))
+        .route("/api/v1/projects/{project}/quality", get(quality::quality))
         .route("/api/v1/projects/{project}/operations", get(operations::list).post(operations::append))
         .route("/api/v1/projects/{project}/undo", post(operations::undo))
         .route("/api/v1/projects/{project}/redo", post(operations::redo))

@@ -215,3 +215,44 @@ async fn what_the_caller_did_is_never_a_500() {
         assert_eq!(fixture.operate(name, json!([])).await.0, 400);
     }
 }
+
+#[tokio::test]
+async fn a_project_is_scored_against_another_one() {
+    let fixture = fixture();
+    fixture.family().await;
+    let made =
+        fixture.router.post("/v1/projects", &json!({"project": "lab/fly/truth", "copy_of": "lab/fly/main"})).await;
+    assert_eq!(made.status, 201);
+    // One daughter is lost, and with her the division.
+    fixture.operate("Ann", json!([{"delete": {"spots": [3]}}])).await;
+    let reply = fixture.router.get(&format!("{MAIN}/quality?truth=truth&tolerance=0")).await.json();
+    assert_eq!(reply["scores"]["cells"]["false_negatives"], 1, "{reply}");
+    assert_eq!(
+        reply["scores"]["by_frame"][1]["links"],
+        json!({"true_positives": 1, "false_positives": 0,
+        "false_negatives": 1, "precision": 1.0, "recall": 0.5, "f1": 2.0 / 3.0})
+    );
+    assert_eq!(reply["mistake_count"], 2);
+    assert_eq!(
+        reply["mistakes"][0],
+        json!({"frame": 0, "place_um": [1.0, 2.0, 0.0], "kind": "missed_division",
+        "result": [1, 2, null], "truth": [1, 2, 3]})
+    );
+    assert_eq!(reply["mistakes"][1]["truth"], json!([3]));
+    let short = fixture.router.get(&format!("{MAIN}/quality?truth=truth&mistakes=1&radius_um=0.5")).await.json();
+    assert_eq!((short["mistakes"].as_array().unwrap().len(), &short["mistake_count"]), (1, &json!(2)));
+    for (query, status) in [
+        ("", 400),
+        ("?truth=..%2Fx", 400),
+        ("?truth=nobody", 404),
+        ("?truth=truth&radius_um=-1", 400),
+        ("?truth=truth&radius_um=nan", 400),
+        ("?truth=truth&tolerance=-1", 400),
+        ("?truth=truth&other=1", 400),
+    ] {
+        assert_eq!(fixture.router.get(&format!("{MAIN}/quality{query}")).await.status, status, "{query}");
+    }
+    fixture.router.post("/v1/projects", &json!({"project": "lab/fly/empty"})).await;
+    let empty = fixture.router.get(&format!("{MAIN}/quality?truth=empty")).await;
+    assert_eq!((empty.status.as_u16(), &empty.json()["code"]), (400, &json!("bad_request")));
+}

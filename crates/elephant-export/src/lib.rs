@@ -2,7 +2,7 @@
 //!
 //! A [`TrackedMovie`] borrows spots and their lineage. [`write_ctc`], [`write_geff`], [`write_trackmate`], [`write_napari`]
 //! and [`write_mastodon`] write it; [`stream_masks`] writes label images as a zip archive while they are drawn.
-//! [`read_ctc`], [`read_geff`] and [`read_spot_table`] make an [`ImportedMovie`]. `docs/exports.md` describes the formats.
+//! [`read_ctc`], [`read_geff`], [`read_spot_table`], and [`read_tracked`] for any of them, make an [`ImportedMovie`]. `docs/exports.md` describes the formats.
 //!
 //! Files appear complete or not at all. Results do not depend on the number of threads. No images of the movie itself, and
 //! no knowledge of datasets or projects.
@@ -11,6 +11,7 @@
 
 mod ctc;
 mod error;
+mod file;
 mod geff;
 mod import;
 mod masks;
@@ -21,6 +22,7 @@ mod trackmate;
 
 pub use ctc::{CtcSummary, CtcTracks, write_ctc};
 pub use error::ExportError;
+pub use file::{TrackFormat, read_tracked};
 pub use geff::{read_geff, write_geff};
 pub use import::read_ctc;
 pub use masks::{MaskSpot, Masks, stream_masks};

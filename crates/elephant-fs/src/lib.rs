@@ -21,7 +21,7 @@ mod version;
 pub use atomic::{copy_atomic, move_unflushed, replace_unflushed, temporary_file, write_atomic};
 pub use error::FsError;
 pub use lock::FolderLock;
-pub use publish::publish_file;
+pub use publish::{publish_file, publish_new_file};
 pub use root::Root;
 pub use space::{free_bytes, require_free_bytes};
 pub use staging::{StagingDir, staging_folder};

@@ -52,9 +52,12 @@ pub enum PipelineError {
     /// Cells cannot be linked as asked.
     #[error(transparent)]
     Track(#[from] elephant_track::TrackError),
-    /// Tracks cannot be written.
+    /// Tracks cannot be written, or a file of tracks cannot be read.
     #[error(transparent)]
     Export(#[from] elephant_export::ExportError),
+    /// Tracks cannot be compared with the truth.
+    #[error(transparent)]
+    Score(#[from] elephant_score::ScoreError),
     /// A network or the download of a model failed.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -106,6 +109,7 @@ impl Coded for PipelineError {
             Self::Project(error) => error.code(),
             Self::Track(error) => error.code(),
             Self::Export(error) => error.code(),
+            Self::Score(error) => error.code(),
             Self::Model(error) => error.code(),
         }
     }

@@ -5,10 +5,12 @@
 use std::fs;
 
 use elephant_pipeline::{
-    ExportFormat, ExportRequest, FlowSpot, PipelineError, PredictFlowRequest, PredictRequest, Request, SteerRequest,
-    Task, TrackRequest, TrackSummary, answer_flow, export_project, testing::TestWorkspace,
+    ExportFormat, ExportRequest, FlowSpot, ImportRequest, PipelineError, PredictFlowRequest, PredictRequest,
+    QualityRequest, Request, SteerRequest, Task, TrackRequest, TrackSummary, answer_flow, export_project,
+    import_project, quality, testing::TestWorkspace,
 };
-use elephant_project::{Author, DetectionTag, LinkState, Operation, ProjectId, ProjectKind, View};
+use elephant_project::{Author, DetectionTag, LinkState, Operation, ProjectId, ProjectKind, TrackingTag, View};
+use elephant_score::MistakeKind;
 use elephant_types::{CancelToken, Coded, ErrorCode, Spot, TaskContext, VoxelSize};
 use serde_json::{Value, json};
 
@@ -275,4 +277,57 @@ fn tracks_are_exported() {
     let error =
         export_project(&workspace.use_cases.workspace, &unknown, &workspace.path().join("x"), &TaskContext::detached());
     assert_eq!(error.unwrap_err().code(), ErrorCode::NotFound);
+}
+
+#[test]
+fn what_was_exported_is_imported_and_the_same() {
+    let workspace = TestWorkspace::new();
+    workspace.add_dataset("fly");
+    let tracked = track(&workspace, &json!({})).unwrap();
+    let (place, context) = (&workspace.use_cases.workspace, TaskContext::detached());
+    let import = |path: &str, project: &str, is_approved| {
+        let request = ImportRequest { project: id(project), voxel_size: None, is_approved };
+        import_project(place, &request, &workspace.path().join(path), &context)
+    };
+    for (format, path, project) in [(ExportFormat::Geff, "geff", "graph"), (ExportFormat::Ctc, "ctc", "masks")] {
+        let request = ExportRequest { project: id("tracking"), format, with_unlinked: false, voxel_size: None };
+        let written = export_project(place, &request, &workspace.path().join(path), &context).unwrap();
+        let imported = import(path, project, true).unwrap();
+        assert_eq!((imported.spots, imported.tracks), (written.spots, written.tracks));
+        let compared = QualityRequest { project: id(project), truth: id("tracking"), options: Default::default() };
+        let found = quality(place, &compared, &context).unwrap();
+        assert_eq!(found.report.links.f1, Some(1.0), "{project}: {:?}", found.mistakes);
+        assert_eq!(found.report.cells.true_positives, written.spots);
+        let view = place.projects().get(&id(project)).unwrap().view_all().unwrap();
+        assert!(view.links.iter().all(|link| link.state == LinkState::Approved));
+        assert!(view.spots.iter().all(|spot| spot.tracking == TrackingTag::Approved));
+    }
+    assert_eq!(import("geff", "graph", false).unwrap_err().code(), ErrorCode::Conflict);
+    assert_eq!(import("nothing", "other", false).unwrap_err().code(), ErrorCode::NotFound);
+
+    // A cell behind the last frame, a parent that is none, and a table that is none: there is no project then.
+    let header = "t,id,parent,x,y,z,c00,c01,c02,c10,c11,c12,c20,c21,c22";
+    for (row, reason) in [
+        ("999,0,-1,1,1,1,4,0,0,0,4,0,0,0,4", "a cell at timepoint 999"),
+        ("1,0,7,1,1,1,4,0,0,0,4,0,0,0,4", "the parent 7"),
+        ("1,0,-1,1,1,inf,4,0,0,0,4,0,0,0,4", "not a finite number"),
+    ] {
+        fs::write(workspace.path().join("spots.csv"), format!("{header}\n{row}\n")).unwrap();
+        let error = import("spots.csv", "other", false).unwrap_err();
+        assert!(error.to_string().contains(reason), "{error}");
+        assert_eq!(error.code(), ErrorCode::InvalidArgument);
+    }
+    fs::write(workspace.path().join("spots.csv"), format!("{header}\n0,0,-1,9,9,9,4,0,0,0,4,0,0,0,4\n")).unwrap();
+    import("spots.csv", "other", false).unwrap();
+
+    // Mistakes are named by the spots of the projects.
+    let compared = QualityRequest { project: id("other"), truth: id("tracking"), options: Default::default() };
+    let found = quality(place, &compared, &context).unwrap();
+    let missed = found.mistakes.iter().filter(|mistake| mistake.kind == MistakeKind::MissedCell).count();
+    assert_eq!(missed, found.report.operations.reference_cells - found.report.cells.true_positives);
+    assert!(missed >= tracked.cells + tracked.left_out - 1, "{missed}");
+    let known = place.projects().get(&id("tracking")).unwrap().view_all().unwrap().ids();
+    assert!(found.mistakes.iter().flat_map(|mistake| &mistake.truth).flatten().all(|key| known.contains_key(key)));
+    let frames: usize = found.report.by_frame.iter().map(|frame| frame.cells.false_negatives).sum();
+    assert_eq!(frames, missed);
 }

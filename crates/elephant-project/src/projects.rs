@@ -62,17 +62,18 @@ impl Projects {
     /// When there is no such dataset, there is such a project, or it cannot be written.
     pub fn create(&self, id: &ProjectId, kind: ProjectKind) -> Result<Arc<Project>, ProjectError> {
         let path = self.path(id)?;
-        let dataset = self.datasets.resolve(&id.dataset)?;
-        if !elephant_fs::metadata(&dataset)?.is_some_and(|found| found.is_dir()) {
-            return Err(ProjectError::UnknownDataset(id.dataset.clone()));
-        }
-        let project = Project::create(&path, kind).map_err(|error| match error {
-            ProjectError::Fs(FsError::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
-                ProjectError::Exists(id.clone())
-            }
-            error => error,
-        })?;
+        self.existing_dataset(&id.dataset)?;
+        let project = Project::create(&path, kind).map_err(|error| exists(id, error))?;
         Ok(self.keep_open(path, project))
+    }
+
+    /// The folder of a dataset that exists.
+    fn existing_dataset(&self, name: &DatasetName) -> Result<PathBuf, ProjectError> {
+        let folder = self.datasets.resolve(name)?;
+        if !elephant_fs::metadata(&folder)?.is_some_and(|found| found.is_dir()) {
+            return Err(ProjectError::UnknownDataset(name.clone()));
+        }
+        Ok(folder)
     }
 
     /// A project that exists.
@@ -165,24 +166,30 @@ impl Projects {
         Ok(names)
     }
 
-    /// A new project with the log that another one has now, or with what `fill` makes of an empty one.
+    /// A new project with what `fill` makes of an empty one. It appears complete or not at all, also if the process is killed.
     ///
     /// # Errors
-    /// As [`create`](Self::create), and when it cannot be filled; there is no new project then.
-    pub fn create_filled(
+    /// As [`create`](Self::create), and those of `fill`.
+    pub fn create_filled<E: From<ProjectError>>(
         &self,
         id: &ProjectId,
-        fill: impl FnOnce(&Project) -> Result<(), ProjectError>,
-    ) -> Result<Arc<Project>, ProjectError> {
-        let project = self.create(id, ProjectKind::Normal)?;
-        if let Err(error) = fill(&project) {
-            drop(project);
-            if let Err(leftover) = self.delete(id) {
-                tracing::warn!(project = %id, error = %leftover, "an empty project stays after a failed import");
-            }
-            return Err(error);
+        fill: impl FnOnce(&Project) -> Result<(), E>,
+    ) -> Result<Arc<Project>, E> {
+        let path = self.path(id)?;
+        let dataset = self.existing_dataset(&id.dataset)?;
+        if elephant_fs::metadata(&path).map_err(ProjectError::from)?.is_some() {
+            return Err(ProjectError::Exists(id.clone()).into());
         }
-        Ok(project)
+        let staging = elephant_fs::staging_folder(&dataset).map_err(ProjectError::from)?;
+        let made = staging.path().join("made.sqlite");
+        let project = Project::create(&made, ProjectKind::Normal)?;
+        fill(&project)?;
+        // SQLite writes everything into the file when the last connection ends.
+        drop(project);
+        let folder = self.folder(&id.dataset)?;
+        fs::create_dir_all(&folder).map_err(FsError::io("create", &folder)).map_err(ProjectError::from)?;
+        elephant_fs::publish_new_file(&made, &path).map_err(|error| exists(id, error.into()))?;
+        Ok(self.get(id)?)
     }
 
     /// A temporary file on the disk of a dataset, for an export or an import.
@@ -225,6 +232,16 @@ impl Projects {
     pub fn open_spots(&self) -> HashMap<PathBuf, usize> {
         let open: Vec<_> = self.opened().clone();
         open.into_iter().filter_map(|(path, project)| Some((path, project.info().ok()?.spots))).collect()
+    }
+}
+
+/// The error of making a project, in other words where there is one already.
+fn exists(id: &ProjectId, error: ProjectError) -> ProjectError {
+    match error {
+        ProjectError::Fs(FsError::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
+            ProjectError::Exists(id.clone())
+        }
+        error => error,
     }
 }
 

@@ -230,6 +230,15 @@ impl Matches {
     }
 }
 
+impl Matches {
+    /// Whether the link to this cell of the result is one of the reference.
+    pub fn has_link_of(&self, reference: &Graph, result: &Graph, target: usize) -> bool {
+        let ends =
+            result.parent(target).and_then(|source| Some((self.reference_of(source)?, self.reference_of(target)?)));
+        ends.is_some_and(|(from, to)| reference.parent(to) == Some(from))
+    }
+}
+
 /// A result and its reference.
 pub(crate) struct Comparison {
     pub reference: Graph,

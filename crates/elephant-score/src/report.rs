@@ -7,6 +7,7 @@ use crate::{
     association::AssociationScores,
     biology::BiologicalScores,
     divisions::Divisions,
+    frames::{self, FrameScore},
     graph::Comparison,
     mistakes::{self, Mistake},
     options::ScoreOptions,
@@ -31,7 +32,7 @@ pub struct Rates {
 
 impl Rates {
     /// Rates of so many in both, and in each.
-    fn new(both: usize, result: usize, reference: usize) -> Self {
+    pub(crate) fn new(both: usize, result: usize, reference: usize) -> Self {
         let ratio = |part: usize, whole: usize| (whole > 0).then(|| part as f64 / whole as f64);
         Self {
             true_positives: both,
@@ -40,6 +41,20 @@ impl Rates {
             precision: ratio(both, result),
             recall: ratio(both, reference),
             f1: ratio(2 * both, result + reference),
+        }
+    }
+
+    /// Rates of cells of the reference that are matched and missed, and of cells of the result that stand for any, of which one may
+    /// stand for several, and for none.
+    pub(crate) fn of_cells(matched: usize, missed: usize, used: usize, spurious: usize) -> Self {
+        let ratio = |part: usize, whole: usize| (whole > 0).then(|| part as f64 / whole as f64);
+        Self {
+            true_positives: matched,
+            false_positives: spurious,
+            false_negatives: missed,
+            precision: ratio(used, used + spurious),
+            recall: ratio(matched, matched + missed),
+            f1: ratio(2 * matched, 2 * matched + missed + spurious),
         }
     }
 }
@@ -97,6 +112,8 @@ pub struct Report {
     pub operations: GraphOperations,
     /// Cells of the result that were interpolated where a link skips frames.
     pub interpolated: usize,
+    /// Scores of each frame.
+    pub by_frame: Vec<FrameScore>,
     /// The single mistakes, sorted by frame.
     pub mistakes: Vec<Mistake>,
 }
@@ -133,22 +150,14 @@ impl Report {
             aogm: operations.cost(),
             aogm_of_nothing: operations.cost_of_nothing(),
         };
-        let found = operations.result_cells - operations.spurious;
         Self {
             frames: comparison.reference.frame_count(),
-            cells: Rates {
-                true_positives: operations.matched,
-                false_positives: operations.spurious,
-                false_negatives: operations.missed,
-                precision: Rates::new(found, operations.result_cells, found).precision,
-                recall: Rates::new(operations.matched, operations.matched, operations.reference_cells).recall,
-                f1: Rates::new(
-                    operations.matched,
-                    operations.matched + operations.spurious,
-                    operations.reference_cells,
-                )
-                .f1,
-            },
+            cells: Rates::of_cells(
+                operations.matched,
+                operations.missed,
+                operations.result_cells - operations.spurious,
+                operations.spurious,
+            ),
             links: Rates::new(operations.links_matched, operations.result_links, operations.reference_links),
             divisions,
             challenge,
@@ -156,6 +165,7 @@ impl Report {
             association: AssociationScores::compute(comparison),
             operations,
             interpolated: comparison.result.ids.iter().filter(|&&id| id == crate::graph::NONE).count(),
+            by_frame: frames::scores(comparison),
             mistakes,
         }
     }

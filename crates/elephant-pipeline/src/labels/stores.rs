@@ -78,8 +78,8 @@ impl<'a> LabelStores<'a> {
     ) -> Result<[ChunkChange; CHUNKS_PER_PART], PipelineError> {
         let (origin, [height, width]) = self.parts.area(part);
         labels.elements().fill(0);
-        let mut plane =
-            ArrayViewMut2::from_shape(self.parts.edges, labels.elements()).expect("a chunk's buffer has the chunk's size");
+        let mut plane = ArrayViewMut2::from_shape(self.parts.edges, labels.elements())
+            .expect("a chunk's buffer has the chunk's size");
         drawing.draw(part.z, origin, plane.slice_mut(s![..height, ..width]), cancel)?;
         let mut chunk = self.chunk(t, part);
         let labelled = labels.encode(&chunk)?;

@@ -2,6 +2,8 @@
 
 mod brightness;
 mod export;
+mod import;
+mod quality;
 mod request;
 mod steering;
 mod summary;
@@ -17,6 +19,8 @@ use elephant_types::{Progress, Spot, TaskContext, TaskEvent, VoxelSize};
 use self::brightness::{frames, intensities};
 pub use self::{
     export::{ExportFormat, ExportRequest, Exported, export_project},
+    import::{ImportRequest, Imported, import_project},
+    quality::{ProjectMistake, Quality, QualityRequest, quality},
     request::{Detect, DetectionOptions, FlowOptions, Motion, TrackRequest},
     steering::{SteerRequest, Steering},
     summary::TrackSummary,

@@ -174,3 +174,32 @@ fn branches_and_packed_spots_agree() {
     assert_eq!([24, 28, 32, 36, 40, 44].map(f32_at), [4.0, 0.0, 0.0, 4.0, 0.0, 4.0]);
     assert_eq!((f32_at(48), spot[52], spot[53], u32_at(56), u32_at(60)), (0.5, 1, 1, 2, 0));
 }
+
+#[test]
+fn a_project_that_cannot_be_filled_leaves_nothing() {
+    let fixture = fixture();
+    let dataset = fixture.folder.path().join("lab/fly");
+    let entries = || fs::read_dir(&dataset).unwrap().count();
+    let before = entries();
+    let refuse = |project: &Project| -> Result<(), ProjectError> {
+        assert!(fixture.projects.get(&fixture.id).is_err(), "it is not seen before it is complete");
+        project.append(&"Ann".parse().unwrap(), None, &[Operation::Add { spots: vec![new_spot(0, 1.0)] }])?;
+        Err(ProjectError::Invalid("no".into()))
+    };
+    fixture.projects.create_filled(&fixture.id, refuse).unwrap_err();
+    assert_eq!(entries(), before);
+
+    let fill = |project: &Project| -> Result<(), ProjectError> {
+        project.append(&"Ann".parse().unwrap(), None, &[Operation::Add { spots: vec![new_spot(0, 1.0)] }])?;
+        Ok(())
+    };
+    // Another one makes it meanwhile: the first stays.
+    let late = fixture.projects.create_filled(&fixture.id, |project| {
+        fixture.projects.create_filled(&fixture.id, fill)?;
+        fill(project)
+    });
+    assert!(matches!(late, Err(ProjectError::Exists(_))), "{late:?}");
+    assert_eq!(fixture.projects.get(&fixture.id).unwrap().info().unwrap().spots, 1);
+    let files: Vec<_> = fs::read_dir(dataset.join("projects")).unwrap().map(|file| file.unwrap().file_name()).collect();
+    assert!(files.iter().all(|name| name.to_string_lossy().starts_with("main.sqlite")), "{files:?}");
+}
