@@ -2,32 +2,8 @@
 
 mod common;
 
-use std::process::{Command, Stdio};
-
-use common::{BINARY, demo_dataset, demo_movie, training};
-use elephant_testkit::TestServer;
+use common::{demo_dataset, demo_movie, server_on_small_disk, training};
 use serde_json::json;
-
-/// Runs a command in a new mount namespace, in which the folder `$1` is a disk of `$2` MiB.
-const SMALL_DISK: &str = r#"mount -t tmpfs -o size="$2"m none "$1" && shift 2 && exec "$@""#;
-
-fn on_small_disk(workspace: &std::path::Path, mib: u32) -> Command {
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "--map-root-user", "sh", "-c", SMALL_DISK, "sh"]).arg(workspace).arg(mib.to_string());
-    command
-}
-
-/// A server on such a disk. `None`, and the test is skipped, if mounting is not permitted.
-fn server_on_small_disk(workspace: &std::path::Path, mib: u32) -> Option<TestServer> {
-    let probe = on_small_disk(workspace, mib).arg("true").stderr(Stdio::null()).status();
-    if !probe.is_ok_and(|status| status.success()) {
-        elephant_testkit::skip("mounting a disk in a namespace is not permitted on this machine");
-        return None;
-    }
-    let mut command = on_small_disk(workspace, mib);
-    command.arg(BINARY);
-    Some(TestServer::start_by(command, workspace, &[]))
-}
 
 #[test]
 fn data_that_does_not_fit_is_refused_and_nothing_is_lost() {

@@ -4,7 +4,12 @@
 
 mod common;
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{Read, Write},
+    path::Path,
+};
 
 use common::BINARY;
 use elephant_ctc::read_labels;
@@ -127,4 +132,28 @@ fn an_abort_is_answered_with_204() {
         assert_eq!((reply.status, reply.body.len()), (204, 0));
     });
     assert_eq!(server.get("/state/process").json()["state"], 0);
+}
+
+#[test]
+fn a_client_that_goes_away_ends_its_export() {
+    let folder = tempfile::tempdir().unwrap();
+    // Tubes as long as the images are deep, in frames enough for an hour.
+    let server = server(folder.path(), 10_000, [64, 1024, 1024]);
+    let spots: Vec<Value> = (0..10_000)
+        .map(|t| json!({"t": t, "pos": [500, 500, 32], "covariance": [90000, 0, 0, 0, 90000, 0, 0, 0, 1600], "value": 1}))
+        .collect();
+    let body = json!({"dataset_name": "tiny", "scales": [1, 1, 1], "spots": spots, "is_3d": true}).to_string();
+    let mut stream = elephant_testkit::connect(server.address());
+    let head = format!(
+        "POST /download/ctc HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(body.as_bytes()).unwrap();
+    let mut begun = vec![0; 1 << 20];
+    stream.read_exact(&mut begun).unwrap();
+    assert!(begun.starts_with(b"HTTP/1.1 200 OK"), "{}", String::from_utf8_lossy(&begun[..300]));
+    drop(stream);
+    server.wait_for_state(0);
+    assert_ne!(server.get("/v1/jobs").json()[0]["status"], "completed");
 }

@@ -4,6 +4,8 @@
 
 pub mod client;
 
+use std::process::{Command, Stdio};
+
 use elephant_synth::{EmbryoOptions, Preset, write_movie};
 use elephant_testkit::{RedisServer, TestServer};
 use elephant_types::TaskContext;
@@ -69,4 +71,25 @@ pub fn with_redis(test: impl FnOnce(&[&str])) {
     let Some(redis) = RedisServer::start() else { return };
     test(&["--redis-url", &redis.url()]);
     assert_eq!(redis.command(&["GET", "state"]), "0");
+}
+
+/// Runs a command in a new mount namespace, in which the folder `$1` is a disk of `$2` MiB.
+const SMALL_DISK: &str = r#"mount -t tmpfs -o size="$2"m none "$1" && shift 2 && exec "$@""#;
+
+fn on_small_disk(workspace: &std::path::Path, mib: u32) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--map-root-user", "sh", "-c", SMALL_DISK, "sh"]).arg(workspace).arg(mib.to_string());
+    command
+}
+
+/// A server on such a disk. `None`, and the test is skipped, if mounting is not permitted.
+pub fn server_on_small_disk(workspace: &std::path::Path, mib: u32) -> Option<TestServer> {
+    let probe = on_small_disk(workspace, mib).arg("true").stderr(Stdio::null()).status();
+    if !probe.is_ok_and(|status| status.success()) {
+        elephant_testkit::skip("mounting a disk in a namespace is not permitted on this machine");
+        return None;
+    }
+    let mut command = on_small_disk(workspace, mib);
+    command.arg(BINARY);
+    Some(TestServer::start_by(command, workspace, &[]))
 }

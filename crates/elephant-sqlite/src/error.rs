@@ -7,7 +7,7 @@ use rusqlite::ErrorCode as Reason;
 #[derive(Debug, thiserror::Error)]
 pub enum SqliteError {
     /// SQLite failed.
-    #[error("cannot {operation} ({noun}): {source}")]
+    #[error("{}cannot {operation} ({noun}): {source}", full(source))]
     Failed {
         /// What was being done, as a verb.
         operation: &'static str,
@@ -42,6 +42,14 @@ pub enum SqliteError {
         /// What the file should be.
         noun: &'static str,
     },
+}
+
+/// What to say first, where it is the disk's fault.
+fn full(source: &rusqlite::Error) -> &'static str {
+    match source.sqlite_error_code() {
+        Some(Reason::DiskFull) => "the disk is full, free some space: ",
+        _ => "",
+    }
 }
 
 impl SqliteError {
