@@ -7,7 +7,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use elephant_amqp::{AddressError, BrokerAddress};
 use elephant_types::{NetworkKind, NetworkTask, Numerics, VoxelSize};
 
-use crate::{evaluate::EvaluateArgs, export::ExportArgs, import::ImportArgs, job::JobArgs, track::TrackArgs};
+use crate::{
+    evaluate::EvaluateArgs, export::ExportArgs, fit::FitArgs, import::ImportArgs, job::JobArgs, track::TrackArgs,
+};
 
 /// A text that must not be displayed.
 #[derive(Clone)]
@@ -69,6 +71,13 @@ pub enum Command {
     /// project; export it with `elephant-server export`. A workspace that a server uses cannot be used by this command:
     /// submit `{"track": {"dataset": NAME}}` to `POST /v1/jobs` of the server instead.
     Track(Box<TrackArgs>),
+    /// Learn the costs of tracking from known lineages
+    ///
+    /// Learns from projects whose links are all true, from approved links, and from synthetic movies; begins with the
+    /// weights that ship with the program. Complete projects and synthetic movies are learnt from without mistakes and with
+    /// missed, spurious and shifted cells. The result is a file in the workspace's folder of models, which `elephant-server
+    /// track` and the job `track` take as `weights` (docs/tracking.md).
+    Fit(Box<FitArgs>),
     /// Write the tracks of a project for other programs
     ///
     /// Formats: the Cell Tracking Challenge (label images and a track table), GEFF, TrackMate, napari and Mastodon's CSV

@@ -8,6 +8,7 @@ mod devices;
 mod download;
 mod evaluate;
 mod export;
+mod fit;
 mod import;
 mod job;
 mod pretrain;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve::serve(&args).map(|()| ExitCode::SUCCESS),
         Command::Job(args) => job::run(&args),
         Command::Track(args) => track::run(&args),
+        Command::Fit(args) => fit::run(&args),
         Command::Export(args) => export::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Import(args) => import::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Demo(args) => demo::write(&args).map(|()| ExitCode::SUCCESS),

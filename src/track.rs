@@ -59,7 +59,11 @@ pub struct TrackArgs {
     #[arg(long, value_enum)]
     method: Option<MethodArg>,
 
-    /// JSON file with further options and weights of the linking (docs/tracking.md)
+    /// Costs of the linking: a file in the workspace's folder of models, made by `elephant-server fit`
+    #[arg(long, value_name = "WEIGHTS.json")]
+    pub weights: Option<String>,
+
+    /// JSON file with further options of the linking (docs/tracking.md)
     #[arg(long, value_name = "FILE.json")]
     pub options: Option<PathBuf>,
 
@@ -147,6 +151,7 @@ fn request(args: &TrackArgs) -> Result<TrackRequest> {
         detection,
         motion,
         tracking,
+        weights: args.weights.as_deref().map(str::parse).transpose()?,
     })
 }
 

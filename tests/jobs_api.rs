@@ -110,7 +110,7 @@ fn wrong_queries_are_refused_with_a_clear_text() {
         ("limit=x", "limit must be 1 to 10000, not \"x\""),
         (
             "kind=cook",
-            "kind must be one of generate, predict, reset, update, train, predict_flow, reset_flow, update_flow, train_flow, track, steer, export, not \"cook\"",
+            "kind must be one of generate, predict, reset, update, train, predict_flow, reset_flow, update_flow, train_flow, track, fit, steer, export, not \"cook\"",
         ),
         ("status=", "status must be one of running, completed, cancelled, failed, interrupted, not \"\""),
         ("page=2", "unknown query parameter \"page\"; known are limit, kind, status"),

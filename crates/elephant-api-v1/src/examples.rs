@@ -7,7 +7,7 @@ use utoipa::openapi::{
 };
 
 /// The name of each task, and a body with all fields that people usually set.
-pub(crate) const EXAMPLES: [(&str, &str); 11] = [
+pub(crate) const EXAMPLES: [(&str, &str); 12] = [
     ("generate", include_str!("examples/generate.json")),
     ("predict", include_str!("examples/predict.json")),
     ("reset", include_str!("examples/reset.json")),
@@ -18,6 +18,7 @@ pub(crate) const EXAMPLES: [(&str, &str); 11] = [
     ("update_flow", include_str!("examples/update_flow.json")),
     ("erase_flow_labels", include_str!("examples/erase_flow_labels.json")),
     ("track", include_str!("examples/track.json")),
+    ("fit", include_str!("examples/fit.json")),
     ("steer", include_str!("examples/steer.json")),
 ];
 

@@ -27,7 +27,7 @@ pub(crate) struct JobsQuery {
     #[param(value_type = Option<u32>, default = 100)]
     limit: Option<String>,
     /// `generate`, `predict`, `reset`, `update`, `train`, one of the last four for flow (`predict_flow` and so on), `track`,
-    /// `steer` or `export`.
+    /// `fit`, `steer` or `export`.
     kind: Option<String>,
     /// `running`, `completed`, `cancelled`, `failed` or `interrupted`.
     status: Option<String>,
@@ -43,7 +43,7 @@ pub(crate) struct JobReply {
     /// Counts up from 1.
     id: i64,
     /// `generate`, `predict`, `reset`, `update`, `train`, one of the last four for flow (`predict_flow` and so on), `track`,
-    /// `steer` or `export`.
+    /// `fit`, `steer` or `export`.
     kind: String,
     /// The dataset or model it works on.
     subject: String,

@@ -63,8 +63,8 @@ pub(crate) struct EndedReply {
 /// The body is an object with one key, which names the task: `generate` (make a dataset from its movie), `predict` (find the
 /// cells of one frame), `reset` (replace a model), `update` (draw labels), `erase_labels` (erase all labels of a dataset),
 /// `train` (train a model), `predict_flow` (find the places of cells in the frame before), `update_flow` (draw flow labels) or
-/// `erase_flow_labels`, `track` (find and link the cells of a movie) or `steer` (let tracks answer the ELEPHANT plugin's
-/// linking). There is an example of each. Vectors are in z, y, x order; unknown fields are refused. The cells
+/// `erase_flow_labels`, `track` (find and link the cells of a movie), `fit` (learn the costs of tracking) or `steer` (let
+/// tracks answer the ELEPHANT plugin's linking). There is an example of each. Vectors are in z, y, x order; unknown fields are refused. The cells
 /// that a prediction finds are returned only with `wait=true`; docs/services.md explains the fields.
 #[utoipa::path(
     post, path = "/v1/jobs", tag = "v1", params(SubmitQuery), request_body(content = Object),

@@ -60,9 +60,9 @@ pub use score::{SceneScore, score_empty_frames, score_scene};
 pub use score_flow::{FlowScore, score_flow};
 pub use task::{EraseLabels, KINDS, PREDICTIONS, Request, ResetRequest, Task, TaskOutput, UseCases};
 pub use track::{
-    Detect, DetectionOptions, ExportFormat, ExportRequest, Exported, FlowOptions, ImportRequest, Imported, Motion,
-    ProjectMistake, Quality, QualityRequest, SteerRequest, Steering, TrackRequest, TrackSummary, Tracker,
-    export_project, import_project, quality,
+    Detect, DetectionOptions, ExportFormat, ExportRequest, Exported, FitRequest, FitSummary, FlowOptions,
+    ImportRequest, Imported, Motion, ProjectMistake, Quality, QualityRequest, SteerRequest, Steering, TrackRequest,
+    TrackSummary, Tracker, export_project, import_project, quality,
 };
 pub use train::{
     CropOptions, LiveTrainings, MAX_CROPS, MAX_LEARNING_RATE, Pretraining, PriorTraining, TrainRequest, Trainer,

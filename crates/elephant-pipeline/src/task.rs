@@ -7,14 +7,14 @@ use elephant_types::{DatasetName, ModelName, NetworkKind, NetworkTask, NetworkTy
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    EraseFlowLabels, FlowAnswer, FlowLabels, FlowPredictor, GenerateRequest, Generated, Labels, ModelSource, Models,
-    PipelineError, PredictFlowRequest, PredictRequest, Predictor, SteerRequest, Steering, TrackRequest, TrackSummary,
-    Tracker, TrainRequest, Trainer, TrainingControl, TrainingOverrides, UpdateFlowLabels, UpdateLabels, Uploads,
-    Workspace, datasets, defaults,
+    EraseFlowLabels, FitRequest, FitSummary, FlowAnswer, FlowLabels, FlowPredictor, GenerateRequest, Generated, Labels,
+    ModelSource, Models, PipelineError, PredictFlowRequest, PredictRequest, Predictor, SteerRequest, Steering,
+    TrackRequest, TrackSummary, Tracker, TrainRequest, Trainer, TrainingControl, TrainingOverrides, UpdateFlowLabels,
+    UpdateLabels, Uploads, Workspace, datasets, defaults,
 };
 
 /// Kinds of the jobs, in the order of a session.
-pub const KINDS: [&str; 12] = [
+pub const KINDS: [&str; 13] = [
     "generate",
     "predict",
     "reset",
@@ -25,6 +25,7 @@ pub const KINDS: [&str; 12] = [
     "update_flow",
     "train_flow",
     "track",
+    "fit",
     "steer",
     "export",
 ];
@@ -112,6 +113,8 @@ pub enum Task {
     EraseFlowLabels(EraseFlowLabels),
     /// Finds and links the cells of a movie.
     Track(TrackRequest),
+    /// Learns the costs of tracking.
+    Fit(FitRequest),
     /// Says whether tracking of the whole movie answers the ELEPHANT client's linking.
     Steer(SteerRequest),
 }
@@ -130,6 +133,8 @@ pub enum TaskOutput {
     Flow(Vec<FlowAnswer>),
     /// What came of tracking.
     Tracked(TrackSummary),
+    /// What the costs of tracking were learnt from.
+    Fitted(FitSummary),
     /// The model was replaced or trained, the labels were erased, or linking is answered as asked.
     Done {},
 }
@@ -335,6 +340,7 @@ macro_rules! with_request {
             Task::UpdateFlow($request) => $body,
             Task::EraseFlowLabels($request) => $body,
             Task::Track($request) => $body,
+            Task::Fit($request) => $body,
             Task::Steer($request) => $body,
         }
     };
@@ -373,6 +379,7 @@ impl Task {
             Self::UpdateFlow(request) => request.run(use_cases, context).map(TaskOutput::Timepoints),
             Self::EraseFlowLabels(request) => request.run(use_cases, context).map(|()| TaskOutput::Done {}),
             Self::Track(request) => request.run(use_cases, context).map(TaskOutput::Tracked),
+            Self::Fit(request) => request.run(use_cases, context).map(TaskOutput::Fitted),
             Self::Steer(request) => request.run(use_cases, context).map(|()| TaskOutput::Done {}),
         }
     }

@@ -93,5 +93,14 @@ fn example(path: &str) -> Result<Example, Anything> {
         Some(Link { source: SpotId(u32::try_from(parent).ok()?), target: SpotId(target) })
     });
     let truth = Lineage::new(file.spots.iter().map(|spot| spot.t as u32).collect(), links)?;
-    Ok(Example { spots: file.spots, intensities: file.intensities, displacements: None, truth, complete: true })
+    Ok(Example {
+        name: path.to_owned(),
+        spots: file.spots,
+        intensities: file.intensities,
+        displacements: None,
+        numbers: None,
+        truth,
+        complete: true,
+        corrections: Constraints::default(),
+    })
 }

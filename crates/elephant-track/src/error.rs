@@ -79,6 +79,14 @@ pub enum TrackError {
         /// What is wrong with them.
         reason: String,
     },
+    /// What is wrong with one of the examples.
+    #[error("{name}: {error}")]
+    Example {
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        error: Box<TrackError>,
+    },
     /// Links that are not a lineage.
     #[error(transparent)]
     Lineage(#[from] elephant_types::LineageError),
@@ -94,6 +102,7 @@ fn around(node: Option<u32>) -> String {
 impl Coded for TrackError {
     fn code(&self) -> ErrorCode {
         match self {
+            Self::Example { error, .. } => error.code(),
             Self::InvalidProblem { .. }
             | Self::InvalidOption { .. }
             | Self::InvalidSpot { .. }

@@ -270,11 +270,14 @@ fn the_nearest_method_is_the_clients() {
 fn fitted_weights_track_the_example_and_few_links_are_enough_to_adapt() {
     let (spots, intensities, truth) = movie(10);
     let example = Example {
+        name: "movie".to_owned(),
         spots: spots.clone(),
         intensities: Some(intensities.clone()),
         displacements: None,
+        numbers: None,
         truth: truth.clone(),
         complete: true,
+        corrections: Constraints::default(),
     };
     let context = TaskContext::detached();
     let options = FitOptions { rounds: 3, origin: "a test".to_owned(), ..FitOptions::default() };

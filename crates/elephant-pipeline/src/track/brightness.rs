@@ -64,16 +64,20 @@ fn brightness(
 ) -> Result<Vec<f64>, VolumeError> {
     let (shape, edges) = (frames.shape(), voxel_size.zyx());
     let mean = |spot: &Spot| {
-        let around = |d: usize| {
-            let center = (spot.center_um[d] / edges[d]).round().clamp(0.0, (shape[d] - 1) as f64) as usize;
-            (center.saturating_sub(REACH), (center + REACH + 1).min(shape[d]))
-        };
-        let [z, y, x] = std::array::from_fn(around);
-        let mut voxels = Array3::zeros((z.1 - z.0, y.1 - y.0, x.1 - x.0));
-        frames.read(t, [z.0, y.0, x.0], voxels.view_mut(), cancel)?;
+        let [z, y, x] = around(spot.center_um, edges, shape);
+        let mut voxels = Array3::zeros((z.len(), y.len(), x.len()));
+        frames.read(t, [z.start, y.start, x.start], voxels.view_mut(), cancel)?;
         Ok(voxels.iter().map(|&voxel: &f32| f64::from(voxel)).sum::<f64>() / voxels.len() as f64)
     };
     spots.par_iter().map(mean).collect()
+}
+
+/// The voxels around a centre.
+pub(super) fn around(center_um: [f64; 3], edges: [f64; 3], shape: [usize; 3]) -> [Range<usize>; 3] {
+    std::array::from_fn(|d| {
+        let center = (center_um[d] / edges[d]).round().clamp(0.0, (shape[d] - 1) as f64) as usize;
+        center.saturating_sub(REACH)..(center + REACH + 1).min(shape[d])
+    })
 }
 
 #[cfg(test)]

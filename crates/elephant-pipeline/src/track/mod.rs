@@ -1,12 +1,16 @@
-//! From spots to lineages: the cells of a dataset's frames are found, linked, and put into a project (docs/tracking.md).
+//! From spots to lineages: the cells of a dataset's frames are found, linked, and put into a project, and the costs of the linking
+//! are learnt from projects (docs/tracking.md).
 
 mod brightness;
 mod export;
+mod fit;
 mod import;
+mod mistakes;
 mod quality;
 mod request;
 mod steering;
 mod summary;
+mod weights;
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -19,6 +23,7 @@ use elephant_types::{Progress, Spot, TaskContext, TaskEvent, VoxelSize};
 use self::brightness::{frames, intensities};
 pub use self::{
     export::{ExportFormat, ExportRequest, Exported, export_project},
+    fit::{FitRequest, FitSummary},
     import::{ImportRequest, Imported, import_project},
     quality::{ProjectMistake, Quality, QualityRequest, quality},
     request::{Detect, DetectionOptions, FlowOptions, Motion, TrackRequest},
@@ -54,6 +59,7 @@ impl Tracker {
     pub fn track(&self, request: &TrackRequest, context: &TaskContext) -> Result<TrackSummary, PipelineError> {
         let dataset = open_dataset(&self.workspace, &request.dataset)?;
         let [first, last] = timepoints(request, &dataset)?;
+        let tracking_options = self.workspace.with_weights(&request.tracking, request.weights.as_ref())?;
         let id = request.project_id();
         let voxel_size = known_voxel_size(&self.workspace, &id, request.voxel_size)?;
         let project = self.workspace.projects().get_or_create(&id, ProjectKind::Normal)?;
@@ -81,7 +87,7 @@ impl Tracker {
             displacements: displacements.as_deref(),
             ..Detections::default()
         };
-        let tracking = tracking_of(&view, &spots, detections, &request.tracking, &steps.linking())?;
+        let tracking = tracking_of(&view, &spots, detections, &tracking_options, &steps.linking())?;
         // Links that an early end has left unfinished are better than none, but not than those that are there.
         let had_links = view.links.iter().any(|link| link.state == LinkState::Unlabeled);
         if had_links {

@@ -6,7 +6,7 @@ use elephant_track::TrackOptions;
 use elephant_types::{DatasetName, KeepAxials, ModelName, TaskContext, VoxelSize};
 use serde::{Deserialize, Serialize};
 
-use super::TrackSummary;
+use super::{TrackSummary, weights};
 use crate::{FlowSpot, PipelineError, PredictFlowRequest, PredictRequest, Request, UseCases, defaults};
 
 /// Detection and linking of the cells of a dataset's frames into a project.
@@ -36,6 +36,9 @@ pub struct TrackRequest {
     /// How cells are linked.
     #[serde(default)]
     pub tracking: TrackOptions,
+    /// The costs of the linking: a file that `fit` wrote. `None` takes those of `tracking`.
+    #[serde(default)]
+    pub weights: Option<ModelName>,
 }
 
 fn tracking() -> ProjectName {
@@ -201,6 +204,7 @@ impl TrackRequest {
         if let Motion::Flow(options) = &self.motion {
             options.request(self, 1, VoxelSize::UNIT, true, Vec::new()).validate()?;
         }
+        weights::check(self.weights.as_ref(), &self.tracking)?;
         self.tracking.validate().map_err(|error| PipelineError::Invalid(error.to_string()))
     }
 }

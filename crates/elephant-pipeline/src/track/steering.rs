@@ -12,10 +12,10 @@ use std::{
 use elephant_jobs::JobSpec;
 use elephant_project::{SpotKey, View};
 use elephant_track::{Detections, TrackOptions};
-use elephant_types::{DatasetName, TaskContext, VoxelSize};
+use elephant_types::{DatasetName, ModelName, TaskContext, VoxelSize};
 use serde::{Deserialize, Serialize};
 
-use super::{brightness::intensities, tracking_of};
+use super::{brightness::intensities, tracking_of, weights};
 use crate::{
     FlowAnswer, FlowSpot, PipelineError, PredictFlowRequest, Request, UseCases, Workspace, frames::open_dataset,
 };
@@ -32,11 +32,21 @@ pub struct SteerRequest {
     /// How cells are linked; `null` lets the flow network answer.
     #[serde(default)]
     pub tracking: Option<TrackOptions>,
+    /// The costs of the linking: a file that `fit` wrote, read now. `None` takes those of `tracking`.
+    #[serde(default)]
+    pub weights: Option<ModelName>,
 }
 
 impl SteerRequest {
     pub(crate) fn validate(&self) -> Result<(), PipelineError> {
-        Ok(self.tracking.as_ref().map_or(Ok(()), TrackOptions::validate)?)
+        let Some(options) = &self.tracking else {
+            return match &self.weights {
+                None => Ok(()),
+                Some(_) => Err(PipelineError::Invalid("weights need tracking, which is null".to_owned())),
+            };
+        };
+        weights::check(self.weights.as_ref(), options)?;
+        Ok(options.validate()?)
     }
 }
 
@@ -68,7 +78,9 @@ impl Steering {
     /// When there is no such dataset.
     pub fn set(&self, request: &SteerRequest) -> Result<(), PipelineError> {
         let dataset = open_dataset(&self.workspace, &request.dataset)?;
-        let steering = request.tracking.clone();
+        let options = request.tracking.as_ref();
+        let steering =
+            options.map(|options| self.workspace.with_weights(options, request.weights.as_ref())).transpose()?;
         self.workspace.records().update(&request.dataset, dataset.folder(), |record| record.steering = steering);
         Ok(())
     }

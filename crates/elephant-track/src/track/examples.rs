@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use elephant_types::{Lineage, Spot, SpotId};
+use elephant_types::{Cancelled, Lineage, Spot, SpotId, TaskContext};
 
 use super::{
     candidates::Finder,
@@ -20,17 +20,23 @@ use crate::{DivisionCandidate, LinkCandidate, Node, Problem, TrackError, Variabl
 /// A movie to learn from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Example {
+    /// What errors call it, for example the name of the project.
+    pub name: String,
     /// The detections, as in [`Detections`].
     pub spots: Vec<Spot>,
     /// See [`Detections::intensities`].
     pub intensities: Option<Vec<f64>>,
     /// See [`Detections::displacements`].
     pub displacements: Option<Vec<[f64; 3]>>,
+    /// See [`Detections::numbers`].
+    pub numbers: Option<Vec<u64>>,
     /// The links that are known to be correct, between these spots. Where a detection is missing they skip timepoints.
     pub truth: Lineage,
     /// Whether there are no other correct links, so that spots without a link are spurious. Otherwise the rest is first completed
     /// by tracking around the known links (for a project in which some links are approved).
     pub complete: bool,
+    /// What else people have decided, which this completion obeys: rejected links, confirmed and rejected spots.
+    pub corrections: Constraints,
 }
 
 impl Example {
@@ -39,7 +45,7 @@ impl Example {
             spots: &self.spots,
             intensities: self.intensities.as_deref(),
             displacements: self.displacements.as_deref(),
-            numbers: None,
+            numbers: self.numbers.as_deref(),
         }
     }
 }
@@ -107,6 +113,21 @@ pub fn prepare(
     weights: Option<&Weights>,
     keep: Keep<'_>,
     options: &TrackOptions,
+    context: &TaskContext,
+) -> Result<Prepared, TrackError> {
+    let named = |error| match error {
+        TrackError::Stopped | TrackError::Cancelled(_) => Cancelled.into(),
+        error => TrackError::Example { name: example.name.clone(), error: Box::new(error) },
+    };
+    prepared(example, weights, keep, options, context).map_err(named)
+}
+
+fn prepared(
+    example: &Example,
+    weights: Option<&Weights>,
+    keep: Keep<'_>,
+    options: &TrackOptions,
+    context: &TaskContext,
 ) -> Result<Prepared, TrackError> {
     let scene = Scene::new(example.detections())?;
     if example.truth.len() != scene.len() {
@@ -116,16 +137,18 @@ pub fn prepare(
     let constraints = if example.complete {
         Constraints::default()
     } else {
-        Constraints { links: example.truth.links().collect(), ..Constraints::default() }
+        Constraints { links: example.truth.links().collect(), ..example.corrections.clone() }
     };
     let given = Given::new(&constraints, &scene)?;
     let mut motion = Motion::start(&scene);
     let mut completed = None;
+    let quiet = TaskContext::new(context.cancel_token().clone(), |_| {});
     if let Some(weights) = weights {
         for _ in 1..options.passes.max(2) {
             let finder = Finder::new(View { scene: &scene, motion: &motion }, options);
             let problem = state(&finder, weights, options, &given);
-            let solution = solve(&problem, &options.solver, &elephant_types::TaskContext::detached())?;
+            let solution = solve(&problem, &options.solver, &quiet)?;
+            context.check()?;
             learn(&scene, &mut motion, &problem, &solution);
             completed = Some(super::result(&scene, &given, options, weights, &problem, &solution)?.lineage);
         }

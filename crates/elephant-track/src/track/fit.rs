@@ -106,7 +106,7 @@ fn regress(examples: &[Example], options: &FitOptions, context: &TaskContext) ->
         let known = (round > 0).then(|| weights.clone());
         let prepared: Vec<Prepared> = examples
             .par_iter()
-            .map(|example| prepare(example, known.as_ref(), keep, &options.track))
+            .map(|example| prepare(example, known.as_ref(), keep, &options.track, context))
             .collect::<Result<_, _>>()?;
         let fitted: Vec<Vec<f64>> = Kind::ALL.par_iter().map(|&kind| logistic(&prepared, kind)).collect();
         for (kind, fitted) in Kind::ALL.into_iter().zip(fitted) {
@@ -170,8 +170,9 @@ fn descend(
     let keep = Keep::Plausible { weights: start, cost: PLAUSIBLE };
     let prepared: Vec<Prepared> = examples
         .par_iter()
-        .map(|example| prepare(example, Some(start), keep, &options.track))
+        .map(|example| prepare(example, Some(start), keep, &options.track, context))
         .collect::<Result<_, _>>()?;
+    let quiet = TaskContext::new(context.cancel_token().clone(), |_| {});
     let mut weights = start.clone();
     let mut squares: Gradient = Kind::ALL.map(|kind| vec![1.0; feature_count(kind)]);
     let mut average: Gradient = Kind::ALL.map(|kind| vec![0.0; feature_count(kind)]);
@@ -185,10 +186,10 @@ fn descend(
         let mut mistakes = 0.0;
         for batch in order.chunks(options.batch) {
             context.check()?;
-            let found: Vec<(Gradient, f64)> = batch
-                .par_iter()
-                .map(|&index| gradient(&prepared[index as usize], &weights, options))
-                .collect::<Result<_, _>>()?;
+            let found: Result<Vec<(Gradient, f64)>, TrackError> =
+                batch.par_iter().map(|&index| gradient(&prepared[index as usize], &weights, options, &quiet)).collect();
+            context.check()?;
+            let found = found?;
             for kind in Kind::ALL {
                 let begin = start.of(kind).to_vec();
                 for (index, weight) in weights.of_mut(kind).iter_mut().enumerate() {
@@ -216,7 +217,9 @@ fn descend(
             }
         }
     }
-    weights.score = calibrate(&prepared, &weights, options)?;
+    let score = calibrate(&prepared, &weights, options, &quiet);
+    context.check()?;
+    weights.score = score?;
     Ok(weights)
 }
 
@@ -266,11 +269,16 @@ fn with_costs(prepared: &Prepared, weights: &Weights, margin: f64) -> crate::Pro
 }
 
 /// Features of the truth minus those of the optimum that the weights give, and the number of mistakes in it.
-fn gradient(prepared: &Prepared, weights: &Weights, options: &FitOptions) -> Result<(Gradient, f64), TrackError> {
+fn gradient(
+    prepared: &Prepared,
+    weights: &Weights,
+    options: &FitOptions,
+    context: &TaskContext,
+) -> Result<(Gradient, f64), TrackError> {
     let problem = with_costs(prepared, weights, 1.0);
     let mut solver = options.track.solver.clone();
     solver.relative_gap = solver.relative_gap.max(1e-4);
-    let solution = solve(&problem, &solver, &TaskContext::detached())?;
+    let solution = solve(&problem, &solver, context)?;
     let (begins, ends) = chosen(&solution, &problem);
     let mut mistakes = 0.0;
     let gradient = Kind::ALL.map(|kind| {
@@ -299,12 +307,17 @@ fn gradient(prepared: &Prepared, weights: &Weights, options: &FitOptions) -> Res
 }
 
 /// Slope and offset of the score: a logistic regression of "the link is correct" on its margin, by Newton's method.
-fn calibrate(prepared: &[Prepared], weights: &Weights, options: &FitOptions) -> Result<[f64; 2], TrackError> {
+fn calibrate(
+    prepared: &[Prepared],
+    weights: &Weights,
+    options: &FitOptions,
+    context: &TaskContext,
+) -> Result<[f64; 2], TrackError> {
     let observed: Vec<Vec<(f64, bool)>> = prepared
         .par_iter()
         .map(|example| {
             let problem = with_costs(example, weights, 0.0);
-            let solution = solve(&problem, &options.track.solver, &TaskContext::detached())?;
+            let solution = solve(&problem, &options.track.solver, context)?;
             let mut truth = std::collections::BTreeSet::new();
             for row in example.rows.iter().flatten().filter(|row| row.truth) {
                 match row.variable {

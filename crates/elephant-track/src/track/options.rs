@@ -23,7 +23,7 @@ pub enum TrackMethod {
 pub struct TrackOptions {
     /// How spots are linked.
     pub method: TrackMethod,
-    /// The largest number of timepoints from a spot to the next one of its cell, 1 to 3. 2 closes gaps of one missed detection.
+    /// The largest number of timepoints from a spot to the next one of its cell, 1 to 3. 3 closes gaps of two missed detections.
     pub max_gap: u32,
     /// Whether cells divide.
     pub divisions: bool,
@@ -61,7 +61,7 @@ impl Default for TrackOptions {
     fn default() -> Self {
         Self {
             method: TrackMethod::Optimal,
-            max_gap: 2,
+            max_gap: 3,
             divisions: true,
             min_length: 2,
             candidates: 8,
