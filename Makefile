@@ -62,6 +62,7 @@ pretrained: build ## train the built-in networks again, from seeds alone (over a
 	@'$(TARGET)/release/elephant-server' pretrain models/nuclei-3d.pth --dims 3d --steps 4000
 	@'$(TARGET)/release/elephant-server' pretrain models/nuclei-2d.pth --dims 2d --steps 1500
 	@'$(TARGET)/release/elephant-server' pretrain models/flow-3d.pth --network flow --steps 2500
+	@'$(TARGET)/release/elephant-server' pretrain models/flow-2d.pth --network flow --dims 2d --steps 3000
 
 peers: ## install the Python programs that `make bench` compares with, into the cache folder
 	@ELEPHANT_CACHE='$(ELEPHANT_CACHE)' scripts/peers.sh

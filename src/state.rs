@@ -17,7 +17,13 @@ pub fn open(args: &EngineArgs, workspace: &Workspace) -> Result<Jobs> {
     let owner = Owner::new(&role(workspace)?);
     let Some(url) = args.redis_url() else {
         let path = workspace.state_file();
-        let context = || format!("cannot use the state database {}", path.display());
+        let context = || {
+            format!(
+                "cannot use the state database {} (it has the records of jobs, and nothing of datasets, models and projects; \
+                 if it is damaged, move it away and start again)",
+                path.display()
+            )
+        };
         return Jobs::open(SqliteStore::open(&path).with_context(context)?, owner).with_context(context);
     };
     let store = RedisStore::open(&url, &identity(workspace)?).context("cannot use --redis-url")?;

@@ -99,7 +99,11 @@ fn pretrained(args: &EngineArgs) -> PretrainedNetworks {
             given: given(&args.versatile_flow_3d),
             original: Some(ORIGINAL_FLOW_3D.into()),
         },
-        planar_flow: PretrainedNetwork { bundled: None, given: given(&args.versatile_flow_2d), original: None },
+        planar_flow: PretrainedNetwork {
+            bundled: Some(include_bytes!("../models/flow-2d.pth")),
+            given: given(&args.versatile_flow_2d),
+            original: None,
+        },
     }
 }
 

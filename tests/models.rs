@@ -64,7 +64,7 @@ fn the_first_prediction_needs_no_model_and_no_network() {
     assert!(models[2]["error"].as_str().is_some_and(|error| !error.is_empty()), "{listed}");
     let built_in = listed["built_in"].as_array().unwrap();
     let tasks: Vec<_> = built_in.iter().map(|model| model["task"].as_str().unwrap()).collect();
-    assert_eq!(tasks, ["detection", "detection", "flow"], "{listed}");
+    assert_eq!(tasks, ["detection", "detection", "flow", "flow"], "{listed}");
     for (model, built_in) in models.iter().zip(&built_in[..2]) {
         assert_eq!(model["origin"], built_in["origin"]);
         assert_eq!(model["steps"], built_in["steps"]);

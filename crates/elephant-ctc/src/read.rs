@@ -67,7 +67,7 @@ struct Pages<'a> {
 
 impl<'a> Pages<'a> {
     fn open(path: &'a Path) -> Result<Self, CtcError> {
-        let file = File::open(path).map_err(FsError::io("open", path))?;
+        let file = elephant_fs::open_file(path)?;
         let length = file.metadata().map_err(FsError::io("look at", path))?.len();
         let decoder = Decoder::new(BufReader::new(file)).map_err(|error| invalid(path, error.to_string()))?;
         let mut pages = Self { path, decoder: Some(decoder), length, seen: 0, size: [0; 2] };

@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashSet,
-    fs::File,
     io::{self, BufRead, BufReader, Read, Write},
     path::Path,
 };
@@ -27,7 +26,7 @@ const MOST_TRACKS: usize = 1 << 26;
 /// When the file cannot be read, for a line that is not four numbers, a track with number 0 or that ends before it begins,
 /// and for two lines with the same track.
 pub fn read_tracks(path: &Path) -> Result<Vec<TrackRow>, CtcError> {
-    let file = File::open(path).map_err(FsError::io("open", path))?;
+    let file = elephant_fs::open_file(path)?;
     let mut reader = BufReader::new(file);
     let (mut rows, mut known) = (Vec::new(), HashSet::new());
     for number in 1.. {

@@ -31,8 +31,12 @@ impl TrackFormat {
         if !found.is_dir() {
             return Ok(Self::SpotTable);
         }
-        let is_zarr = ["zarr.json", ".zgroup", ".zattrs"].iter().any(|name| path.join(name).exists());
-        Ok(if is_zarr { Self::Geff } else { Self::Ctc })
+        for name in ["zarr.json", ".zgroup", ".zattrs"] {
+            if elephant_fs::metadata(&path.join(name))?.is_some() {
+                return Ok(Self::Geff);
+            }
+        }
+        Ok(Self::Ctc)
     }
 }
 

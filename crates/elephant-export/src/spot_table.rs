@@ -31,7 +31,7 @@ const MOST_SPOTS: usize = 1 << 24;
 /// When the file cannot be read, a column is missing, a value is not a finite number, two spots have the same timepoint and
 /// number, or a parent does not exist.
 pub fn read_spot_table(path: &Path) -> Result<ImportedMovie, ExportError> {
-    let file = File::open(path).map_err(FsError::io("open", path))?;
+    let file = elephant_fs::open_file(path)?;
     let mut lines = Lines { path, reader: BufReader::new(file), number: 0 };
     let header = lines.read()?.ok_or_else(|| lines.invalid("it is empty"))?;
     let names: Vec<&str> = header.split(',').map(str::trim).collect();

@@ -26,4 +26,4 @@ pub use root::Root;
 pub use space::{free_bytes, require_free_bytes};
 pub use staging::{StagingDir, staging_folder};
 pub use sweep::{UPLOAD_PREFIX, remove_abandoned, remove_abandoned_behind_links};
-pub use version::{FileVersion, metadata};
+pub use version::{FileVersion, metadata, open_file};

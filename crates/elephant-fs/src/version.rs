@@ -1,12 +1,14 @@
-//! Metadata of a path, and versions of a file.
+//! Metadata of a path, opening a file that is one, and versions of a file.
 
 use std::{
-    fs::Metadata,
-    io::ErrorKind,
-    os::unix::fs::MetadataExt,
+    fs::{File, Metadata},
+    io::{self, ErrorKind},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::Path,
     time::{Duration, SystemTime},
 };
+
+use rustix::fs::OFlags;
 
 use crate::FsError;
 
@@ -24,6 +26,22 @@ pub fn metadata(path: &Path) -> Result<Option<Metadata>, FsError> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(FsError::io("look at", path)(error)),
     }
+}
+
+/// Opens a file to read it. A pipe, device or folder is refused, as reading it may wait for ever.
+///
+/// # Errors
+/// When it cannot be opened, or is no file.
+pub fn open_file(path: &Path) -> Result<File, FsError> {
+    let open = || {
+        // A pipe is opened without waiting for its other end.
+        let file = File::options().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)?;
+        if file.metadata()?.is_file() {
+            return Ok(file);
+        }
+        Err(io::Error::new(ErrorKind::InvalidInput, "it is not a regular file"))
+    };
+    open().map_err(FsError::io("open", path))
 }
 
 /// Identifies a version of a file. Files in a workspace are replaced by renaming, which changes the inode.

@@ -83,7 +83,11 @@ impl FlowLabelFrame {
         }
         // In the original's order of operations, then rounded to single precision.
         let part = |displacement: f64, axis: usize| (displacement / voxel[axis] / self.norm_vox[axis]) as f32;
-        self.marks.push(Mark { raster, vector: [part(dx, 2), part(dy, 1), part(dz, 0)] });
+        let vector = [part(dx, 2), part(dy, 1), part(dz, 0)];
+        if !vector.iter().all(|part| part.is_finite()) {
+            return Err(UndrawableReason::NotADisplacement);
+        }
+        self.marks.push(Mark { raster, vector });
         self.centroids.push(std::array::from_fn(|axis| (place[axis] as usize).min(self.shape[axis] - 1)));
         Ok(())
     }

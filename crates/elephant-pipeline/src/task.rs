@@ -449,7 +449,7 @@ mod tests {
             ),
             (
                 r#"{"update_flow": {"dataset": "fly", "voxel_size": [1, 1, 1], "max_displacement": 0, "links": []}}"#,
-                "max_displacement must be above 0",
+                "max_displacement must be 0.001 to 10000 voxels",
             ),
             (
                 r#"{"predict": {"dataset": "fly", "timepoint": 0, "voxel_size": [1, 1, 1], "threshold": 2}}"#,

@@ -81,9 +81,7 @@ pub enum ProjectError {
     #[error("the client id {0:?} was used by another author; ids must be different for each request")]
     ClientIdTaken(String),
     /// The log is damaged.
-    #[error(
-        "the project's log is damaged after entry {intact}: {reason}; recover what is before it with POST /v1/projects/PROJECT/recover"
-    )]
+    #[error("the project's log is damaged after entry {intact}: {reason}; {}", rescue(*.intact))]
     Damaged {
         /// The last entry that is intact; 0 for none.
         intact: u64,
@@ -104,6 +102,15 @@ pub enum ProjectError {
     /// A file operation failed.
     #[error(transparent)]
     Fs(#[from] FsError),
+}
+
+/// What to do about a damaged log.
+fn rescue(intact: u64) -> &'static str {
+    if intact == 0 {
+        "put a copy of the file in its place, or delete the project; POST /v1/projects/PROJECT/recover saves what can still be read"
+    } else {
+        "recover what is before it with POST /v1/projects/PROJECT/recover"
+    }
 }
 
 impl Coded for ProjectError {

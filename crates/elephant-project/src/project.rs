@@ -10,7 +10,10 @@ use std::{
 };
 
 use elephant_fs::FsError;
-use elephant_sqlite::rusqlite::{Connection, Transaction, TransactionBehavior};
+use elephant_sqlite::{
+    SqliteError,
+    rusqlite::{Connection, Transaction, TransactionBehavior, config::DbConfig},
+};
 use elephant_types::VoxelSize;
 use serde::Serialize;
 
@@ -113,9 +116,23 @@ pub(crate) struct ImportedEntry {
 /// Runs `work` while nobody writes to the project at `path`. A file that cannot be opened has no writers.
 pub(crate) fn exclusively<T>(path: &Path, work: impl FnOnce() -> Result<T, ProjectError>) -> Result<T, ProjectError> {
     let Ok(mut connection) = SCHEMA.open_existing(path) else { return work() };
+    // Otherwise it would delete the journal, by name, that another file has by then.
+    connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+        .map_err(SCHEMA.failed("wait for other writers"))?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Exclusive);
     let _writing = transaction.map_err(SCHEMA.failed("wait for other writers"))?;
     work()
+}
+
+/// The error of a damaged file that has no entry that can be read.
+pub(crate) fn damaged(error: impl Into<ProjectError>) -> ProjectError {
+    match error.into() {
+        ProjectError::Database(damage @ SqliteError::Damaged { .. }) => {
+            ProjectError::Damaged { intact: 0, reason: damage.to_string() }
+        }
+        error => error,
+    }
 }
 
 /// Seconds since 1970 UTC.
@@ -133,24 +150,20 @@ pub(crate) fn companions(path: &Path) -> [PathBuf; 3] {
 }
 
 impl Project {
-    /// Makes an empty project in a new file, whose name ends in `.sqlite`. Missing folders are created.
+    /// Makes an empty project in a new file, whose name ends in `.sqlite`. Missing folders are created. The file appears complete
+    /// or not at all.
     ///
     /// # Errors
     /// When there is such a file, or it cannot be written.
     pub fn create(path: &Path, kind: ProjectKind) -> Result<Self, ProjectError> {
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(FsError::io("create", folder))?;
-        }
-        // Two callers cannot both make it.
-        File::options().write(true).create_new(true).open(path).map_err(FsError::io("create", path))?;
-        let made = Self::fill(path, kind).and_then(|()| Self::open(path));
-        if made.is_err() {
-            for file in companions(path).iter().map(PathBuf::as_path).chain([path]) {
-                // There is an error already.
-                let _ = std::fs::remove_file(file);
-            }
-        }
-        made
+        let folder = path.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder).map_err(FsError::io("create", folder))?;
+        let staging = elephant_fs::staging_folder(folder)?;
+        let made = staging.path().join("made.sqlite");
+        File::options().write(true).create_new(true).open(&made).map_err(FsError::io("create", &made))?;
+        Self::fill(&made, kind)?;
+        elephant_fs::publish_new_file(&made, path)?;
+        Self::open(path)
     }
 
     fn fill(path: &Path, kind: ProjectKind) -> Result<(), ProjectError> {
@@ -170,10 +183,15 @@ impl Project {
     /// When there is no such file, it is damaged, or belongs to another program.
     pub fn open(path: &Path) -> Result<Self, ProjectError> {
         let file = identity(path).map_err(FsError::io("open", path))?;
-        let connection = SCHEMA.open_existing(path)?;
-        let kind = match log::meta(&connection, KIND)?.as_deref() {
+        let length = path.metadata().map_err(FsError::io("open", path))?.len();
+        if length == 0 {
+            return Err(ProjectError::Damaged { intact: 0, reason: "the file is empty".into() });
+        }
+        let connection = SCHEMA.open_existing(path).map_err(damaged)?;
+        let kind = match log::meta(&connection, KIND).map_err(damaged)?.as_deref() {
             Some("mirror") => ProjectKind::Mirror,
-            _ => ProjectKind::Normal,
+            Some(_) => ProjectKind::Normal,
+            None => return Err(ProjectError::Damaged { intact: 0, reason: "it does not say what it is".into() }),
         };
         let created_at = log::meta(&connection, CREATED_AT)?.and_then(|text| text.parse().ok());
         let mut inner = Inner { connection, state: State::new(), since_snapshot: 0, snapshot_after: SNAPSHOT_BYTES };
@@ -529,7 +547,7 @@ fn catch_up(connection: &Connection, state: &mut State, since_snapshot: &mut usi
         // Half of an entry may have been applied.
         *state = State::new();
         match error {
-            ProjectError::Database(damage @ elephant_sqlite::SqliteError::Damaged { .. }) => {
+            ProjectError::Database(damage @ SqliteError::Damaged { .. }) => {
                 ProjectError::Damaged { intact, reason: damage.to_string() }
             }
             error => error,

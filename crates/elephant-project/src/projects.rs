@@ -12,7 +12,7 @@ use elephant_fs::{FsError, Root};
 use elephant_types::DatasetName;
 
 use crate::{
-    Project, ProjectError, ProjectId, ProjectKind, ProjectName,
+    MIRROR, Project, ProjectError, ProjectId, ProjectKind, ProjectName,
     project::{companions, exclusively},
 };
 
@@ -62,6 +62,9 @@ impl Projects {
     /// When there is no such dataset, there is such a project, or it cannot be written.
     pub fn create(&self, id: &ProjectId, kind: ProjectKind) -> Result<Arc<Project>, ProjectError> {
         let path = self.path(id)?;
+        if kind == ProjectKind::Normal {
+            refuse_reserved(id)?;
+        }
         self.existing_dataset(&id.dataset)?;
         let project = Project::create(&path, kind).map_err(|error| exists(id, error))?;
         Ok(self.keep_open(path, project))
@@ -176,6 +179,7 @@ impl Projects {
         fill: impl FnOnce(&Project) -> Result<(), E>,
     ) -> Result<Arc<Project>, E> {
         let path = self.path(id)?;
+        refuse_reserved(id)?;
         let dataset = self.existing_dataset(&id.dataset)?;
         if elephant_fs::metadata(&path).map_err(ProjectError::from)?.is_some() {
             return Err(ProjectError::Exists(id.clone()).into());
@@ -215,7 +219,8 @@ impl Projects {
         self.create_filled(to, |project| project.import(io::BufReader::new(copy)))
     }
 
-    /// Puts what is intact of a damaged project in its place, and keeps the damaged file as `NAME.damaged`.
+    /// Puts what is intact of a damaged project in its place, and keeps the damaged file as `NAME.damaged`. A project
+    /// that is whole is left alone.
     ///
     /// # Errors
     /// When there is no such project, or nothing of it can be read.
@@ -233,6 +238,16 @@ impl Projects {
         let open: Vec<_> = self.opened().clone();
         open.into_iter().filter_map(|(path, project)| Some((path, project.info().ok()?.spots))).collect()
     }
+}
+
+/// Refuses the name of the project that follows the session with a dataset.
+fn refuse_reserved(id: &ProjectId) -> Result<(), ProjectError> {
+    if id.name.as_str() == MIRROR {
+        return Err(ProjectError::Invalid(format!(
+            "the project {id} follows a session of Mastodon and is made by it; choose another name"
+        )));
+    }
+    Ok(())
 }
 
 /// The error of making a project, in other words where there is one already.

@@ -113,15 +113,26 @@ impl ArrayStore {
         out: ArrayViewMutD<'_, U>,
         convert: impl Fn(T) -> U + Sync,
     ) -> Result<(), VolumeError> {
-        self.check_access::<T>(start, out.shape())?;
         let fill = convert(T::from_f64(self.metadata.fill));
+        self.read_or(start, out, fill, convert)
+    }
+
+    /// As [`read_as`](Self::read_as), with `absent` for elements of chunks that were never written.
+    pub(crate) fn read_or<T: Element, U: Copy + Send + Sync>(
+        &self,
+        start: &[usize],
+        out: ArrayViewMutD<'_, U>,
+        absent: U,
+        convert: impl Fn(T) -> U + Sync,
+    ) -> Result<(), VolumeError> {
+        self.check_access::<T>(start, out.shape())?;
         let tiles = tiles(out, start, self.chunks(), ArrayViewMutD::split_at);
         let at_least = tiles_per_worker(tiles.len(), 2 * self.metadata.chunk_bytes());
         tiles.into_par_iter().with_min_len(at_least).try_for_each_init(
             || Buffers::new(&self.metadata),
             |buffers, mut tile| {
                 if !self.load(&tile.chunk, buffers)? {
-                    tile.part.fill(fill);
+                    tile.part.fill(absent);
                     return Ok(());
                 }
                 let stored = tile.window(&buffers.elements, self.chunks());

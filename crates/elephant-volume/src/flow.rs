@@ -31,14 +31,14 @@ impl Dataset {
     }
 
     /// Reads the box of a pair's field that begins at `origin`, (z, y, x), in voxels of displacement along (x, y, z) (2-D: x,
-    /// y), into `out`, (channel, z, y, x). Zero where nothing was stored.
+    /// y), into `out`, (channel, z, y, x). Not a number in chunks that were never written.
     ///
     /// # Errors
     /// When the box leaves the movie or a chunk is damaged.
     pub fn read_flow(&self, pair: usize, origin: [usize; 3], out: ArrayViewMut4<'_, f32>) -> Result<(), VolumeError> {
         let start = self.flow_start(pair, 0, origin);
         let out = if self.is_3d() { out.insert_axis(Axis(0)).into_dyn() } else { without_z(out)? };
-        self.store(Store::FlowOutputs).read_as(&start, out, |value: f16| value.to_f32())
+        self.store(Store::FlowOutputs).read_or(&start, out, f32::NAN, |value: f16| value.to_f32())
     }
 
     /// What a pair's field was computed with; `None` where there is no field.
@@ -179,9 +179,8 @@ mod tests {
             assert!(reopened.flow_hash(3).is_err() && reopened.set_flow_hash(3, None).is_err());
             assert!(reopened.flow_writer(3, tempfile::tempdir().unwrap()).is_err());
             assert!(reopened.read_flow(0, [0, 4, 4], found.view_mut()).is_err(), "the box leaves the frame");
-            // A pair without a field is still.
             reopened.read_flow(0, [0, 0, 0], found.view_mut()).unwrap();
-            assert!(found.iter().all(|&value| value == 0.0));
+            assert!(found.iter().all(|value| value.is_nan()), "a pair without a field has no displacements");
         }
     }
 

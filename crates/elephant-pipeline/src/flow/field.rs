@@ -99,7 +99,8 @@ impl Results<'_> {
     }
 }
 
-/// Adds a stored field to the means of cells. Reads no more of it than the cells need.
+/// Adds a stored field to the means of cells. Reads no more of it than the cells need. `false` if parts of it are missing: somebody
+/// has deleted files, or what was stored is no number.
 ///
 /// # Errors
 /// When the store is damaged or the task is cancelled.
@@ -108,8 +109,8 @@ pub(super) fn read_stored(
     pair: usize,
     means: &mut FieldMeans,
     cancel: &CancelToken,
-) -> Result<(), PipelineError> {
-    let Some([planes, rows, columns]) = means.bounds() else { return Ok(()) };
+) -> Result<bool, PipelineError> {
+    let Some([planes, rows, columns]) = means.bounds() else { return Ok(true) };
     let plane = (rows.len() * columns.len()).max(1);
     let at_once = (MAX_VOXELS_AT_ONCE / plane).max(1);
     for first in planes.clone().step_by(at_once) {
@@ -118,9 +119,12 @@ pub(super) fn read_stored(
         let depth = at_once.min(planes.end - first);
         let mut field = Array4::zeros((dataset.flow_channels(), depth, rows.len(), columns.len()));
         dataset.read_flow(pair, origin, field.view_mut())?;
+        if field.iter().any(|component| component.is_nan()) {
+            return Ok(false);
+        }
         means.take(origin, field.view(), cancel)?;
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Bytes that a field takes at the most while it is computed or read, besides the planes that the network gives, where the

@@ -65,12 +65,15 @@ impl UpdateFlowLabels {
     }
 }
 
-/// Refuses a displacement that nothing can be divided by.
+/// Displacements are stored in half precision, which ends at 65504, and relative to this.
+const MAX_DISPLACEMENTS: std::ops::RangeInclusive<f64> = 1e-3..=1e4;
+
+/// Refuses a displacement that nothing can be divided by, or that leads out of the stored numbers.
 pub(super) fn check_max_displacement(value: f64) -> Result<(), PipelineError> {
-    if value.is_finite() && value > 0.0 {
+    if MAX_DISPLACEMENTS.contains(&value) {
         return Ok(());
     }
-    Err(PipelineError::Invalid("max_displacement must be above 0, usually 80 voxels".into()))
+    Err(PipelineError::Invalid(format!("max_displacement must be 0.001 to 10000 voxels, usually 80, not {value:e}")))
 }
 
 /// The flow labels of all datasets of a workspace. Clones share state.

@@ -10,7 +10,7 @@ use elephant_image::{Dims, FieldMeans};
 use elephant_memory::{Memory, Need};
 use elephant_model::{FlowModel, FlowOptions, ImageSource, ModelError};
 use elephant_types::{CancelToken, Coded, ErrorCode, NetworkType, Numerics, TaskContext};
-use elephant_volume::{FlowWriter, FrameSource};
+use elephant_volume::{FlowWriter, FrameSource, VolumeError};
 use half::f16;
 use ndarray::ArrayViewMut3;
 
@@ -107,11 +107,12 @@ impl FlowPredictor {
         let content = self.content(&model)?;
         let (size, folder) = (rescaling.size, dataset.folder());
         let hash = self.fields.hash(dataset.dataset(), folder, &content, request, size, self.numerics)?;
-        // A damaged store of hashes is no reason to fail: the field is computed.
-        if dataset.dataset().flow_hash(pair).unwrap_or_default() == Some(hash) {
-            let need = Need::while_running(field_bytes(3, frame, frame), 0);
-            let _memory = self.memory.reserve(need, cancel).map_err(PipelineError::memory("send fewer spots"))?;
-            return read_stored(dataset.dataset(), pair, means, cancel);
+        // A damaged store of hashes or of fields is no reason to fail: the field is computed.
+        if dataset.dataset().flow_hash(pair).unwrap_or_default() == Some(hash)
+            && let Some(known) = self.stored(dataset, request, cancel)?
+        {
+            *means = known;
+            return Ok(());
         }
         let area = match request.crop {
             Some(crop) if !request.output_prediction => area_around(crop, bounds, frame),
@@ -138,6 +139,26 @@ impl FlowPredictor {
             }
             Ok(()) => Ok(()),
         }
+    }
+
+    /// The means of cells over the field in the dataset; `None` where that is damaged.
+    fn stored(
+        &self,
+        dataset: &HeldDataset,
+        request: &PredictFlowRequest,
+        cancel: &CancelToken,
+    ) -> Result<Option<FieldMeans>, PipelineError> {
+        let need = Need::while_running(field_bytes(3, dataset.shape(), dataset.shape()), 0);
+        let _memory = self.memory.reserve(need, cancel).map_err(PipelineError::memory("send fewer spots"))?;
+        let mut means = means(dataset, request)?;
+        let reason = match read_stored(dataset.dataset(), request.pair(), &mut means, cancel) {
+            Ok(true) => return Ok(Some(means)),
+            Ok(false) => "parts of them are missing".to_owned(),
+            Err(PipelineError::Volume(error @ VolumeError::Chunk { .. })) => error.to_string(),
+            Err(error) => return Err(error),
+        };
+        tracing::warn!(dataset = %request.dataset, pair = request.pair(), reason, "stored displacements are computed again");
+        Ok(None)
     }
 
     fn content(&self, model: &Path) -> Result<ModelContent, PipelineError> {

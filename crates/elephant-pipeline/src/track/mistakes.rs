@@ -81,12 +81,12 @@ impl Truth {
         let spurious: Vec<Spot> = self
             .spots
             .chunk_by(|a, b| a.t == b.t)
-            .flat_map(|frame| self.spurious(frame, mistakes.share, &mut random))
+            .flat_map(|frame| Self::spurious(frame, mistakes.share, &mut random))
             .collect();
         detected.with(spurious)
     }
 
-    fn spurious(&self, frame: &[Spot], share: f64, random: &mut SplitMix64) -> Vec<Spot> {
+    fn spurious(frame: &[Spot], share: f64, random: &mut SplitMix64) -> Vec<Spot> {
         let mut radii: Vec<f64> = frame.iter().map(radius).collect();
         radii.sort_by(f64::total_cmp);
         let middle = radii[radii.len() / 2];

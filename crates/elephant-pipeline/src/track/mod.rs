@@ -63,6 +63,9 @@ impl Tracker {
         let id = request.project_id();
         let voxel_size = known_voxel_size(&self.workspace, &id, request.voxel_size)?;
         let project = self.workspace.projects().get_or_create(&id, ProjectKind::Normal)?;
+        if project.kind() == ProjectKind::Mirror {
+            return Err(ProjectError::ReadOnly(id.to_string()).into());
+        }
         project.set_voxel_size(voxel_size)?;
         let is_3d = dataset.dataset().is_3d();
         let steps = Steps { context, frames: (last - first + 1) as u64 };

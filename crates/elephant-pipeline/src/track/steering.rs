@@ -111,7 +111,9 @@ impl Steering {
         let Some(options) = self.options(name)? else { return Ok(None) };
         let mirror = self.workspace.mirror();
         let keys = mirror.candidates(name, request.timepoint, &request.detections());
-        let view = mirror.project(name)?.view(0, u32::MAX)?;
+        let frames = open_dataset(&self.workspace, name)?.dataset().timepoint_count();
+        // The session may have been with a longer movie.
+        let view = mirror.project(name)?.view(0, (frames as u32).saturating_sub(1))?;
         let solved = self.solved(name, &view, (view.seq, options, request.voxel_size), context)?;
         let answer = |(spot, key): (&FlowSpot, &Option<SpotKey>)| {
             let center_um = *solved.parents.get(&(*key)?)?;

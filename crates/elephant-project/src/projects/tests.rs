@@ -122,12 +122,27 @@ fn what_is_before_the_damage_is_recovered() {
     assert!(error.to_string().contains("damaged after entry 3"), "{error}");
     let recovered = fresh.recover(&fixture.id).unwrap();
     assert_eq!((recovered.seq, recovered.damage.is_some()), (3, true));
-    assert!(recovered.damaged_file.metadata().is_ok());
+    let kept = recovered.damaged_file.unwrap();
+    let original = fs::read(&kept).unwrap();
     let again = fresh.get(&fixture.id).unwrap();
     assert_eq!(again.entries(0, 100, 100).unwrap(), before);
     assert_eq!(again.info().unwrap().spots, 3);
     again.append(&"Ann".parse().unwrap(), None, &[Operation::Delete { spots: vec![SpotKey(3)] }]).unwrap();
-    assert_eq!(fresh.recover(&fixture.id).unwrap().damage, None, "the log is whole");
+    let whole = fresh.recover(&fixture.id).unwrap();
+    assert_eq!((whole.seq, whole.damage, whole.damaged_file), (4, None, None), "the log is whole");
+    assert_eq!(fs::read(&kept).unwrap(), original, "the damaged file is kept");
+    assert!(again.is_current());
+
+    // Damaged once more: both damaged files are kept.
+    drop((again, fresh));
+    let connection = elephant_sqlite::rusqlite::Connection::open(&path).unwrap();
+    connection.execute("UPDATE log SET payload = x'00' WHERE seq = 2", []).unwrap();
+    drop(connection);
+    let fresh = Projects::new(&Root::open(fixture.folder.path()).unwrap());
+    let second = fresh.recover(&fixture.id).unwrap();
+    assert_eq!((second.seq, second.damaged_file), (1, Some(path.with_extension("damaged-2"))));
+    assert_eq!(fs::read(&kept).unwrap(), original);
+    assert_eq!(fresh.get(&fixture.id).unwrap().info().unwrap().seq, 1);
 }
 
 #[test]
@@ -202,4 +217,63 @@ fn a_project_that_cannot_be_filled_leaves_nothing() {
     assert_eq!(fixture.projects.get(&fixture.id).unwrap().info().unwrap().spots, 1);
     let files: Vec<_> = fs::read_dir(dataset.join("projects")).unwrap().map(|file| file.unwrap().file_name()).collect();
     assert!(files.iter().all(|name| name.to_string_lossy().starts_with("main.sqlite")), "{files:?}");
+}
+
+#[test]
+fn recovering_a_whole_project_disturbs_nobody_who_writes_to_it() {
+    let fixture = fixture();
+    fixture.projects.create(&fixture.id, ProjectKind::Normal).unwrap();
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = ["Ann", "Bob"]
+            .map(|name| {
+                let (projects, id) = (&fixture.projects, &fixture.id);
+                scope.spawn(move || {
+                    for t in 0..100 {
+                        let spots = vec![new_spot(t, 1.0)];
+                        let project = projects.get(id).unwrap();
+                        project.append(&name.parse().unwrap(), None, &[Operation::Add { spots }]).unwrap();
+                    }
+                })
+            })
+            .into();
+        while !writers.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+            assert_eq!(fixture.projects.recover(&fixture.id).unwrap().damage, None);
+        }
+    });
+    assert_eq!(fixture.projects.get(&fixture.id).unwrap().info().unwrap().spots, 200);
+}
+
+#[test]
+fn a_file_that_is_no_project_is_damaged_and_not_an_empty_project() {
+    let fixture = fixture();
+    let project = fixture.family();
+    let path = project.path().to_owned();
+    drop(project);
+    let whole = fs::read(&path).unwrap();
+    let mut garbage = whole.clone();
+    garbage[..100].fill(0xa5);
+    for content in [&[][..], &garbage, &whole[..whole.len() / 2], b"text"] {
+        for companion in companions(&path) {
+            let _ = fs::remove_file(companion);
+        }
+        fs::write(&path, content).unwrap();
+        let fresh = Projects::new(&Root::open(fixture.folder.path()).unwrap());
+        let error = fresh.get(&fixture.id).unwrap_err();
+        assert!(matches!(error, ProjectError::Damaged { intact: 0, .. }), "{} bytes: {error}", content.len());
+        assert!(error.to_string().contains("put a copy of the file in its place"), "{error}");
+        let unsaved = fresh.recover(&fixture.id).unwrap_err();
+        assert!(matches!(unsaved, ProjectError::Damaged { .. }), "{} bytes: {unsaved}", content.len());
+        assert_eq!(fs::read(&path).unwrap(), content, "nothing was changed");
+        assert!(!path.with_extension("rescued.sqlite").exists());
+    }
+}
+
+#[test]
+fn the_mirrors_name_is_reserved() {
+    let fixture = fixture();
+    let mirror = crate::Mirror::id(&fixture.id.dataset);
+    let error = fixture.projects.create(&mirror, ProjectKind::Normal).unwrap_err();
+    assert!(error.to_string().contains("choose another name"), "{error}");
+    assert!(fixture.projects.create_filled(&mirror, |_| Ok::<(), ProjectError>(())).is_err());
+    fixture.projects.create(&mirror, ProjectKind::Mirror).unwrap();
 }

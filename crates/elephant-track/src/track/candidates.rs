@@ -1,5 +1,6 @@
 //! Candidates for links and divisions near where cells are expected.
 
+use elephant_types::{CancelToken, Cancelled};
 use rayon::prelude::*;
 
 use super::{
@@ -47,12 +48,19 @@ impl<'a> Finder<'a> {
     }
 
     /// Candidates whose source is in the frame with this index, ordered by their spots.
-    pub fn frame(&self, frame: usize) -> (Vec<Pair>, Vec<Triple>) {
+    ///
+    /// # Errors
+    /// [`Cancelled`].
+    pub fn frame(&self, frame: usize, cancel: &CancelToken) -> Result<(Vec<Pair>, Vec<Triple>), Cancelled> {
         let gaps = 1..=self.options.max_gap.max(1);
-        let by_gap: Vec<Vec<Pair>> = gaps.map(|gap| pairs_of(self.view, self.options, frame, gap)).collect();
-        let triples =
-            if self.options.divisions { triples_of(self.view.scene, frame, &by_gap, &self.near) } else { Vec::new() };
-        (by_gap.concat(), triples)
+        let by_gap = gaps.map(|gap| pairs_of(self.view, self.options, frame, gap, cancel));
+        let by_gap: Vec<Vec<Pair>> = by_gap.collect::<Result<_, _>>()?;
+        let triples = if self.options.divisions {
+            triples_of(self.view.scene, frame, &by_gap, &self.near, cancel)?
+        } else {
+            Vec::new()
+        };
+        Ok((by_gap.concat(), triples))
     }
 }
 
@@ -75,15 +83,22 @@ fn near(view: View<'_>) -> Vec<[Option<f64>; 2]> {
     (0..scene.len() as u32).into_par_iter().map(one).collect()
 }
 
-fn pairs_of(view: View<'_>, options: &TrackOptions, frame: usize, gap: u32) -> Vec<Pair> {
+fn pairs_of(
+    view: View<'_>,
+    options: &TrackOptions,
+    frame: usize,
+    gap: u32,
+    cancel: &CancelToken,
+) -> Result<Vec<Pair>, Cancelled> {
     let View { scene, motion } = view;
     let here = &scene.frames[frame];
-    let Some(there) = here.time.checked_add(gap).and_then(|time| scene.frame_at(time)) else { return Vec::new() };
+    let Some(there) = here.time.checked_add(gap).and_then(|time| scene.frame_at(time)) else { return Ok(Vec::new()) };
     let there = &scene.frames[there];
     let tree = KdTree::new(&there.positions);
     let reach = (options.gate * motion.scale * f64::from(gap).sqrt()).max(REACH * scene.radius);
     let mut pairs = Vec::new();
     for &source in &here.spots {
+        cancel.check()?;
         let way = motion.forward[source as usize];
         let place = scene.position(source);
         let expected = std::array::from_fn(|axis| place[axis] + f64::from(gap) * way[axis]);
@@ -110,7 +125,7 @@ fn pairs_of(view: View<'_>, options: &TrackOptions, frame: usize, gap: u32) -> V
         },
     );
     pairs.sort_by_key(|pair| (pair.source, pair.target));
-    pairs
+    Ok(pairs)
 }
 
 /// Compares each pair with the others that share a spot.
@@ -131,7 +146,13 @@ fn rank(pairs: &mut [Pair], spot: impl Fn(&Pair) -> u32, set: impl Fn(&mut Rival
 
 /// Divisions with both daughters in the next frame, both in the one after it (the mother was missed), or one in each (a daughter
 /// was missed).
-fn triples_of(scene: &Scene<'_>, frame: usize, by_gap: &[Vec<Pair>], near: &[[Option<f64>; 2]]) -> Vec<Triple> {
+fn triples_of(
+    scene: &Scene<'_>,
+    frame: usize,
+    by_gap: &[Vec<Pair>],
+    near: &[[Option<f64>; 2]],
+    cancel: &CancelToken,
+) -> Result<Vec<Triple>, Cancelled> {
     let reach = REACH * scene.radius;
     let of = |gap: usize, mother: u32| -> &[Pair] {
         let Some(pairs) = by_gap.get(gap - 1) else { return &[] };
@@ -141,6 +162,7 @@ fn triples_of(scene: &Scene<'_>, frame: usize, by_gap: &[Vec<Pair>], near: &[[Op
     };
     let mut triples = Vec::new();
     for &mother in &scene.frames[frame].spots {
+        cancel.check()?;
         let (next, later) = (of(1, mother), of(2, mother));
         let mut add = |a: &Pair, b: &Pair| {
             let apart = norm([0, 1, 2].map(|axis| scene.position(a.target)[axis] - scene.position(b.target)[axis]));
@@ -167,5 +189,5 @@ fn triples_of(scene: &Scene<'_>, frame: usize, by_gap: &[Vec<Pair>], near: &[[Op
             }
         }
     }
-    triples
+    Ok(triples)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use elephant_types::{Cancelled, Lineage, Spot, SpotId, TaskContext};
+use elephant_types::{CancelToken, Cancelled, Lineage, Spot, SpotId, TaskContext};
 
 use super::{
     candidates::Finder,
@@ -146,7 +146,7 @@ fn prepared(
     if let Some(weights) = weights {
         for _ in 1..options.passes.max(2) {
             let finder = Finder::new(View { scene: &scene, motion: &motion }, options);
-            let problem = state(&finder, weights, options, &given);
+            let problem = state(&finder, weights, options, &given, context.cancel_token())?;
             let solution = solve(&problem, &options.solver, &quiet)?;
             context.check()?;
             learn(&scene, &mut motion, &problem, &solution);
@@ -156,7 +156,7 @@ fn prepared(
     let lineage = completed.as_ref().filter(|_| !example.complete).unwrap_or(&example.truth);
     let truth = Truth::new(lineage, options.max_gap);
     let finder = Finder::new(View { scene: &scene, motion: &motion }, options);
-    Ok(Collector { finder: &finder, truth: &truth, keep, prepared: empty() }.collect())
+    Collector { finder: &finder, truth: &truth, keep, prepared: empty() }.collect(context.cancel_token())
 }
 
 fn empty() -> Prepared {
@@ -171,12 +171,12 @@ struct Collector<'a> {
 }
 
 impl Collector<'_> {
-    fn collect(mut self) -> Prepared {
+    fn collect(mut self, cancel: &CancelToken) -> Result<Prepared, TrackError> {
         let view = self.finder.view;
         let scene = view.scene;
         let (mut has_parent, mut has_child) = (BTreeSet::new(), BTreeSet::new());
         for frame in 0..scene.frames.len() {
-            let (pairs, triples) = self.finder.frame(frame);
+            let (pairs, triples) = self.finder.frame(frame, cancel)?;
             for pair in &pairs {
                 let truth = self.truth.links.contains(&(pair.source, pair.target));
                 let mut features = Vec::new();
@@ -228,7 +228,7 @@ impl Collector<'_> {
             let frame = scene.places[spot as usize].0;
             self.prepared.problem.nodes.push(Node { frame, cost: 0.0, appearance: 0.0, disappearance: 0.0 });
         }
-        self.prepared
+        Ok(self.prepared)
     }
 
     fn add(&mut self, kind: Kind, variable: Variable, truth: bool, features: &[f32]) -> bool {

@@ -67,7 +67,6 @@ pub fn track(
     context: &TaskContext,
 ) -> Result<Tracking, TrackError> {
     options.validate()?;
-    options.solver.validate()?;
     let scene = Scene::new(*detections)?;
     let given = Given::new(constraints, &scene)?;
     if options.method == TrackMethod::Nearest {
@@ -82,7 +81,7 @@ pub fn track(
             break;
         }
         let finder = Finder::new(View { scene: &scene, motion: &motion }, options);
-        let problem = state(&finder, weights, options, &given);
+        let Ok(problem) = state(&finder, weights, options, &given, context.cancel_token()) else { break };
         let last = pass == passes;
         let relative_gap = if last { options.solver.relative_gap } else { options.solver.relative_gap.max(2e-3) };
         let solver = SolveOptions { relative_gap, ..options.solver.clone() };

@@ -135,6 +135,7 @@ impl TrackOptions {
         whole("nearest.neighbours", self.nearest.neighbours, 1, 32, "1 to 32")?;
         whole("nearest.max_edges", self.nearest.max_edges, 1, 8, "1 to 8")?;
         whole("nearest.depth", self.nearest.depth as usize, 1, 8, "1 to 8")?;
+        self.solver.validate()?;
         self.weights.as_ref().map_or(Ok(()), Weights::validate)
     }
 }

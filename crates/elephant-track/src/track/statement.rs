@@ -1,5 +1,6 @@
 //! The problem whose optimum is the lineage.
 
+use elephant_types::CancelToken;
 use rayon::prelude::*;
 
 use super::{
@@ -10,17 +11,26 @@ use super::{
     options::TrackOptions,
     weights::Weights,
 };
-use crate::{DivisionCandidate, LinkCandidate, Node, Problem, Variable};
+use crate::{DivisionCandidate, LinkCandidate, Node, Problem, TrackError, Variable};
 
 /// States the problem. Its nodes are the spots, in their order.
-pub fn state(finder: &Finder<'_>, weights: &Weights, options: &TrackOptions, given: &Given) -> Problem {
+///
+/// # Errors
+/// [`TrackError::Cancelled`], within a fraction of a frame.
+pub fn state(
+    finder: &Finder<'_>,
+    weights: &Weights,
+    options: &TrackOptions,
+    given: &Given,
+    cancel: &CancelToken,
+) -> Result<Problem, TrackError> {
     let scene = finder.view.scene;
     let nodes: Vec<Node> =
         (0..scene.len() as u32).into_par_iter().map(|spot| node(finder, weights, options, spot)).collect();
     let found: Vec<(Vec<LinkCandidate>, Vec<DivisionCandidate>)> = (0..scene.frames.len())
         .into_par_iter()
         .map(|frame| {
-            let (mut pairs, mut triples) = finder.frame(frame);
+            let (mut pairs, mut triples) = finder.frame(frame, cancel)?;
             add_given(finder, frame, given, &mut pairs, &mut triples);
             let links = pairs.iter().filter(|pair| given.allows(pair.source, pair.target));
             let links = links.map(|pair| link(finder, weights, options, pair));
@@ -38,9 +48,11 @@ pub fn state(finder: &Finder<'_>, weights: &Weights, options: &TrackOptions, giv
                 division.cost < apart
                     || division.targets.iter().all(|&target| given.is_approved(division.source, target))
             });
-            (links.collect(), divisions.collect())
+            let links = links.collect();
+            cancel.check()?;
+            Ok((links, divisions.collect()))
         })
-        .collect();
+        .collect::<Result<_, TrackError>>()?;
     let (links, divisions): (Vec<_>, Vec<_>) = found.into_iter().unzip();
     let mut problem = Problem { nodes, links: links.concat(), divisions: divisions.concat(), ..Problem::default() };
     problem.fixed.extend(given.required.iter().map(|&spot| (Variable::Node(spot), true)));
@@ -48,7 +60,7 @@ pub fn state(finder: &Finder<'_>, weights: &Weights, options: &TrackOptions, giv
     for (&child, &parent) in &given.parents {
         problem.fix_parent(parent, child);
     }
-    problem
+    Ok(problem)
 }
 
 /// Whether a spot is in the first or last frame (0), or one beside (1).
