@@ -20,6 +20,11 @@ fn invalid(kind: &'static str, name: &str, rule: &'static str) -> InvalidProject
     InvalidProjectName { kind, name: name.chars().take(SHOWN_CHARS).collect(), rule }
 }
 
+/// Control characters, and those that turn the direction of what follows.
+fn is_invisible(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 macro_rules! text_type {
     ($(#[$doc:meta])* $type:ident, $kind:literal, $max:literal, $rule:literal, $is_valid:expr) => {
         $(#[$doc])*
@@ -79,15 +84,15 @@ text_type!(
     Author,
     "author",
     64,
-    "use 1 to 64 bytes without control characters",
-    |text| !text.chars().any(char::is_control)
+    "use 1 to 64 bytes without control characters, and no space at the ends",
+    |text| text.trim() == text && !text.chars().any(is_invisible)
 );
 text_type!(
-    /// A client's own name of a request, by which a repeated one is recognised: at most 64 printable ASCII characters.
+    /// A client's own name of a request, by which a repeated one is recognised: at most 64 printable ASCII characters without spaces.
     ClientId,
     "client id",
     64,
-    "use 1 to 64 printable ASCII characters, different for each request",
+    "use 1 to 64 printable ASCII characters without spaces, different for each request",
     |text| text.bytes().all(|byte| (0x21..0x7f).contains(&byte))
 );
 
@@ -162,6 +167,16 @@ mod tests {
         assert_eq!(id.to_string(), "lab/fly/main");
         for text in ["main", "/main", "../a/main", "fly/", "fly//main"] {
             assert!(text.parse::<ProjectId>().is_err() || text == "fly//main", "{text}");
+        }
+    }
+
+    #[test]
+    fn authors_can_be_seen() {
+        for good in ["Ann", "Ann of Lab 3", "Иван", "elephant-server track"] {
+            assert!(good.parse::<Author>().is_ok(), "{good}");
+        }
+        for bad in ["", " ", " Ann", "Ann\n", "Ann\u{202e}nnA"] {
+            assert!(bad.parse::<Author>().is_err(), "{bad:?}");
         }
     }
 }

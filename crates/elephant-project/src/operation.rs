@@ -233,6 +233,9 @@ impl Operation {
             Self::Predict { t, inside, spots, suppression_um } => {
                 predict(edit, *t, inside.as_ref(), spots, *suppression_um)
             }
+            Self::Relink { first, last, .. } if first > last => {
+                invalid(format!("first and last are the first and the last frame, but {first} is after {last}"))
+            }
             Self::Relink { first, last, links } => relink(edit, *first, *last, links),
         }
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Author, Change, ClientId, Entry, EntryKind, Project, ProjectError, SpotKey, SpotRecord, edit::MOST_CHANGES,
-    project::ImportedEntry,
+    project::ImportedEntry, state::LAST_TIMEPOINT,
 };
 
 /// The form of the file.
@@ -100,7 +100,10 @@ fn checked(change: Change) -> Result<Change, String> {
     const FARTHEST_UM: f64 = 1e9;
     let is_place = |place: &[f64; 3]| place.iter().all(|value| value.abs() <= FARTHEST_UM);
     let is_record = |record: &SpotRecord| {
-        is_place(&record.center_um) && (0.0..=1.0).contains(&record.quality) && record.key <= SpotKey::MAX
+        is_place(&record.center_um)
+            && (0.0..=1.0).contains(&record.quality)
+            && (SpotKey(1)..=SpotKey::MAX).contains(&record.key)
+            && record.t <= LAST_TIMEPOINT
     };
     let is_valid = match &change {
         Change::SpotAdded(record) | Change::SpotRemoved(record) => is_record(record),
