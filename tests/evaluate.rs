@@ -91,10 +91,10 @@ fn tracks_of_different_formats_are_compared_by_their_centres() {
     let table = folder.path().join("spots.csv");
     let header = "t,id,parent,x,y,z,c00,c01,c02,c10,c11,c12,c20,c21,c22";
     let ball = "9,0,0,0,9,0,0,0,9";
-    let rows = |rows: &[&str]| -> String { rows.iter().map(|row| format!("{row},{ball}\n")).collect() };
-    std::fs::write(&table, format!("{header}\n{}", rows(&["0,0,-1,10,10,0", "1,0,0,11,10,0"]))).unwrap();
+    let rows = |rows: [&str; 2]| rows.map(|row| format!("{row},{ball}\n")).concat();
+    std::fs::write(&table, format!("{header}\n{}", rows(["0,0,-1,10,10,0", "1,0,0,11,10,0"]))).unwrap();
     let found = folder.path().join("found.csv");
-    std::fs::write(&found, format!("{header}\n{}", rows(&["0,0,-1,12,10,0", "1,0,0,15,10,0"]))).unwrap();
+    std::fs::write(&found, format!("{header}\n{}", rows(["0,0,-1,12,10,0", "1,0,0,15,10,0"]))).unwrap();
     let report = |more: &[&str]| -> Value {
         let mut arguments = vec![found.to_str().unwrap(), table.to_str().unwrap(), "--json"];
         arguments.extend(more);

@@ -133,7 +133,9 @@ fn displacements_are_computed_once_and_survive_a_kill() {
     // What was deleted or damaged meanwhile is computed again.
     let stored = folder.path().join("datasets/fly/flow_outputs.zarr");
     for spoil in [|path: &Path| fs::remove_file(path).unwrap(), |path: &Path| fs::write(path, "damaged").unwrap()] {
-        field_files(folder.path(), 1).iter().for_each(|(name, _)| spoil(&stored.join(name)));
+        for (name, _) in &field_files(folder.path(), 1) {
+            spoil(&stored.join(name));
+        }
         assert_eq!(server.post_json("/flow/predict", &request).json(), reply);
         assert_eq!(field_files(folder.path(), 1).len(), files.len());
     }

@@ -115,9 +115,8 @@ pub(crate) async fn quality(
     };
     let most = number("mistakes", query.mistakes.as_ref(), 1000, MOST_MISTAKES)? as usize;
     let request = QualityRequest { truth: ProjectId::new(project.dataset.clone(), truth), project, options };
-    let quality = blocking(move || {
-        Ok(compare(&api.use_cases.workspace, &request, &TaskContext::detached()).map_err(ApiError::from)?)
-    });
+    let quality =
+        blocking(move || compare(&api.use_cases.workspace, &request, &TaskContext::detached()).map_err(ApiError::from));
     let quality = quality.await?;
     Ok(Reply(QualityReply {
         scores: quality.report,

@@ -10,7 +10,7 @@ use elephant_pipeline::{
     import_project, quality, testing::TestWorkspace,
 };
 use elephant_project::{Author, DetectionTag, LinkState, Operation, ProjectId, ProjectKind, TrackingTag, View};
-use elephant_score::MistakeKind;
+use elephant_score::{MistakeKind, ScoreOptions};
 use elephant_types::{CancelToken, Coded, ErrorCode, Spot, TaskContext, VoxelSize};
 use serde_json::{Value, json};
 
@@ -294,7 +294,7 @@ fn what_was_exported_is_imported_and_the_same() {
         let written = export_project(place, &request, &workspace.path().join(path), &context).unwrap();
         let imported = import(path, project, true).unwrap();
         assert_eq!((imported.spots, imported.tracks), (written.spots, written.tracks));
-        let compared = QualityRequest { project: id(project), truth: id("tracking"), options: Default::default() };
+        let compared = QualityRequest { project: id(project), truth: id("tracking"), options: ScoreOptions::default() };
         let found = quality(place, &compared, &context).unwrap();
         assert_eq!(found.report.links.f1, Some(1.0), "{project}: {:?}", found.mistakes);
         assert_eq!(found.report.cells.true_positives, written.spots);
@@ -321,7 +321,7 @@ fn what_was_exported_is_imported_and_the_same() {
     import("spots.csv", "other", false).unwrap();
 
     // Mistakes are named by the spots of the projects.
-    let compared = QualityRequest { project: id("other"), truth: id("tracking"), options: Default::default() };
+    let compared = QualityRequest { project: id("other"), truth: id("tracking"), options: ScoreOptions::default() };
     let found = quality(place, &compared, &context).unwrap();
     let missed = found.mistakes.iter().filter(|mistake| mistake.kind == MistakeKind::MissedCell).count();
     assert_eq!(missed, found.report.operations.reference_cells - found.report.cells.true_positives);
