@@ -31,6 +31,7 @@ def links(dets, reach, folder):
     config.tracking_config.n_threads = 1
     if os.environ.get("ULTRACK_SOLVER"):
         config.tracking_config.solver_name = os.environ["ULTRACK_SOLVER"]
+    config.data_config.metadata_add({"shape": [len(dets), 1000, 1000, 1000]})
     engine = sqla.create_engine(config.data_config.database_path)
     Base.metadata.create_all(engine)
 
