@@ -7,7 +7,7 @@ use axum::{
     extract::{Path, Query, State},
 };
 use elephant_api_core::{ApiError, Json, LargeJson, blocking};
-use elephant_project::{Appended, Author, Change, ClientId, EntryKind, Operation};
+use elephant_project::{Appended, Author, Change, ClientId, EntryKind, Operation, Project, ProjectError};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -100,6 +100,17 @@ pub(crate) struct UndoBody {
     client_id: Option<ClientId>,
 }
 
+/// Goes one step back or forth in the author's own entries.
+async fn step(
+    api: V1Api,
+    name: String,
+    UndoBody { author, client_id }: UndoBody,
+    change: fn(&Project, &Author, Option<&ClientId>) -> Result<Appended, ProjectError>,
+) -> Result<Reply<AppendReply>, ApiError> {
+    let appended = blocking(move || Ok(change(&*project(&api.use_cases, &name)?, &author, client_id.as_ref())?));
+    Ok(Reply(appended.await?.into()))
+}
+
 /// Undo one's own last entry
 #[utoipa::path(
     post, path = "/v1/projects/{project}/undo", tag = "v1", request_body = UndoBody,
@@ -116,8 +127,7 @@ pub(crate) async fn undo(
     Path(name): Path<String>,
     Json(body): Json<UndoBody>,
 ) -> Result<Reply<AppendReply>, ApiError> {
-    let undone = blocking(move || Ok(project(&api.use_cases, &name)?.undo(&body.author, body.client_id.as_ref())?));
-    Ok(Reply(undone.await?.into()))
+    step(api, name, body, Project::undo).await
 }
 
 /// Redo what one has undone last
@@ -136,8 +146,7 @@ pub(crate) async fn redo(
     Path(name): Path<String>,
     Json(body): Json<UndoBody>,
 ) -> Result<Reply<AppendReply>, ApiError> {
-    let done = blocking(move || Ok(project(&api.use_cases, &name)?.redo(&body.author, body.client_id.as_ref())?));
-    Ok(Reply(done.await?.into()))
+    step(api, name, body, Project::redo).await
 }
 
 /// Which entries.

@@ -83,10 +83,16 @@ pub(crate) struct SpotsReply {
     spots: Vec<SpotReply>,
 }
 
-fn view(api: &V1Api, name: &str, query: &FramesQuery) -> Result<View, ApiError> {
+/// The reply that `make` makes of some frames of a project, on a thread that may wait for the disk.
+async fn read<T: Send + 'static>(
+    api: V1Api,
+    name: String,
+    query: FramesQuery,
+    make: impl FnOnce(View) -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
     refuse_unknown(&query.unknown, "t")?;
     let (first, last) = frames(query.t.as_ref())?;
-    Ok(project(&api.use_cases, name)?.view(first, last)?)
+    blocking(move || make(project(&api.use_cases, &name)?.view(first, last)?)).await
 }
 
 /// Spots of some frames
@@ -112,8 +118,7 @@ pub(crate) async fn spots(
     let is_packed = accepts
         .flat_map(|value| value.split(','))
         .any(|part| part.split(';').next().is_some_and(|media| media.trim().eq_ignore_ascii_case(PACKED)));
-    let reply = blocking(move || {
-        let view = view(&api, &name, &query)?;
+    let reply = read(api, name, query, move |view| {
         if is_packed {
             let seq = view.seq.to_string();
             let lineage = view.lineage().map_err(|error| ApiError::internal(error.to_string()))?;
@@ -152,8 +157,7 @@ pub(crate) async fn links(
     Path(name): Path<String>,
     Query(query): Query<FramesQuery>,
 ) -> Result<Reply<LinksReply>, ApiError> {
-    let View { seq, links, .. } = blocking(move || view(&api, &name, &query)).await?;
-    Ok(Reply(LinksReply { seq, links }))
+    read(api, name, query, |View { seq, links, .. }| Ok(Reply(LinksReply { seq, links }))).await
 }
 
 #[derive(Serialize, ToSchema)]
@@ -183,10 +187,9 @@ pub(crate) async fn lineage(
     Path(name): Path<String>,
     Query(query): Query<FramesQuery>,
 ) -> Result<Reply<LineageReply>, ApiError> {
-    let reply = blocking(move || {
-        let view = view(&api, &name, &query)?;
+    let reply = read(api, name, query, |view| {
         let branches = branches(&view).map_err(|error| ApiError::internal(error.to_string()))?;
-        Ok(LineageReply { seq: view.seq, branches })
+        Ok(Reply(LineageReply { seq: view.seq, branches }))
     });
-    Ok(Reply(reply.await?))
+    reply.await
 }
