@@ -115,28 +115,47 @@ fn a_second_process_writes_beside_the_server_or_says_who_is_there() {
 }
 
 #[test]
-fn a_full_disk_refuses_an_operation_and_keeps_the_others() {
+fn a_full_disk_refuses_an_operation_keeps_the_others_and_goes_on_when_there_is_space() {
+    const SPOTS: usize = 20_000;
+    const SPARE: &str = "/v1/projects/fly%2Fspare";
     let folder = tempfile::tempdir().unwrap();
     let Some(server) = server_on_small_disk(folder.path(), 48) else { return };
     project(&server);
-    let operate = |count: usize, x: f64| server.post_json(&format!("{MAIN}/operations"), &add(count, x));
-    let mut x = 0.0;
+    let operate = |project: &str, x: f64| server.post_json(&format!("{project}/operations"), &add(SPOTS, x));
+    let made = server.post_json("/v1/projects", &json!({"project": "fly/spare"}));
+    assert_eq!(made.status, 201, "{}", made.text());
+    for x in 0..2 {
+        assert_eq!(operate(SPARE, f64::from(x)).status, 200);
+    }
+    let mut entries = 0;
     let refused = loop {
-        let reply = operate(20_000, x);
+        let reply = operate(MAIN, f64::from(entries));
         if reply.status != 200 {
             break reply;
         }
-        x += 1.0;
-        assert!(x < 1000.0, "the disk is never full");
+        entries += 1;
+        assert!(entries < 1000, "the disk is never full");
     };
+    assert!(entries > 0, "nothing was written before the disk was full");
     assert_eq!(refused.status, 507, "{}", refused.text());
     assert!(
         refused.json()["message"].as_str().unwrap().contains("the disk is full, free some space"),
         "{}",
         refused.text()
     );
-    let count = || server.get(MAIN).json()["spots"].as_u64().unwrap();
-    assert_eq!(count(), 20_000 * x as u64, "answered entries are there, the refused one is not");
-    assert!(server.get(&format!("{MAIN}/spots?t=0")).json()["spots"].as_array().is_some());
+    // In memory, and in the log on the disk.
+    let assert_has = |entries: i32| {
+        assert_eq!(server.get(MAIN).json()["spots"], entries * SPOTS as i32);
+        let log = server.get(&format!("{MAIN}/operations?limit=1000")).json();
+        let counts: Vec<_> = log.as_array().unwrap().iter().map(|entry| entry["change_count"].clone()).collect();
+        assert_eq!(counts, vec![json!(SPOTS); entries as usize]);
+    };
+    assert_has(entries);
+
+    let deleted = server.delete(SPARE);
+    assert_eq!(deleted.status, 204, "{}", deleted.text());
+    let reply = operate(MAIN, f64::from(entries));
+    assert_eq!(reply.status, 200, "there is space again: {}", reply.text());
+    assert_has(entries + 1);
     assert!(server.terminate(), "it still ends in order");
 }
