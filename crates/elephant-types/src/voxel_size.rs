@@ -9,7 +9,7 @@ pub struct VoxelSize([f64; 3]);
 
 /// A voxel size that no microscope has.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
-#[error("the voxel size {0:?} (z, y, x) must be three positive numbers, from 0.000001 to 1000000 micrometres")]
+#[error("the voxel size {0:?} (z, y, x) must be three positive numbers, from 1e-9 to 1e9")]
 pub struct InvalidVoxelSize([f64; 3]);
 
 impl VoxelSize {
@@ -19,9 +19,9 @@ impl VoxelSize {
     /// A voxel of the given edge lengths (z, y, x).
     ///
     /// # Errors
-    /// When an edge is not from 1e-6 to 1e6.
+    /// When an edge is not from 1e-9 to 1e9: metres and nanometres are both possible.
     pub fn new(zyx: [f64; 3]) -> Result<Self, InvalidVoxelSize> {
-        if zyx.iter().all(|edge| (1e-6..=1e6).contains(edge)) { Ok(Self(zyx)) } else { Err(InvalidVoxelSize(zyx)) }
+        if zyx.iter().all(|edge| (1e-9..=1e9).contains(edge)) { Ok(Self(zyx)) } else { Err(InvalidVoxelSize(zyx)) }
     }
 
     /// The edge lengths (z, y, x).
